@@ -1,0 +1,49 @@
+# `make demo` and `make test` set themselves up: a .venv is made on first use (with uv if it is
+# there, else with plain venv and pip) and made again when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+ifdef UV
+  VENV = $(UV) venv --quiet --clear --python $(PYTHON) .venv
+  INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+else
+  VENV = $(PYTHON) -m venv --clear .venv
+  INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: demo test check bench slow clean
+
+demo: .venv/runtime.stamp
+	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 150s --study demo.db --fresh --csv results.csv --config best.toml
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/dev.stamp
+	$(BIN)/python benchmarks/loadgen.py
+	$(BIN)/python benchmarks/proxy.py
+
+.venv/created.stamp: pyproject.toml
+	$(VENV)
+	touch $@
+
+.venv/runtime.stamp: .venv/created.stamp
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/created.stamp
+	$(INSTALL) --editable '.[dev]'
+	touch $@ .venv/runtime.stamp
+
+clean:
+	rm -rf .venv build dist *.egg-info

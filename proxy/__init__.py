@@ -1,0 +1,1 @@
+"""The inference proxy: HTTP in, batches out to model workers."""

@@ -1,0 +1,1 @@
+"""The tuner: knobs as a search space, trials, front, verification, export."""
