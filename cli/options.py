@@ -1,0 +1,247 @@
+"""Options, environment variables and TOML keys, all derived from the models that declare them.
+
+A value comes from the first of: command line, environment (`DLBENCH_<FIELD>`), the file given
+with --config, the declared default. Durations lose their suffix as options and take a unit:
+the field `slo_p99_ms` is the option `--slo-p99 20ms`; knobs keep their declared name and unit.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import tomllib
+import types
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from dlbench.cli.failure import UsageError
+from dlbench.proxy.config import ServingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from pydantic.fields import FieldInfo
+
+M = TypeVar("M", bound=BaseModel)
+
+ENVIRONMENT_PREFIX = "DLBENCH_"
+UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORECASE)
+SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
+
+
+def options_from(
+    *models: type[BaseModel], leave_out: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one option per field of `models`; it receives those that were set as `given`.
+
+    `given` maps field names to values from the command line alone; `read` merges the rest in.
+    """
+    skipped = set(leave_out)
+    fields = {
+        name: (model, field)
+        for model in models
+        for name, field in model.model_fields.items()
+        if name not in skipped
+    }
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name != "given"]
+        derived = [_parameter(name, model, field) for name, (model, field) in fields.items()]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:  # noqa: ANN401 - whatever the command returns
+            given = {name: values.pop(name) for name in fields}
+            return command(**values, given=_set_values(given))
+
+        order = sorted([*own, *derived], key=lambda p: p.kind)
+        run.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in order}
+        return run
+
+    return decorate
+
+
+def read(model: type[M], given: Mapping[str, Any], file: Mapping[str, Any]) -> M:
+    """A model from command line, environment, file and defaults, in that order.
+
+    Raises:
+        UsageError: a value is wrong; the text names the option and the bounds.
+    """
+    fields = model.model_fields
+    values = {name: file[name] for name in fields if name in file}
+    for name, field in fields.items():
+        if (text := os.environ.get(ENVIRONMENT_PREFIX + name.upper())) is not None:
+            values[name] = _from_text(name, field, text)
+    values |= {
+        name: _typed(name, fields[name], value) for name, value in given.items() if name in fields
+    }
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(model, error)) from None
+
+
+def read_file(path: Path | None, models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """The keys of a TOML file, each of them a field of one of `models`; empty without a file."""
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as stream:
+            found = tomllib.load(stream)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    known = {name for model in models for name in model.model_fields}
+    if unknown := sorted(set(found) - known):
+        raise UsageError(
+            f"--config {path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
+        )
+    return found
+
+
+def option_name(name: str, model: type[BaseModel]) -> str:
+    """The option of a field, for help and error texts."""
+    short = name if model is ServingConfig else _without_suffix(name)
+    return "--" + short.replace("_", "-")
+
+
+def duration(text: str, per: float = 1.0) -> float:
+    """Seconds in a text such as "90", "1.5s", "20ms", "5m" or "1h30m", divided by `per`.
+
+    A number without a unit is taken in the unit that `per` stands for.
+    """
+    found, rest = 0.0, text.strip()
+    if not rest:
+        raise UsageError("a duration is empty; write 10s, 20ms or 5m")
+    while rest:
+        match = DURATION.match(rest)
+        if not match:
+            raise UsageError(f"{text!r} is no duration; write 10s, 20ms or 5m")
+        unit = match[2]
+        found += float(match[1]) * (UNITS_S[unit.lower()] / per if unit else 1.0)
+        rest = rest[match.end() :].strip()
+    return found
+
+
+def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.Parameter:
+    kind, metavar = _shown(name, model, field)
+    option = typer.Option(
+        option_name(name, model),
+        help=_help(field, name, model),
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=PANELS.get(model.__name__, "Options"),
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+PANELS = {
+    "ServingConfig": "Knobs (how to serve)",
+    "ServerSettings": "Server",
+    "LoadProfile": "Load",
+    "StudyConfig": "Search",
+}
+
+
+def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, str | None]:
+    """How an option looks to Typer: its type and, where the type does not say it, its metavar."""
+    plain = _plain_type(field)
+    if get_origin(plain) is dict:
+        return (list[str] | None), "NAME=VALUE"
+    if _is_duration(name, model):
+        return (str | None), "DURATION"
+    if get_origin(plain) is Literal:
+        return (str | None), "|".join(get_args(plain))
+    return (plain | None), None
+
+
+def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
+    text = field.description or ""
+    default = field.get_default()
+    if (
+        default in (None, "")
+        or isinstance(default, dict)
+        or "[default:" in text
+        or field.is_required()
+    ):
+        return text
+    unit = name.rsplit("_", 1)[1] if _is_duration(name, model) else ""
+    shown = f"{default:g}{unit}" if isinstance(default, float) else f"{default}"
+    return f"{text} [default: {shown}]"
+
+
+def _set_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value not in (None, [])}
+
+
+def _typed(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - whatever Typer parsed
+    """A value as the command line gives it, as the model wants it."""
+    if isinstance(value, list):
+        return dict(_pair(name, field, text) for text in value)
+    return _from_text(name, field, value) if isinstance(value, str) else value
+
+
+def _from_text(name: str, field: FieldInfo, text: str) -> Any:  # noqa: ANN401 - the field's type
+    plain = _plain_type(field)
+    if get_origin(plain) is dict:
+        return dict(_pair(name, field, part) for part in text.split())
+    suffix = next((s for s in SUFFIX_S if name.endswith(s)), None)
+    return duration(text, SUFFIX_S[suffix]) if suffix and plain is float else text
+
+
+def _pair(name: str, field: FieldInfo, text: str) -> tuple[str, Any]:
+    """`NAME=1,2` or `NAME=1`, by what the field maps to."""
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise UsageError(f"--{name.replace('_', '-')} {text}: write NAME=VALUE")
+    many = get_origin(get_args(_plain_type(field))[1]) is tuple
+    return key, (tuple(value.split(",")) if many else value)
+
+
+def _plain_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
+    """The annotation without its `| None`."""
+    annotation = field.annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _is_duration(name: str, model: type[BaseModel]) -> bool:
+    return (
+        model is not ServingConfig
+        and _without_suffix(name) != name
+        and _plain_type(model.model_fields[name]) is float
+    )
+
+
+def _without_suffix(name: str) -> str:
+    return next((name.removesuffix(s) for s in SUFFIX_S if name.endswith(s)), name)
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    """The first complaint of pydantic as one line that names the option and the bounds."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["msg"]).removeprefix("Value error, ")
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        return f"{name.upper()} is missing"
+    message = str(first["msg"]).replace("Input should be ", "must be ")
+    bounds = _bounds(model.model_fields[name])
+    return f"{option_name(name, model)} {first['input']}: {message}{bounds}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+    high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+    return f" (from {low:g} to {high:g})" if low is not None and high is not None else ""

@@ -1,0 +1,133 @@
+"""`dlbench tune`: search how to serve a model and print the front that was verified."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED
+from dlbench.cli.live import study_view
+from dlbench.cli.options import options_from, read, read_file
+from dlbench.cli.tables import report
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.model import resolve_model
+from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.export import recommended_toml, row, study_points, write_csv
+from dlbench.tuner.report import findings
+from dlbench.tuner.run import Request, tune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlbench.tuner.verify import Verified
+
+NAME = "tune"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench tune model.onnx
+
+dlbench tune model.onnx --budget 10m --slo-p99 20ms
+
+dlbench tune demo:mlp --distinct 20000 --zipf 1.1 --csv results.csv
+"""
+# What tune decides itself, or what makes no sense for a server that it starts.
+LEFT_OUT = ["rate", "users", "duration_s", "warmup_s", "model", "host", "port"]
+
+
+MODELS = (LoadProfile, ServerSettings, StudyConfig)
+
+
+@options_from(LoadProfile, ServerSettings, StudyConfig, leave_out=LEFT_OUT)
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
+    ],
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            "--study", metavar="FILE", help="study file, resumed if it is there [default: NAME.db]"
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start the study over")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
+    ] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="write every measured point there")
+    ] = None,
+    recommended: Annotated[
+        Path | None,
+        typer.Option(
+            "--recommended",
+            metavar="FILE",
+            help="where the recommendation goes [default: NAME.toml]",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON document on standard output")
+    ] = False,
+    *,
+    given: dict[str, Any],
+) -> None:
+    """Find out how to serve a model here: the front of throughput against p99 latency, verified.
+
+    Killed or interrupted, the same command goes on where it stopped. Exit codes: 0 done, 1 failed,
+    2 wrong usage, 3 nothing can be recommended, 130 interrupted with what was measured kept.
+    """
+    file = read_file(config, MODELS)
+    settings = read(ServerSettings, {**given, "model": model}, file)
+    search = read(StudyConfig, given, file)
+    profile = read(
+        LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
+    )
+    path = study or Path(f"{settings.name or resolve_model(model).name}.db")
+    errors = Console(stderr=True)
+    with interruptible(path, errors), study_view(errors, search.budget_s) as observer:
+        found, result = tune(Request(settings, profile, search, path, fresh), observer)
+    lines = findings(result, search)
+    if result.recommended:
+        target = recommended or path.with_suffix(".toml")
+        target.write_text(recommended_toml(result.recommended, settings, lines))
+        lines.append(f"serve it: dlbench serve --config {target}")
+    if csv_path:
+        with csv_path.open("w", newline="") as stream:
+            write_csv(study_points(found.points(), result), stream)
+    _show(result, lines, as_json)
+    if result.recommended is None or result.slo == "undecided":
+        raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _show(result: Verified, lines: list[str], as_json: bool) -> None:
+    if as_json:
+        document = {"points": [row(p) for p in result.points], "slo": result.slo, "findings": lines}
+        json.dump(document, sys.stdout, indent=2)
+        print()
+        return
+    console = Console()
+    console.print()
+    console.print(report(result))
+    console.print()
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def interruptible(path: Path, console: Console) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a tidy end: everything stopped, what was measured kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"interrupted: {path} keeps what was measured; the same command goes on")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

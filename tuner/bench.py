@@ -1,0 +1,159 @@
+"""The bench: one generator and one proxy, and a step of the plan carried out on them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.target import Target, discover
+from dlbench.tuner.calibrate import client_rps
+from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.plan import PROBE_S, WARMUP_S
+from dlbench.tuner.point import Point, Resources
+from dlbench.tuner.server import Meter, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dlbench.loadgen.generator import Progress
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.plan import Step
+
+# A probe keeps every worker's queue full: two batches each, and some for the front itself.
+PROBE_USERS = 16
+MOST_PROBE_USERS = 512
+# Warming a cache: windows of load until the hit ratio moves by less than this, or patience ends.
+CACHE_WINDOW_S = 0.5
+CACHE_STEADY = 0.02
+CACHE_WINDOWS = 12
+
+
+class Bench:
+    """Context manager around the running pieces; `measure` turns a step into a point."""
+
+    def __init__(self, settings: ServerSettings, profile: LoadProfile, log_path: Path) -> None:
+        self._profile = profile
+        self._server = Server(settings, log_path)
+        self._generator = Generator()
+        self._stack = ExitStack()
+        self._target: Target | None = None
+        self._warm: ServingConfig | None = None
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._generator)
+        self._stack.enter_context(self._server)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(None, None, None)
+
+    def start(self, config: ServingConfig) -> dict[str, Any]:
+        """Serve with a first configuration; returns what the proxy says of the model.
+
+        Raises:
+            ServerFailed: it does not come up.
+        """
+        ready = self._server.apply(config)
+        self._target = discover(ready["url"], self._profile)
+        return ready
+
+    def calibrate(self) -> float:
+        """What the client can do with this model's requests, in requests per second."""
+        assert self._target is not None, "start() comes first"
+        return client_rps(self._generator, self._target, self._profile)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be guessed about the model's inputs."""
+        return self._target.notes if self._target else ()
+
+    def measure(
+        self, step: Step, seed: int, on_progress: Callable[[Progress], None], samples_path: Path
+    ) -> Point:
+        """Carry out one step; a configuration that fails comes back as a point that says how."""
+        began = time.perf_counter()
+        point = Point(
+            configuration=step.configuration,
+            phase=step.phase,
+            config=step.config,
+            share=step.share,
+            repeat=step.repeat,
+        )
+        try:
+            found = self._run(step, seed, on_progress, samples_path)
+        except (ServerFailed, psutil.Error) as error:
+            self._forget_server()
+            found = {"failure": str(error), "log_tail": getattr(error, "log_tail", "")}
+        return point.model_copy(update={**found, "cost_s": time.perf_counter() - began})
+
+    def _run(
+        self, step: Step, seed: int, on_progress: Callable[[Progress], None], samples_path: Path
+    ) -> dict[str, Any]:
+        target = self._serve(step.config)
+        self._warm_up(step.config, target)
+        meter = Meter(self._server)
+        profile = self._profile.model_copy(update={**_load(step), "seed": seed})
+        result = self._generator.measure(
+            target, profile, on_progress=on_progress, samples_path=samples_path
+        )
+        resources: Resources = meter.read()
+        return {"measurement": result.measurement, "resources": resources}
+
+    def _serve(self, config: ServingConfig) -> Target:
+        ready = self._server.apply(config) if config != self._warm else None
+        if ready is not None:
+            self._warm = None
+            assert self._target is not None, "start() comes first"
+            self._target = self._target.at(ready["url"])
+        assert self._target is not None
+        return self._target
+
+    def _warm_up(self, config: ServingConfig, target: Target) -> None:
+        """Load until the hit ratio is steady; every configuration starts with an empty cache."""
+        if config == self._warm:
+            return
+        profile = self._profile.model_copy(
+            update={"users": _users(config), "rate": None, "duration_s": CACHE_WINDOW_S}
+        )
+        ratio = -1.0
+        for window in range(CACHE_WINDOWS if config.cache_size else 1):
+            meter = Meter(self._server)
+            self._generator.measure(
+                target, profile.model_copy(update={"warmup_s": 0.0, "seed": window})
+            )
+            before, ratio = ratio, meter.read().cache_hit_ratio or 0.0
+            if abs(ratio - before) < CACHE_STEADY:
+                break
+        self._warm = config
+
+    def _forget_server(self) -> None:
+        self._server.stop()
+        self._warm = None
+
+
+def _users(config: ServingConfig) -> int:
+    return min(MOST_PROBE_USERS, PROBE_USERS + 2 * config.workers * config.max_batch_size)
+
+
+def _load(step: Step) -> dict[str, Any]:
+    """The step as a load profile: a probe is a closed loop, the rest follows a schedule."""
+    if step.rate is None:
+        return {
+            "users": _users(step.config),
+            "rate": None,
+            "duration_s": PROBE_S,
+            "warmup_s": WARMUP_S,
+        }
+    return {
+        "users": None,
+        "rate": step.rate,
+        "duration_s": step.duration_s,
+        "warmup_s": WARMUP_S,
+    }

@@ -1,0 +1,34 @@
+"""What can go wrong in a study.
+
+TuneError
+├── StudyMismatch      the study file belongs to another model, load or seed
+├── StudyUnreadable    the file is no study of ours
+├── NothingMeasured    not a single configuration could be measured
+└── ServerFailed       the proxy did not start, or died; carries the tail of its log
+"""
+
+from __future__ import annotations
+
+
+class TuneError(Exception):
+    """Base of every error of this package; its text is one line for a person."""
+
+
+class StudyMismatch(TuneError):
+    """The study file holds measurements of something else."""
+
+
+class StudyUnreadable(TuneError):
+    """The file cannot be read as a study."""
+
+
+class NothingMeasured(TuneError):
+    """No baseline could be measured, so there is nothing to compare with."""
+
+
+class ServerFailed(TuneError):
+    """A proxy did not start or died; `log_tail` holds the last lines it wrote."""
+
+    def __init__(self, reason: str, log_tail: str = "") -> None:
+        super().__init__(reason)
+        self.log_tail = log_tail

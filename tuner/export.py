@@ -1,0 +1,71 @@
+"""What leaves a study: rows for a CSV and the recommended configuration as TOML."""
+
+from __future__ import annotations
+
+import csv
+from typing import IO, TYPE_CHECKING, Any
+
+import tomli_w
+
+from dlbench.proxy.config import ServingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.verify import Verified
+
+MEASURED = (
+    "offered_rps", "throughput_rps", "throughput_low_rps", "throughput_high_rps",
+    "throughput_est_rps", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_low_ms", "p99_high_ms",
+    "p99_est_ms", "p999_ms", "mean_ms", "error_rate", "requests", "duration_s",
+    "lateness_p99_ms", "client_cpu", "server_cpu", "server_rss_mb", "net_mbps", "gpu_util",
+    "gpu_mem_mb", "cache_hit_ratio", "mean_batch_size", "started_at",
+)  # fmt: skip
+HEAD = ("point", "phase", "verdict", "reason", "on_front", "recommended")
+COLUMNS = (*HEAD, *ServingConfig.model_fields, *MEASURED)
+# Six significant digits: more would pretend to a precision that no measurement here has.
+DIGITS = 6
+
+
+def row(point: Point) -> dict[str, Any]:
+    """A point as a CSV row; what was not measured is left out, never 0."""
+    measured = point.measurement.model_dump() if point.measurement else {"verdict": "failed"}
+    found = {**measured, **point.resources.model_dump(), **point.config.model_dump()}
+    found |= {
+        "point": point.name,
+        "phase": point.phase,
+        "reason": found.get("reason") or point.failure or None,
+        "on_front": point.on_front,
+        "recommended": point.recommended,
+    }
+    return {name: _plain(found[name]) for name in COLUMNS if found.get(name) is not None}
+
+
+def study_points(points: Sequence[Point], result: Verified) -> list[Point]:
+    """Every point that was measured; the repeats of a verified one as the pooled point they make."""
+    if not result.points:
+        return list(points)
+    return [p for p in points if p.phase != "verify"] + list(result.points)
+
+
+def write_csv(points: Iterable[Point], stream: IO[str]) -> None:
+    """One row per measured point, columns as DESIGN.md orders them."""
+    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row(point) for point in points)
+
+
+def recommended_toml(point: Point, settings: ServerSettings, found: Sequence[str]) -> str:
+    """The configuration as `dlbench serve --config` takes it, with what was measured as comments."""
+    chosen = settings.model_dump(include={"model", "name", "device", "batch_axis", "shape"})
+    given = {key: value for key, value in chosen.items() if value}
+    comments = "".join(f"# {line}\n" for line in found)
+    return f"{comments}\n{tomli_w.dumps({**given, **point.config.model_dump()})}"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a CSV cell
+    if isinstance(value, bool):
+        return str(value).lower()
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

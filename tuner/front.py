@@ -1,0 +1,95 @@
+"""The Pareto front of throughput against p99 latency, and what one point on it is worth. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Outcome(NamedTuple):
+    """Where an operating point lies: more `throughput_rps` and less `p99_ms` are better."""
+
+    throughput_rps: float
+    p99_ms: float
+
+
+def dominates(a: Outcome, b: Outcome) -> bool:
+    """Whether `a` is at least as good as `b` in both and better in one."""
+    return a.throughput_rps >= b.throughput_rps and a.p99_ms <= b.p99_ms and a != b
+
+
+def front_indices(outcomes: Sequence[Outcome]) -> list[int]:
+    """Indices of the outcomes that no other dominates, by rising throughput; of equals the first."""
+    order = sorted(
+        range(len(outcomes)), key=lambda i: (-outcomes[i].throughput_rps, outcomes[i].p99_ms, i)
+    )
+    kept: list[int] = []
+    for index in order:
+        if not kept or outcomes[index].p99_ms < outcomes[kept[-1]].p99_ms:
+            kept.append(index)
+    return kept[::-1]
+
+
+def hypervolume(
+    outcomes: Sequence[Outcome], best_throughput_rps: float, reference_ms: float = 1000.0
+) -> float:
+    """Area dominated by (throughput / best throughput known, ln p99) against (0, ln reference).
+
+    Points slower than the reference add nothing. The unit is "e-folds of p99 at full throughput":
+    one point at the best throughput and 1/e of the reference has hypervolume 1.
+    """
+    inside = [o for o in outcomes if o.p99_ms < reference_ms]
+    area, floor = 0.0, 0.0
+    for index in front_indices(inside):
+        outcome = inside[index]
+        width = outcome.throughput_rps / best_throughput_rps - floor
+        area += width * math.log(reference_ms / outcome.p99_ms)
+        floor += width
+    return area
+
+
+def knee(outcomes: Sequence[Outcome], reference_ms: float = 1000.0) -> int:
+    """Index of the outcome that alone dominates the most hypervolume.
+
+    The same measure that the search maximises, so the recommendation and the front agree on what
+    is better; it trades one e-fold of p99 against a proportional share of throughput.
+    """
+    best = max(o.throughput_rps for o in outcomes)
+    return max(range(len(outcomes)), key=lambda i: hypervolume([outcomes[i]], best, reference_ms))
+
+
+def fastest_within(outcomes: Sequence[Outcome], bound_ms: float) -> int | None:
+    """Index of the highest throughput whose p99 is within the bound, None if there is none."""
+    inside = [i for i, o in enumerate(outcomes) if o.p99_ms <= bound_ms]
+    return max(inside, key=lambda i: outcomes[i].throughput_rps, default=None)
+
+
+def greedy_by_hypervolume(
+    outcomes: Sequence[Outcome], count: int, reference_ms: float = 1000.0
+) -> list[int]:
+    """Up to `count` indices, each adding the most hypervolume to those before it.
+
+    When the front is used up the next one behind it follows: what looks dominated by a little may
+    only have been unlucky.
+    """
+    best = max((o.throughput_rps for o in outcomes), default=1.0)
+    chosen: list[int] = []
+    layer: list[Outcome] = []
+    left = list(range(len(outcomes)))
+
+    def gain(index: int) -> tuple[float, float]:
+        with_it = hypervolume([*layer, outcomes[index]], best, reference_ms)
+        return with_it - hypervolume(layer, best, reference_ms), -outcomes[index].p99_ms
+
+    while left and len(chosen) < count:
+        pick = max(left, key=gain)
+        if layer and gain(pick)[0] <= 0:
+            layer = []
+            continue
+        left.remove(pick)
+        chosen.append(pick)
+        layer.append(outcomes[pick])
+    return chosen

@@ -1,0 +1,185 @@
+"""The study file: every point as a trial of a multi-objective Optuna study in SQLite.
+
+Format 1 (dlbench 0.1): one Optuna study named "dlbench", directions maximise `throughput_rps`,
+minimise `p99_ms`. A trial is one point: its parameters are the knobs and `load_share`, its user
+attribute `point` is the whole record. What may not stand on a front carries a violated constraint.
+The study's user attributes are `format`, `identity`, `calibration` and `verified`.
+Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import optuna
+import sqlalchemy.exc
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState, create_trial
+
+from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
+from dlbench.tuner.point import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+NAME = "dlbench"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a study is about: its points may not be mixed with another's."""
+
+    facts: Mapping[str, Any]
+
+    def check(self, other: Mapping[str, Any], path: Path) -> None:
+        """Raise StudyMismatch, naming the first fact that differs."""
+        for fact, value in self.facts.items():
+            if other.get(fact) != value:
+                raise StudyMismatch(
+                    f"{path} is a study with {fact} {other.get(fact)!r}, not {value!r}; "
+                    "use --study for another file or --fresh to start this one over"
+                )
+
+
+class Study:
+    """One study file, open for reading and appending."""
+
+    def __init__(self, path: Path, optuna_study: optuna.Study) -> None:
+        self.path = path
+        self._study = optuna_study
+
+    @classmethod
+    def create_or_resume(cls, path: Path, identity: Identity, *, fresh: bool = False) -> Study:
+        """Open the file for a study of `identity`, made if it is not there.
+
+        Raises:
+            StudyMismatch: it belongs to another model, load, space or seed.
+            StudyUnreadable: it is not a study file.
+        """
+        if fresh:
+            discard(path)
+        study = cls(path, _load(path, create=True))
+        known = study._study.user_attrs
+        if "identity" in known:
+            identity.check(known["identity"], path)
+        else:
+            study._study.set_user_attr("format", FORMAT)
+            study._study.set_user_attr("identity", dict(identity.facts))
+        return study
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """Open an existing study file for reading."""
+        if not path.is_file():
+            raise StudyUnreadable(f"{path}: no such study file")
+        study = cls(path, _load(path, create=False))
+        if study._study.user_attrs.get("format") != FORMAT:
+            raise StudyUnreadable(f"{path}: not a dlbench study of format {FORMAT}")
+        return study
+
+    def points(self) -> list[Point]:
+        """Every recorded point, in the order of measuring."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [
+            Point.model_validate(t.user_attrs["point"]) for t in trials if "point" in t.user_attrs
+        ]
+
+    def record(self, point: Point) -> None:
+        """Append a point, durably, before the next measurement begins."""
+        self._study.add_trial(_trial(point))
+
+    def samples_path(self, point: Point) -> Path:
+        """Where the raw samples of a point are kept."""
+        folder = self.path.with_suffix(".samples")
+        folder.mkdir(exist_ok=True)
+        return folder / f"{point.phase}-{point.name}-{point.repeat}.npz"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the study is about."""
+        return dict(self._study.user_attrs["identity"])
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What was measured once, before anything else; empty if it was not yet."""
+        return dict(self._study.user_attrs.get("calibration", {}))
+
+    @calibration.setter
+    def calibration(self, facts: Mapping[str, Any]) -> None:
+        self._study.set_user_attr("calibration", dict(facts))
+
+    @property
+    def verified(self) -> dict[str, Any]:
+        """The reported result (`points`, `slo`); empty while the study is under way."""
+        return dict(self._study.user_attrs.get("verified", {}))
+
+    @verified.setter
+    def verified(self, result: Mapping[str, Any]) -> None:
+        self._study.set_user_attr("verified", dict(result))
+
+
+def discard(path: Path) -> None:
+    """Remove a study file and its samples."""
+    path.unlink(missing_ok=True)
+    shutil.rmtree(path.with_suffix(".samples"), ignore_errors=True)
+
+
+def _load(path: Path, *, create: bool) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        if not create:
+            return optuna.load_study(study_name=NAME, storage=storage)
+        study = optuna.create_study(
+            study_name=NAME,
+            storage=storage,
+            directions=["maximize", "minimize"],
+            load_if_exists=True,
+        )
+    except (sqlalchemy.exc.SQLAlchemyError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyUnreadable(f"{path}: not a study file that can be used ({reason})") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["throughput_rps", "p99_ms"])
+    return study
+
+
+def _trial(point: Point) -> optuna.trial.FrozenTrial:
+    attrs = {"point": point.model_dump(mode="json"), "phase": point.phase}
+    params = {**point.config.model_dump(), "load_share": point.share}
+    known = {name: value for name, value in params.items() if value is not None}
+    measured = point.measurement
+    if measured is None or measured.p99_ms is None:
+        return create_trial(state=TrialState.FAIL, user_attrs=attrs)
+    return create_trial(
+        params=known,
+        distributions={name: _distribution(name) for name in known},
+        values=[measured.throughput_rps, measured.p99_ms],
+        user_attrs=attrs,
+        constraints={"may_stand_on_a_front": 0.0 if point.outcome else 1.0},
+    )
+
+
+def _distribution(name: str) -> BaseDistribution:
+    """A knob's declared bounds as Optuna's distribution."""
+    if name == "load_share":
+        return FloatDistribution(0.0, 1.0)
+    field = ServingConfig.model_fields[name]
+    if names := get_args(field.annotation):
+        return CategoricalDistribution(names)
+    low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+    high = next(m.le for m in field.metadata if hasattr(m, "le"))
+    kind = IntDistribution if field.annotation is int else FloatDistribution
+    return kind(low, high)
