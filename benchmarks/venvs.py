@@ -1,0 +1,43 @@
+"""The peers' virtual environments: made once in the user's cache folder, then used again."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, version
+from typing import TYPE_CHECKING
+
+from models import CACHE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The onnxruntime of dlbench itself, so that every side computes with the same one.
+ONNXRUNTIME = packages_distributions()["onnxruntime"][0]  # with or without -gpu
+RUNTIME = (f"{ONNXRUNTIME}=={version(ONNXRUNTIME)}", f"numpy=={version('numpy')}")
+PEERS = {
+    "mosec": ("mosec==0.9.8", *RUNTIME),
+    "fastapi": ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", *RUNTIME),
+}
+
+
+def python_of(peer: str) -> Path:
+    """The interpreter of `peer`'s venv, which is made if it is not there or holds other versions."""
+    wanted = PEERS[peer]
+    stamp = hashlib.sha256(repr((sys.version, wanted)).encode()).hexdigest()[:12]
+    folder = CACHE / "venvs" / f"{peer}-{stamp}"
+    python, done = folder / "bin" / "python", folder / "done.stamp"
+    if not done.exists():
+        make(folder, wanted)
+        done.touch()
+    return python
+
+
+def make(folder: Path, wanted: tuple[str, ...]) -> None:
+    steps = (
+        (sys.executable, "-m", "venv", "--clear", folder),
+        (folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted),
+    )
+    for step in steps:
+        subprocess.run(step, check=True, timeout=900, capture_output=True)
