@@ -6,7 +6,8 @@ What is measured, in this order:
 1. every side answers what onnxruntime answers (else there is no benchmark);
 2. mosec's best settings are searched for, and every side's best number of connections;
 3. silero_vad_half: the sides take turns, a fresh server each time; ratios are taken turn by turn;
-4. magika: our proxy and the same number of processes without any server take turns.
+4. their latency at a rate that all of them carry, open loop, with our own generator;
+5. magika: our proxy and the same number of processes without any server take turns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 SILERO, MAGIKA = "silero_vad_half", "magika"
 WORKERS, BATCH = 2, 8
+STEADY_RATE = 1500
 console = Console(width=80, highlight=False)
 
 
@@ -52,6 +55,8 @@ class Plan:
     warm_s: float = 2
     scan_s: float = 2
     connections: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
+    steady_s: float = 10
+    steady_repeats: int = 3
     mosec_workers: tuple[int, ...] = (1, 2, 3)
     mosec_batches: tuple[int, ...] = (1, 8, 16, 32, 64)
     mosec_waits_ms: tuple[int, ...] = (1, 2, 5)
@@ -63,6 +68,8 @@ QUICK = Plan(
     seconds=1,
     warm_s=1,
     scan_s=1,
+    steady_s=2,
+    steady_repeats=1,
     connections=(16, 64),
     mosec_workers=(2,),
     mosec_batches=(8, 32),
@@ -97,41 +104,59 @@ def peer_versions() -> dict[str, str]:
 # --- silero: a model so short that the server is what is measured ---------------------------------
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """mosec with one choice of settings."""
+
+    workers: int
+    batch: int
+    wait_ms: int
+    runs: list[wrk.Run]
+
+    @property
+    def rate(self) -> float:
+        return max(run.rate for run in self.runs)
+
+
 def silero(plan: Plan) -> dict[str, Any]:
     """Every side at its best number of connections, in turns."""
     searched = search_mosec(plan)
-    best = max(searched, key=lambda name: max(run.rate for run in searched[name][1]))
+    best = max(searched, key=lambda attempt: attempt.rate)
     ours = sides.dlbench(SILERO, WORKERS, BATCH)
-    rivals = [
-        sides.mosec(SILERO, WORKERS, BATCH, 1),
-        replace(searched[best][0], name=f"{best} (its best)"),
-        sides.fastapi(SILERO, WORKERS),
-    ]
-    for side in (ours, *rivals):
+    rivals = {
+        "mosec, same settings": sides.mosec(SILERO, WORKERS, BATCH, plan.mosec_waits_ms[0]),
+        "mosec, its best": sides.mosec(SILERO, best.workers, best.batch, best.wait_ms),
+        "dlbench with those": sides.dlbench(SILERO, best.workers, best.batch),
+        "FastAPI": sides.fastapi(SILERO, WORKERS),
+    }
+    order = {"dlbench": ours, **rivals}
+    for side in order.values():
         sides.check(side)
-        note(f"{side.name} answers what onnxruntime answers")
-    scans = {side.name: scan(side, plan.connections, plan) for side in (ours, *rivals)}
-    turns = take_turns([ours, *rivals], scans, plan)
-    show_silero(turns, ours.name)
-    found = {name: runs for name, (_, runs) in searched.items()}
-    return {"mosec_search": found, "scans": scans, "turns": turns, "ours": ours.name}
+    note("every side answers what onnxruntime answers")
+    scans = {label: scan(side, plan.connections, plan) for label, side in order.items()}
+    turns = take_turns(order, scans, plan)
+    show_silero(order, turns)
+    return {
+        "settings": {label: side.name for label, side in order.items()},
+        "mosec_search": searched,
+        "scans": scans,
+        "turns": turns,
+        "steady": steady_latencies(plan, order["FastAPI"]),
+    }
 
 
-def search_mosec(plan: Plan) -> dict[str, tuple[Side, list[wrk.Run]]]:
+def search_mosec(plan: Plan) -> list[Attempt]:
     """mosec with every number of workers and batch size, then the best of them with every wait."""
-    found: dict[str, tuple[Side, list[wrk.Run]]] = {}
+    first, *other_waits = plan.mosec_waits_ms
+    grid = product(plan.mosec_workers, plan.mosec_batches)
+    tried = [attempt(plan, workers, batch, first) for workers, batch in grid]
+    best = max(tried, key=lambda one: one.rate)
+    return [*tried, *(attempt(plan, best.workers, best.batch, wait) for wait in other_waits)]
 
-    def attempt(workers: int, batch: int, wait_ms: int) -> float:
-        side = sides.mosec(SILERO, workers, batch, wait_ms)
-        if side.name not in found:
-            found[side.name] = (side, scan(side, plan.connections[-3:], plan))
-        return max(run.rate for run in found[side.name][1])
 
-    grid = list(product(plan.mosec_workers, plan.mosec_batches))
-    workers, batch = max(grid, key=lambda cell: attempt(*cell, plan.mosec_waits_ms[0]))
-    for wait_ms in plan.mosec_waits_ms:
-        attempt(workers, batch, wait_ms)
-    return found
+def attempt(plan: Plan, workers: int, batch: int, wait_ms: int) -> Attempt:
+    side = sides.mosec(SILERO, workers, batch, wait_ms)
+    return Attempt(workers, batch, wait_ms, scan(side, plan.connections[-3:], plan))
 
 
 def scan(side: Side, connections: tuple[int, ...], plan: Plan) -> list[wrk.Run]:
@@ -145,14 +170,14 @@ def scan(side: Side, connections: tuple[int, ...], plan: Plan) -> list[wrk.Run]:
 
 
 def take_turns(
-    order: list[Side], scans: dict[str, list[wrk.Run]], plan: Plan
+    order: dict[str, Side], scans: dict[str, list[wrk.Run]], plan: Plan
 ) -> dict[str, list[wrk.Run]]:
-    """A B C D, D C B A, …: whatever drifts, drifts for all."""
-    turns: dict[str, list[wrk.Run]] = {side.name: [] for side in order}
+    """A B C D E, E D C B A, and so on: whatever drifts, drifts for all."""
+    turns: dict[str, list[wrk.Run]] = {label: [] for label in order}
     for turn in range(plan.repeats):
-        for side in order if turn % 2 == 0 else reversed(order):
-            connections = max(scans[side.name], key=lambda run: run.rate).connections
-            turns[side.name].append(one_turn(side, connections, plan))
+        for label in list(order)[:: 1 if turn % 2 == 0 else -1]:
+            connections = max(scans[label], key=lambda run: run.rate).connections
+            turns[label].append(one_turn(order[label], connections, plan))
         note(f"turn {turn + 1} of {plan.repeats}")
     return turns
 
@@ -164,22 +189,73 @@ def one_turn(side: Side, connections: int, plan: Plan) -> wrk.Run:
         return wrk.run(port, side.requests, connections, plan.seconds)
 
 
-def show_silero(turns: dict[str, list[wrk.Run]], ours: str) -> None:
+def show_silero(order: dict[str, Side], turns: dict[str, list[wrk.Run]]) -> None:
     table = new_table(f"{SILERO}: requests/s, each side at its best number of connections")
-    for heading in ("server", "conns", "median/s", "min-max", "p99 ms", "dlbench is"):
-        table.add_column(heading, justify="left" if heading == "server" else "right")
-    for name, runs in turns.items():
-        ratios = [a.rate / b.rate for a, b in zip(turns[ours], runs, strict=True)]
-        table.add_row(
-            name,
-            str(runs[0].connections),
-            f"{median(run.rate for run in runs):,.0f}",
-            span([run.rate / 1000 for run in runs], ".1f") + "k",
-            f"{median(run.p99_ms for run in runs):.1f}",
-            "" if name == ours else f"{median(ratios):.2f}x\n({span(ratios, '.2f')})",
-        )
+    columns(table, "server", "settings", "conns", "median/s", "min-max", "dlbench is")
+    for label, runs in turns.items():
+        rates = [run.rate for run in runs]
+        ratio = "" if label == "dlbench" else spread(ratios(turns["dlbench"], runs))
+        settings, conns = order[label].settings, str(runs[0].connections)
+        span = f"{min(rates) / 1000:.1f}-{max(rates) / 1000:.1f}k"
+        table.add_row(label, settings, conns, f"{median(rates):,.0f}", span, ratio)
     console.print(table)
-    console.print("dlbench is: its rate / the rate of that row, turn by turn; median (min-max).")
+    console.print("dlbench is: times that row, turn by turn; median (min-max).")
+    equal = spread(ratios(turns["dlbench with those"], turns["mosec, its best"]))
+    console.print(f"With mosec's best settings for both, dlbench is {equal} times mosec.")
+
+
+def ratios(left: list[wrk.Run], right: list[wrk.Run]) -> list[float]:
+    return [a.rate / b.rate for a, b in zip(left, right, strict=True)]
+
+
+# --- silero at a moderate rate ---------------------------------------------------------------------
+
+
+def steady_latencies(plan: Plan, fastapi: Side) -> dict[str, list[dict[str, float]]]:
+    """Latency from the scheduled time at a rate that all of them carry; Poisson, our generator."""
+    wait_ms = plan.mosec_waits_ms[0]
+    order = {
+        "dlbench": sides.dlbench(SILERO, WORKERS, BATCH),
+        "mosec, same settings": sides.mosec(SILERO, WORKERS, BATCH, wait_ms),
+        "mosec without batching": sides.mosec(SILERO, WORKERS, 1, wait_ms),
+        "FastAPI": fastapi,
+    }
+    found: dict[str, list[dict[str, float]]] = {label: [] for label in order}
+    for turn in range(plan.steady_repeats):
+        for label in list(order)[:: 1 if turn % 2 == 0 else -1]:
+            found[label].append(steady(order[label], plan))
+    show_steady(found)
+    return found
+
+
+def steady(side: Side, plan: Plan) -> dict[str, float]:
+    """One run of `steady.py` against a fresh server."""
+    with sides.serving(side) as port, tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(side.requests))
+        file.flush()
+        script = Path(__file__).with_name("steady.py")
+        load = [STEADY_RATE, plan.warm_s, plan.steady_s]
+        command = [script, port, file.name, len(side.requests[0]), *load]
+        text = subprocess.run(
+            [sys.executable, *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=plan.warm_s + plan.steady_s + 60,
+        ).stdout
+    found = json.loads(text)
+    if found["errors"]:
+        raise BenchmarkError(f"{side.name} failed {found['errors']} requests at {STEADY_RATE}/s")
+    return found
+
+
+def show_steady(found: dict[str, list[dict[str, float]]]) -> None:
+    table = new_table(f"{SILERO}: latency at {STEADY_RATE:,}/s, open loop, from the scheduled time")
+    columns(table, "server", "p50 ms", "p99 ms", "client's lateness p99 ms")
+    for label, runs in found.items():
+        names = ("p50_ms", "p99_ms", "lateness_p99_ms")
+        table.add_row(label, *(spread([run[name] for run in runs]) for name in names))
+    console.print(table)
 
 
 # --- magika: 8 ms of computing, where a server can only be in the way ------------------------------
@@ -235,16 +311,13 @@ def race(processes: list[Popen[str]], timeout_s: float) -> list[float]:
 
 
 def show_magika(runs: list[wrk.Run], limits: list[float], batch: int) -> None:
-    shares = [run.rate / limit for run, limit in zip(runs, limits, strict=True)]
     table = new_table(f"{MAGIKA}: our proxy and {WORKERS} processes that only compute")
-    for heading in ("", "median/s", "min-max", "share of the ceiling"):
-        table.add_column(heading, justify="right" if heading else "left")
+    columns(table, "", "rows/s", "share of the ceiling")
     rates = [run.rate for run in runs]
-    share = f"{median(shares):.2f} ({span(shares, '.2f')})"
-    name = f"dlbench, {WORKERS} workers, batch {BATCH}, {runs[0].connections} conns"
-    table.add_row(name, f"{median(rates):.0f}", span(rates, ".0f"), share)
-    limit = f"session.run, {WORKERS} processes, batch {batch}"
-    table.add_row(limit, f"{median(limits):.0f}", span(limits, ".0f"), "")
+    shares = [rate / limit for rate, limit in zip(rates, limits, strict=True)]
+    name = f"dlbench, {WORKERS} workers, batch {BATCH}, {runs[0].connections} connections"
+    table.add_row(name, spread(rates, ".0f"), spread(shares))
+    table.add_row(f"session.run, {WORKERS} processes, batch {batch}", spread(limits, ".0f"), "")
     console.print(table)
 
 
@@ -255,8 +328,15 @@ def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
-def span(values: list[float], form: str) -> str:
-    return f"{min(values):{form}}-{max(values):{form}}"
+def columns(table: Table, first: str, *others: str) -> None:
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    """median (min-max)"""
+    return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
 
 
 def note(text: str) -> None:

@@ -33,13 +33,17 @@ CHECK_AT_ONCE = 16
 class Side:
     """One server with its settings, and the requests that it is sent."""
 
-    name: str
+    server: str
+    settings: str
     kind: str
-    path: str
     requests: list[bytes] = field(repr=False)
     command: Callable[[int], list[str | Path]] = field(repr=False)
     understand: Callable[[dict[str, str], bytes], bytes] = field(repr=False)
     env: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.server} {self.settings}"
 
 
 class Reply(NamedTuple):
@@ -62,8 +66,7 @@ def dlbench(kind: str, workers: int, batch: int) -> Side:
 
     path = f"/v2/models/{kind}/infer"
     requests = [v2_request(kind, path, body) for body in bodies(kind)]
-    name = f"dlbench, {workers} workers, batch {batch}"
-    return Side(name, kind, path, requests, command, v2_outputs)
+    return Side("dlbench", f"{workers} x {batch}", kind, requests, command, v2_outputs)
 
 
 def mosec(kind: str, workers: int, batch: int, wait_ms: int) -> Side:
@@ -74,9 +77,9 @@ def mosec(kind: str, workers: int, batch: int, wait_ms: int) -> Side:
     def command(port: int) -> list[str | Path]:
         return [python, "mosec_server.py", "--address", "127.0.0.1", "--port", str(port)]
 
-    name = f"mosec, {workers} workers, batch {batch}, wait {wait_ms} ms"
+    chosen = f"{workers} x {batch}, {wait_ms} ms"
     env = environment(kind) | settings | {"MOSEC_LOG_LEVEL": "error"}
-    return Side(name, kind, "/inference", raw_requests(kind), command, as_it_is, env)
+    return Side("mosec", chosen, kind, raw_requests(kind), command, as_it_is, env)
 
 
 def fastapi(kind: str, processes: int) -> Side:
@@ -89,9 +92,10 @@ def fastapi(kind: str, processes: int) -> Side:
         served = [python, "-m", "uvicorn", "fastapi_server:app", "--port", str(port)]
         return [*served, "--workers", str(processes), *fast, *quiet]
 
-    name = f"FastAPI, {processes} processes"
     env = environment(kind)
-    return Side(name, kind, "/inference", raw_requests(kind), command, as_it_is, env)
+    return Side(
+        "FastAPI", f"{processes} processes", kind, raw_requests(kind), command, as_it_is, env
+    )
 
 
 def environment(kind: str) -> dict[str, str]:
