@@ -20,6 +20,8 @@ class Measurement(BaseModel):
 
     verdict: Verdict
     reason: str = ""
+    # False: stopped early, and holds what was measured until then.
+    complete: bool = True
     latency_from: Literal["scheduled", "sent"]
     offered_rps: float | None = None
     throughput_rps: float

@@ -1,0 +1,261 @@
+"""Runs one job on gevent's event loop: the schedule's alarm, the time-outs, the ends, the GC.
+
+The requests themselves go through `loops` and `connection`, as callbacks; no greenlet switches
+under load, the one that calls `run` sleeps until the run is over.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from array import array
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+import gevent
+import gevent.event
+import numpy as np
+
+from dlbench.loadgen import timerfd
+from dlbench.loadgen.loops import ClosedLoop, OpenLoop
+from dlbench.loadgen.messages import Facts, Progress
+from dlbench.loadgen.progress import Batch, Watch
+from dlbench.loadgen.recorder import PENDING, Recorder
+from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.schedule import offsets_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dlbench.loadgen.connection import Address, Bytes
+    from dlbench.loadgen.profile import LoadProfile
+
+NS = 1_000_000_000
+FAR_NS = 2**62
+READ = 1
+# Between two looks at time-outs and ends. It costs 20 us, and delays a request by no more.
+TICK_S = 0.05
+PROGRESS_S = 0.5
+# Time between "go" and the first request: what comes before it must not make it late.
+LEAD_NS = 5_000_000
+# A stopped run waits this long for replies: a person is waiting as well.
+STOP_GRACE_NS = NS // 2
+# Descriptors that are not connections: pipes, epoll, timer, files.
+RESERVED_DESCRIPTORS = 64
+
+
+def descriptors() -> int:
+    """How many connections this process may open; raises its soft limit as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard - RESERVED_DESCRIPTORS
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """No collection pauses while requests are due; a run makes next to no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+class FdAlarm:
+    """Wakes the loop through a timerfd."""
+
+    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:  # noqa: ANN401 - untyped
+        self._timer = timerfd.TimerFd()
+        self.arm = self._timer.arm
+        self._watcher = loop.io(self._timer.fd, READ)
+        self._watcher.start(callback)
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+        self._timer.close()
+
+
+class LoopAlarm:
+    """Wakes through the loop's own timer, which is coarse: where there is no timerfd."""
+
+    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:  # noqa: ANN401 - untyped
+        self._loop, self._callback = loop, callback
+        self._timer: Any = None
+
+    def arm(self, at_ns: int) -> None:
+        self.close()
+        self._timer = self._loop.timer(max(0, at_ns - monotonic_ns()) / NS)
+        self._timer.start(self._callback, update=True)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+ALARMS = {True: FdAlarm, False: LoopAlarm}
+
+
+class Engine:
+    """One run. `run` returns when every request that was begun has ended."""
+
+    def __init__(
+        self,
+        profile: LoadProfile,
+        address: Address,
+        next_request: Callable[[], Bytes],
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        """Raises BudgetError when the schedule is too long to hold."""
+        self.profile = profile
+        self._loop = gevent.get_hub().loop
+        self._over = gevent.event.Event()
+        self._stopped_ns: int | None = None
+        offsets = np.empty(0, np.int64)
+        if profile.rate is not None:
+            span = profile.warmup_s + profile.duration_s
+            offsets = offsets_ns(profile.arrivals, profile.rate, span, profile.seed)
+        self._offsets = offsets
+        self.recorder = Recorder(len(offsets))
+        self._common = (self._loop, address, self.recorder, next_request)
+        self._on_progress = on_progress
+        self.on_batch: Callable[[Batch], None] = lambda _: None
+        self._watch = Watch(self.recorder, offsets if profile.is_open_loop else None)
+        self._next_look_ns = 0
+        self.requests: OpenLoop | ClosedLoop
+        self._marks: list[tuple[int, float, int]] = []
+
+    def run(self) -> tuple[Samples, Facts]:
+        """Offer the load, and wait for the last reply or its time-out."""
+        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.start_ns = monotonic_ns() + LEAD_NS
+        self._end_ns = self.start_ns + int((self.profile.warmup_s + self.profile.duration_s) * NS)
+        with without_gc():
+            self._drive()
+        ended_ns = monotonic_ns()
+        self._look(ended_ns, last=True)
+        samples = self._samples()
+        cpu, mbps = self._usage()
+        facts = Facts(
+            complete=self._stopped_ns is None,
+            started_at=started_at,
+            client_cpu=cpu,
+            net_mbps=mbps,
+            connections=self.requests.peak_connections,
+            exhausted=self.requests.exhausted,
+            drain_s=max(0.0, (ended_ns - min(self._end_ns, self._stopped_ns or FAR_NS)) / NS),
+        )
+        return samples, facts
+
+    def stop(self) -> None:
+        """Begin no more requests; `run` returns shortly after."""
+        if self._stopped_ns is None:
+            self._stopped_ns = monotonic_ns()
+            self.requests.cancel()
+
+    def _drive(self) -> None:
+        ticker = self._loop.timer(TICK_S, TICK_S)
+        close = self._start_open() if self.profile.is_open_loop else self._start_closed()
+        ticker.start(self._tick)
+        try:
+            self._over.wait()
+        finally:
+            ticker.stop()
+            ticker.close()
+            close()
+            self.requests.close()
+
+    def _start_open(self) -> Callable[[], None]:
+        limit = self.profile.connections or descriptors()
+        due = [*(self._offsets + self.start_ns).tolist(), FAR_NS]
+        self.requests = requests = OpenLoop(*self._common, limit, due_ns=due)
+
+        def wake() -> None:
+            requests.send_due(monotonic_ns())
+            alarm.arm(requests.next_due_ns)
+
+        alarm = ALARMS[timerfd.SUPPORTED](self._loop, wake)
+        alarm.arm(requests.next_due_ns)
+        return alarm.close
+
+    def _start_closed(self) -> Callable[[], None]:
+        users = self.profile.users or 1
+        self.requests = requests = ClosedLoop(*self._common, descriptors(), users=users)
+        requests.start()
+        return lambda: None
+
+    def _tick(self) -> None:
+        """The slow clock of a run: time-outs, the window's marks, the end."""
+        now_ns = monotonic_ns()
+        self.requests.sweep(now_ns, int(self.profile.timeout_s * NS))
+        self._look(now_ns)
+        window = (self.start_ns + int(self.profile.warmup_s * NS), self._end_ns)
+        if len(self._marks) < 2 and now_ns >= window[len(self._marks)]:
+            self._marks.append(self._mark(now_ns))
+        if self._stopped_ns is not None:
+            if self.requests.drained or now_ns > self._stopped_ns + STOP_GRACE_NS:
+                self._over.set()
+        elif now_ns >= self._end_ns:
+            self.requests.cancel()
+            if self.requests.drained:
+                self._over.set()
+
+    def _look(self, now_ns: int, last: bool = False) -> None:
+        if now_ns < self._next_look_ns and not last:
+            return
+        self._next_look_ns = now_ns + int(PROGRESS_S * NS)
+        batch = self._watch.take(self.requests.begun, self.start_ns)
+        self.on_batch(batch)
+        requests, warm_ns = self.requests, int(self.profile.warmup_s * NS)
+        elapsed_ns = now_ns - self.start_ns
+        if elapsed_ns > 0 and not last:
+            self._on_progress(
+                self._watch.look(batch, elapsed_ns, requests.ended, requests.in_flight, warm_ns)
+            )
+
+    def _mark(self, now_ns: int) -> tuple[int, float, int]:
+        return now_ns, time.process_time(), sum(self.recorder.traffic)
+
+    def _usage(self) -> tuple[float, float]:
+        """(share of a core, Mbit/s) between the marks at the window's start and end."""
+        marks = self._marks if len(self._marks) > 1 else [*self._marks, self._mark(monotonic_ns())]
+        (start_ns, start_cpu, start_bytes), (end_ns, end_cpu, end_bytes) = marks[0], marks[-1]
+        wall_s = (end_ns - start_ns) / NS
+        if wall_s <= 0:
+            return 0.0, 0.0
+        return (end_cpu - start_cpu) / wall_s, (end_bytes - start_bytes) * 8 / wall_s / 1e6
+
+    def _samples(self) -> Samples:
+        begun = self.requests.begun
+        sent, done, outcome = (_column(a, begun) for a in self._columns())
+        sent -= self.start_ns
+        scheduled = self._offsets[:begun] if self.profile.is_open_loop else sent
+        # Only a stopped run leaves requests without an end, and nothing is known about those.
+        ended = outcome != PENDING
+        warm_ns = int(self.profile.warmup_s * NS)
+        end_ns = min(self._end_ns, self._stopped_ns or FAR_NS) - self.start_ns
+        return Samples(
+            "scheduled" if self.profile.is_open_loop else "sent",
+            scheduled[ended],
+            sent[ended],
+            done[ended] - self.start_ns,
+            outcome[ended],
+            self.recorder.outcomes.names,
+            (warm_ns, max(warm_ns, end_ns)),
+        )
+
+    def _columns(self) -> tuple[array[int], array[int], array[int]]:
+        return self.recorder.sent, self.recorder.done, self.recorder.outcome
+
+
+def _column(values: array[int], count: int) -> Any:  # noqa: ANN401 - int64 or int16
+    return np.array(values[:count], dtype=np.dtype(values.typecode))

@@ -1,0 +1,184 @@
+"""The generator process, seen from the controller: start it once, have it measure again and again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from pydantic import ValidationError
+
+from dlbench.loadgen import errors
+from dlbench.loadgen.errors import GeneratorError
+from dlbench.loadgen.messages import (
+    Failure,
+    Job,
+    Progress,
+    Ready,
+    Result,
+    Stop,
+    Update,
+    parse_answer,
+    to_line,
+)
+from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.summary import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.target import Target
+
+CHUNK = 65_536
+# What is shown of a dead process' last words.
+TAIL_CHARS = 2000
+CLOSE_S = 5.0
+
+
+class Run(NamedTuple):
+    """What a run gave: the derived figures, and the samples they were derived from."""
+
+    measurement: Measurement
+    samples: Samples
+
+
+class Generator:
+    """A context manager around the long-lived process; one measurement at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        self.startup()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def startup(self) -> None:
+        """Start the process and wait until it listens. Raises GeneratorError."""
+        self._folder = tempfile.TemporaryDirectory(prefix="dlbench-load-")
+        self._stderr = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dlbench.loadgen.main"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+        )
+        if not isinstance(self._read(), Ready):
+            raise GeneratorError("the load generator did not say that it is ready")
+
+    def measure(
+        self,
+        target: Target,
+        profile: LoadProfile,
+        *,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        samples_path: Path | None = None,
+    ) -> Run:
+        """Offer the load and return what came of it; `samples_path` keeps the raw samples.
+
+        Ctrl-C ends the run early and returns what there is (`measurement.complete` is False); a
+        second one interrupts. Raises LoadError for a load that cannot be made, GeneratorError when
+        the process dies.
+        """
+        path = samples_path or Path(self._folder.name) / "samples.npz"
+        self._say(_job(target, profile, path))
+        interrupted = False
+        while True:
+            try:
+                answer = self._read()
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                self.stop()
+                continue
+            match answer:
+                case Update():
+                    on_progress(answer.progress)
+                case Failure():
+                    raise getattr(errors, answer.error, GeneratorError)(answer.message)
+                case Result():
+                    samples = Samples.load(path)
+                    return Run(summarise(samples, answer.facts, profile), samples)
+                case Ready():
+                    raise GeneratorError("the load generator started a second time")
+
+    def stop(self) -> None:
+        """End the run under way: `measure` returns what there is. Safe in a signal handler."""
+        self._say(Stop())
+
+    def shutdown(self) -> None:
+        """End the process; safe to call twice."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._stderr.close()
+        self._folder.cleanup()
+
+    def _say(self, message: Job | Stop) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            os.write(process.stdin.fileno(), to_line(message))
+        except BrokenPipeError:
+            raise self._death() from None
+
+    def _read(self) -> Ready | Update | Result | Failure:
+        """The next answer. Its buffer is ours, so that an interruption loses nothing."""
+        process = self._running()
+        assert process.stdout is not None
+        while b"\n" not in self._buffer:
+            data = os.read(process.stdout.fileno(), CHUNK)
+            if not data:
+                raise self._death()
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            return parse_answer(line)
+        except ValidationError:
+            raise GeneratorError(f"the load generator said {line[:200]!r}") from None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise GeneratorError("the load generator is not running")
+        return self._process
+
+    def _death(self) -> GeneratorError:
+        code = self._running().wait(CLOSE_S)
+        self._stderr.seek(0)
+        tail = self._stderr.read().decode(errors="replace")[-TAIL_CHARS:].strip()
+        return GeneratorError(f"the load generator died (exit code {code}): {tail or 'no output'}")
+
+
+def _job(target: Target, profile: LoadProfile, path: Path) -> Job:
+    return Job(
+        host=target.host,
+        port=target.port,
+        path=target.infer_path,
+        inputs=target.inputs,
+        binary=target.uses_binary(profile),
+        profile=profile,
+        nonce=time.time_ns(),
+        samples_path=str(path.absolute()),
+    )

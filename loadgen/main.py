@@ -1,0 +1,133 @@
+"""The generator's own process: `python -m dlbench.loadgen.main`, jobs in, progress and results out.
+
+It lives as long as its standard input, so that nothing is left over when the controller is
+killed. Ctrl-C is the controller's to handle: it reaches this process too, and is ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from _socket import SOCK_STREAM
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.socket
+
+# First, because it patches the standard library.
+import locust  # noqa: F401
+from gevent.queue import Queue
+
+from dlbench.loadgen.engine import Engine
+from dlbench.loadgen.errors import LoadError, TargetError
+from dlbench.loadgen.messages import (
+    Failure,
+    Job,
+    Ready,
+    Result,
+    Stop,
+    Update,
+    parse_command,
+    to_line,
+)
+from dlbench.loadgen.payloads import requests_of
+from dlbench.loadgen.user import run_user
+
+READ = 1
+CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class ResolvedAddress:
+    """A numeric address, so that no look-up happens under load."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+
+def resolve(host: str, port: int) -> ResolvedAddress:
+    """Raises TargetError for a name that does not resolve."""
+    try:
+        family, _, _, _, sockaddr = gevent.socket.getaddrinfo(host, port, type=SOCK_STREAM)[0]
+    except OSError as error:
+        raise TargetError(f"cannot resolve {host}: {error}") from None
+    return ResolvedAddress(int(family), sockaddr)
+
+
+class Controller:
+    """The other end of our pipes."""
+
+    def __init__(self) -> None:
+        # What a library prints must not end up among the messages.
+        self._out = os.dup(1)
+        os.dup2(2, 1)
+        self._buffer = b""
+        self.jobs: Queue[Job] = Queue()
+        self.on_stop = lambda: None
+        self._watcher = gevent.get_hub().loop.io(0, READ)
+
+    def listen(self) -> None:
+        """Take commands from now on, under load too."""
+        os.set_blocking(0, False)
+        self._watcher.start(self._on_readable)
+
+    def say(self, message: Any) -> None:  # noqa: ANN401 - any message
+        line = memoryview(to_line(message))
+        while line:
+            line = line[os.write(self._out, line) :]
+
+    def _on_readable(self) -> None:
+        try:
+            data = os.read(0, CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            os._exit(0)  # the controller is gone: nobody is left to clean up for
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            command = parse_command(line)
+            if isinstance(command, Stop):
+                self.on_stop()
+            else:
+                self.jobs.put(command)
+
+
+def measure(job: Job, controller: Controller) -> Result:
+    """Do one job. Raises LoadError."""
+    engine = Engine(
+        job.profile,
+        resolve(job.host, job.port),
+        requests_of(job),
+        lambda progress: controller.say(Update(progress=progress)),
+    )
+    controller.on_stop = engine.stop
+    try:
+        samples, facts = run_user(engine, job.path)
+    finally:
+        controller.on_stop = lambda: None
+    samples.save(Path(job.samples_path))
+    return Result(facts=facts)
+
+
+def main() -> None:
+    """Serve jobs until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    controller = Controller()
+    controller.listen()
+    controller.say(Ready())
+    while True:
+        job = controller.jobs.get()
+        try:
+            answer: Result | Failure = measure(job, controller)
+        except LoadError as error:
+            answer = Failure(error=type(error).__name__, message=str(error))
+        controller.say(answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What controller and generator process say to each other: one JSON object per line.
+
+    controller -> generator   Job, Stop
+    generator -> controller   Ready once, then for each job Update*, and Result or Failure
+
+The end of the generator's standard input ends the generator.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.tensors import TensorSpec
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Progress(_Message):
+    """How a run is doing; the numbers are those of the last half second. None: no replies yet."""
+
+    elapsed_s: float
+    requests: int
+    rate_rps: float
+    p50_ms: float | None
+    p99_ms: float | None
+    errors: int
+    lateness_p99_ms: float | None
+    in_flight: int
+    warming_up: bool
+
+
+class Facts(_Message):
+    """What the samples of a run do not say about it."""
+
+    complete: bool
+    started_at: str
+    # Share of one core that the generator used during the counted window.
+    client_cpu: float
+    net_mbps: float
+    connections: int
+    # A connection was wanted, and the limit forbade it.
+    exhausted: bool
+    # How long after the window's end the last reply came.
+    drain_s: float
+
+
+class Job(_Message):
+    """One run, to the last detail."""
+
+    op: Literal["measure"] = "measure"
+    host: str
+    port: int
+    path: str
+    inputs: tuple[TensorSpec, ...]
+    binary: bool
+    profile: LoadProfile
+    nonce: int
+    samples_path: str
+
+
+class Stop(_Message):
+    """End the run under way and hand over what there is."""
+
+    op: Literal["stop"] = "stop"
+
+
+class Ready(_Message):
+    """The generator has imported everything and listens."""
+
+    op: Literal["ready"] = "ready"
+
+
+class Update(_Message):
+    """A run goes on."""
+
+    op: Literal["progress"] = "progress"
+    progress: Progress
+
+
+class Result(_Message):
+    """A run is over and its samples lie in the job's `samples_path`."""
+
+    op: Literal["result"] = "result"
+    facts: Facts
+
+
+class Failure(_Message):
+    """The job could not be done; `error` names a class of `errors`."""
+
+    op: Literal["failure"] = "failure"
+    error: str
+    message: str
+
+
+_COMMAND: TypeAdapter[Job | Stop] = TypeAdapter(Annotated[Job | Stop, Field(discriminator="op")])
+_ANSWER: TypeAdapter[Ready | Update | Result | Failure] = TypeAdapter(
+    Annotated[Ready | Update | Result | Failure, Field(discriminator="op")]
+)
+
+
+def parse_command(line: bytes) -> Job | Stop:
+    """Raises pydantic.ValidationError."""
+    return _COMMAND.validate_json(line)
+
+
+def parse_answer(line: bytes) -> Ready | Update | Result | Failure:
+    """Raises pydantic.ValidationError."""
+    return _ANSWER.validate_json(line)
+
+
+def to_line(message: BaseModel) -> bytes:
+    return message.model_dump_json().encode() + b"\n"

@@ -1,0 +1,101 @@
+"""HTTP/1.1 replies without I/O: bytes in, the end of a reply out. Bodies are skipped, not kept.
+
+httptools decides; what it decided about a header block is remembered, because a server under load
+sends the same one again and again and a dictionary lookup is ten times cheaper than parsing it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import httptools
+
+HEAD_END = b"\r\n\r\n"
+# A server that puts an id into every reply must not fill the memory.
+HEADS_LIMIT = 1024
+
+
+class BadReplyError(Exception):
+    """These bytes are not an HTTP reply, or more than the one that was asked for."""
+
+
+class Reply(NamedTuple):
+    """A complete reply."""
+
+    status: int
+    keep_alive: bool
+
+
+class Heads:
+    """Header blocks seen before: block -> (length of the body, status), of keep-alive replies."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, tuple[int, int]] = {}
+
+    def learn(self, head: bytes, length: int, status: int) -> None:
+        if len(self.known) >= HEADS_LIMIT:
+            self.known.clear()
+        self.known[head] = (length, status)
+
+
+class ReplyReader:
+    """Reads one reply, however it is cut into pieces. A new reader is made for the next one."""
+
+    def __init__(self, heads: Heads) -> None:
+        self._heads = heads
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces = 0
+        self._reply: Reply | None = None
+        self._framing: set[bytes] = set()
+        self._in_body = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any part of a reply has come."""
+        return self._pieces > 0
+
+    # The next four are called by httptools.
+    def on_message_begin(self) -> None:
+        if self._reply is not None:
+            raise BadReplyError("a second reply to one request")
+        self._framing.clear()
+        self._in_body = False
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        if (lowered := name.lower()) in (b"content-length", b"transfer-encoding"):
+            self._framing.add(lowered)
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+
+    def on_message_complete(self) -> None:
+        # 1xx replies come before the real one. What the parser knows is gone after this call.
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self._reply = Reply(status, bool(self._parser.should_keep_alive()))
+
+    def feed(self, data: bytes) -> Reply | None:
+        """The reply, once these bytes complete it. Raises BadReplyError."""
+        self._pieces += 1
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise BadReplyError(str(error)) from None
+        if self._reply is not None and self._pieces == 1:
+            self._remember(data, self._reply)
+        return self._reply
+
+    def eof(self) -> Reply | None:
+        """The reply, when the end of the connection is what ends it; None: it was cut off."""
+        status = self._parser.get_status_code()
+        if self._in_body and not self._framing and status >= 200:
+            return Reply(status, keep_alive=False)
+        return None
+
+    def _remember(self, data: bytes, reply: Reply) -> None:
+        """Learn the header block of a reply that came in one piece with a stated length."""
+        cut = data.find(HEAD_END) + len(HEAD_END)
+        length = len(data) - cut
+        stated = self._framing == {b"content-length"} and not data.startswith(b"HTTP/1.1 1")
+        if stated and reply.keep_alive:
+            self._heads.learn(data[:cut], length, reply.status)

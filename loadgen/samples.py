@@ -1,0 +1,128 @@
+"""The raw record of a run: every request's times and outcome. All figures are derived from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+
+from dlbench.loadgen.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Times = NDArray[np.int64]
+
+# History of the file format:
+#   1  scheduled_ns, sent_ns, done_ns (from the run's start), outcome (index into `names`), meta
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Times in ns from the start of the run, one entry per request, warm-up included.
+
+    A request counts when it *began* (was scheduled, or in a closed loop sent) inside the window:
+    choosing by replies would leave out those that a stall at the end delays.
+    """
+
+    latency_from: Literal["scheduled", "sent"]
+    scheduled_ns: Times
+    sent_ns: Times
+    done_ns: Times
+    outcome: NDArray[np.int16]
+    names: tuple[str, ...]
+    window_ns: tuple[int, int]
+
+    @property
+    def window_s(self) -> float:
+        return max(self.window_ns[1] - self.window_ns[0], 1) / 1e9
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which requests began inside the window."""
+        start, end = self.window_ns
+        return (self.scheduled_ns >= start) & (self.scheduled_ns < end)
+
+    @property
+    def requests(self) -> int:
+        return int(self.counted.sum())
+
+    @cached_property
+    def begun_ns(self) -> Times:
+        """When each counted success began, in the order in which they began."""
+        return self.scheduled_ns[self._successes]
+
+    @cached_property
+    def latencies_ns(self) -> Times:
+        """Of the counted successes, in the order in which they began."""
+        return self.done_ns[self._successes] - self.scheduled_ns[self._successes]
+
+    @cached_property
+    def lateness_ns(self) -> Times:
+        """Actual minus scheduled send time of the counted requests; all zero in a closed loop."""
+        return self.sent_ns[self.counted] - self.scheduled_ns[self.counted]
+
+    @cached_property
+    def completed_ns(self) -> Times:
+        """When the successes ended that ended inside the window, in order: the throughput."""
+        start, end = self.window_ns
+        done = self.done_ns[self.outcome == 0]
+        return np.sort(done[(done >= start) & (done < end)])
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Counted requests that failed, by kind."""
+        found = np.bincount(self.outcome[self.counted], minlength=len(self.names))
+        return {
+            name: int(found[code]) for code, name in enumerate(self.names) if code and found[code]
+        }
+
+    @cached_property
+    def _successes(self) -> NDArray[np.bool_]:
+        return self.counted & (self.outcome == 0)
+
+    def save(self, path: Path) -> None:
+        """Write the versioned file; raises OSError."""
+        meta = {
+            "version": VERSION,
+            "latency_from": self.latency_from,
+            "names": self.names,
+            "window_ns": self.window_ns,
+        }
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                meta=np.array(json.dumps(meta)),
+                scheduled_ns=self.scheduled_ns,
+                sent_ns=self.sent_ns,
+                done_ns=self.done_ns,
+                outcome=self.outcome,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file that `save` wrote. Raises DataError when it is none, or of another version."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                meta = json.loads(str(archive["meta"]))
+                if meta["version"] != VERSION:
+                    raise DataError(
+                        f"{path} has samples of version {meta['version']}, not {VERSION}"
+                    )
+                return cls(
+                    meta["latency_from"],
+                    archive["scheduled_ns"],
+                    archive["sent_ns"],
+                    archive["done_ns"],
+                    archive["outcome"],
+                    tuple(meta["names"]),
+                    (meta["window_ns"][0], meta["window_ns"][1]),
+                )
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise DataError(f"{path} holds no samples that can be read: {error}") from None

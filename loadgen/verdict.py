@@ -1,0 +1,249 @@
+"""May this measurement be believed? A table of rules; the first one that finds something decides.
+
+`invalid`: the client was the limit, or there is nothing to measure. `saturated`: the server did
+not keep up. `unsteady`: it did not settle. Every reason is one plain sentence with its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from dlbench.loadgen.statistics import WINDOWS, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from dlbench.loadgen.measurement import Verdict
+    from dlbench.loadgen.messages import Facts
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.samples import Samples
+
+MS = 1e6
+# Lateness adds to latency one to one, so this share bounds how much of a p99 is our own doing;
+# below the floor it is what an operating system does to a process that wakes up.
+LATENESS_SHARE = 0.10
+LATENESS_FLOOR_MS = 0.5
+# Above this a process has nothing left to be on time with.
+BUSY_CPU = 0.95
+KEPT_UP = 0.95
+# A gap in the replies is a stall when it is this many mean gaps long (e^-20 for random arrivals),
+# this many median latencies, and long enough for a person to notice.
+STALL_GAPS = 20
+STALL_LATENCIES = 5
+STALL_S = 0.1
+# Drift: the halves' medians differ by this share, and by more than chance does (t, 8 df, 99 %).
+DRIFT_SHARE = 0.25
+DRIFT_T = 3.355
+# Rising: every later tenth tends to be slower (Mann-Kendall, n = 10, p = 0.0005), and it doubled.
+RISING_S = 33
+RISING_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at: counts over the window, times in ms unless they say otherwise."""
+
+    is_open: bool
+    requests: int
+    successes: int
+    errors: dict[str, int]
+    window_s: float
+    # Successes that ended inside the window, whenever they began.
+    completed: int
+    in_flight_start: int
+    in_flight_end: int
+    p10_ms: float
+    p50_ms: float
+    p99_ms: float
+    lateness_p99_ms: float
+    client_cpu: float
+    connections: int
+    connections_asked: int
+    exhausted: bool
+    # Length and time of the longest silence between two replies, in seconds of the window.
+    silence_s: float
+    silence_at_s: float
+    # Median latency of each tenth of the window; empty when there are too few requests.
+    medians_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, samples: Samples, facts: Facts, profile: LoadProfile) -> Self:
+        """Derive it from the raw record."""
+        ordered = np.sort(samples.latencies_ns) / MS
+        start, end = samples.window_ns
+        silence_at, silence = _silence(samples.completed_ns, start)
+        return cls(
+            is_open=samples.latency_from == "scheduled",
+            requests=samples.requests,
+            successes=len(ordered),
+            errors=samples.errors,
+            window_s=samples.window_s,
+            completed=len(samples.completed_ns),
+            in_flight_start=_in_flight(samples, start),
+            in_flight_end=_in_flight(samples, end),
+            p10_ms=quantile(ordered, 0.1) or 0.0,
+            p50_ms=quantile(ordered, 0.5) or 0.0,
+            p99_ms=quantile(ordered, 0.99) or 0.0,
+            lateness_p99_ms=quantile(np.sort(samples.lateness_ns) / MS, 0.99) or 0.0,
+            client_cpu=facts.client_cpu,
+            connections=facts.connections,
+            connections_asked=profile.connections,
+            exhausted=facts.exhausted,
+            silence_s=silence,
+            silence_at_s=silence_at,
+            medians_ms=_medians(samples),
+        )
+
+    @property
+    def late(self) -> bool:
+        """Whether our own lateness is material to the p99 that we would report."""
+        return self.lateness_p99_ms > max(LATENESS_FLOOR_MS, LATENESS_SHARE * self.p99_ms)
+
+    @property
+    def missing_share(self) -> float:
+        """Share of the window's requests that failed, or piled up beyond what is under way anyhow.
+
+        With R requests/s that take W seconds, R*W are always in flight (Little's law); the tenth
+        percentile stands for W, since a pile inflates the mean.
+        """
+        normal = self.requests / self.window_s * self.p10_ms / 1000
+        piled = max(0.0, self.in_flight_end - max(normal, self.in_flight_start))
+        return (piled + sum(self.errors.values())) / max(1, self.requests)
+
+
+def _in_flight(samples: Samples, at_ns: int) -> int:
+    begun = samples.scheduled_ns < at_ns
+    return int(np.count_nonzero(begun & (samples.done_ns >= at_ns) & (samples.outcome == 0)))
+
+
+def _silence(completed_ns: NDArray[np.int64], start_ns: int) -> tuple[float, float]:
+    """(when, how long) of the longest gap between two successes, in seconds."""
+    gaps = np.diff(completed_ns)
+    if not len(gaps):
+        return 0.0, 0.0
+    at = int(gaps.argmax())
+    return float(completed_ns[at] - start_ns) / 1e9, float(gaps[at]) / 1e9
+
+
+def _medians(samples: Samples) -> tuple[float, ...]:
+    if len(samples.latencies_ns) < 20 * WINDOWS:
+        return ()
+    parts = np.array_split(samples.latencies_ns[np.argsort(samples.begun_ns)], WINDOWS)
+    return tuple(float(np.median(part)) / MS for part in parts)
+
+
+def _kinds(errors: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(errors.items()))
+
+
+def nothing_measured(e: Evidence) -> str:
+    return "" if e.requests else "no request began inside the measured window"
+
+
+def all_failed(e: Evidence) -> str:
+    if e.successes:
+        return ""
+    return f"every one of the {e.requests:,} requests failed ({_kinds(e.errors)})"
+
+
+def out_of_connections(e: Evidence) -> str:
+    """Only a limit of ours; that a server piles up all descriptors there are is saturation."""
+    if not (e.exhausted and e.late) or (not e.connections_asked and e.missing_share > 1 - KEPT_UP):
+        return ""
+    remedy = "raise --connections" if e.connections_asked else "raise the limit with ulimit -n"
+    return (
+        f"all {e.connections:,} connections were busy, and requests waited for one "
+        f"({e.lateness_p99_ms:.3g} ms at p99); {remedy}"
+    )
+
+
+def sent_late(e: Evidence) -> str:
+    if not (e.is_open and e.late):
+        return ""
+    return (
+        f"the client sent late: lateness p99 {e.lateness_p99_ms:.3g} ms against a latency p99 of "
+        f"{e.p99_ms:.3g} ms, with {e.client_cpu:.0%} of its core used"
+    )
+
+
+def client_busy(e: Evidence) -> str:
+    """A closed loop is as fast as its client; an open one shows it by lateness, even a small one."""
+    if e.client_cpu < BUSY_CPU or (e.is_open and e.lateness_p99_ms < LATENESS_FLOOR_MS / 2):
+        return ""
+    return f"the client used {e.client_cpu:.0%} of its core, so the server may be faster than this"
+
+
+def fell_behind(e: Evidence) -> str:
+    if not e.is_open or e.missing_share <= 1 - KEPT_UP:
+        return ""
+    failed = f", {_kinds(e.errors)}" if e.errors else ""
+    return (
+        f"the server completed {e.completed / e.window_s:,.0f}/s of the {e.requests / e.window_s:,.0f}/s "
+        f"offered ({e.in_flight_end:,} in flight at the end{failed})"
+    )
+
+
+def kept_rising(e: Evidence) -> str:
+    if not e.is_open or not e.medians_ms or e.medians_ms[-1] < RISING_FACTOR * e.medians_ms[0]:
+        return ""
+    medians = np.array(e.medians_ms)
+    if (
+        int(np.sign(np.subtract.outer(medians, medians))[np.tril_indices(WINDOWS, -1)].sum())
+        < RISING_S
+    ):
+        return ""
+    return f"latency kept rising, from {medians[0]:.3g} to {medians[-1]:.3g} ms in the median"
+
+
+def failed_often(e: Evidence) -> str:
+    share = sum(e.errors.values()) / max(1, e.requests)
+    if e.is_open or share <= 1 - KEPT_UP:
+        return ""
+    return f"{share:.1%} of the requests failed ({_kinds(e.errors)})"
+
+
+def stalled(e: Evidence) -> str:
+    mean_gap_s = e.window_s / max(1, e.completed)
+    usual_s = max(STALL_S, STALL_GAPS * mean_gap_s, STALL_LATENCIES * e.p50_ms / 1000)
+    if e.silence_s <= usual_s:
+        return ""
+    return f"no reply came for {e.silence_s:.3g} s, {e.silence_at_s:.1f} s into the measurement"
+
+
+def drifted(e: Evidence) -> str:
+    if not e.medians_ms or min(e.medians_ms) <= 0:
+        return ""
+    first, second = np.array_split(np.log(np.array(e.medians_ms)), 2)
+    difference = float(second.mean() - first.mean())
+    error = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / len(first))
+    if abs(difference) < math.log1p(DRIFT_SHARE) or abs(difference) < DRIFT_T * error:
+        return ""
+    return f"latency drifted by {math.expm1(difference):+.0%} between the halves of the measurement"
+
+
+RULES: tuple[tuple[Verdict, Callable[[Evidence], str]], ...] = (
+    ("invalid", nothing_measured),
+    ("invalid", all_failed),
+    ("invalid", out_of_connections),
+    ("invalid", sent_late),
+    ("invalid", client_busy),
+    ("saturated", fell_behind),
+    ("saturated", kept_rising),
+    ("unsteady", failed_often),
+    ("unsteady", stalled),
+    ("unsteady", drifted),
+)
+
+
+def judge(evidence: Evidence) -> tuple[Verdict, str]:
+    """The verdict, and the sentence that says why; ok needs none."""
+    for verdict, rule in RULES:
+        if reason := rule(evidence):
+            return verdict, reason
+    return "ok", ""
