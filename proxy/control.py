@@ -1,0 +1,109 @@
+"""The private line to a proxy: JSON lines over an inherited Unix socket, never the public port.
+
+Its end is also the proxy's end: a parent that dies takes the proxy with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic import ValidationError
+
+from dlbench.proxy.config import ServingConfig, restart_knobs
+from dlbench.proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.dispatcher import Dispatcher
+
+
+class NoControl:
+    """Nobody holds the other end."""
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """There is nobody to tell."""
+
+    def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
+        """There is nobody to serve."""
+
+
+class Control(asyncio.Protocol):
+    """Answers the commands `configure`, `counters` and `stop`."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._buffer = b""
+        self._transport: Any = None
+        self._dispatcher: Dispatcher | None = None
+        self._pids: Callable[[], dict[str, Any]] = dict
+
+    @classmethod
+    async def open(cls, fd: int, stop: Callable[[], None]) -> Control:
+        """Take over the inherited descriptor; `stop` is called on command and when the line ends."""
+        loop = asyncio.get_running_loop()
+        line = socket.socket(fileno=fd)
+        _, control = await loop.create_unix_connection(lambda: cls(stop), sock=line)
+        return control
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Send a line."""
+        self._transport.write(orjson.dumps(event) + b"\n")
+
+    def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
+        """From now on commands are for this dispatcher."""
+        self._dispatcher, self._pids = dispatcher, pids
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
+        self._stop()
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self.tell(self._answer(line))
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            command = orjson.loads(line)
+            return {"ok": True, **COMMANDS[command["op"]](self, command)}
+        except (ProxyError, ValidationError, KeyError, TypeError, orjson.JSONDecodeError) as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Change knobs in place; the cache is empty afterwards."""
+        dispatcher = self._ready()
+        now = dispatcher.config.model_dump()
+        wanted = ServingConfig.model_validate({**now, **command["knobs"]})
+        for name in sorted(restart_knobs()):
+            if getattr(wanted, name) != now[name]:
+                raise ProxyError(f"{name} needs a restart")
+        dispatcher.configure(wanted)
+        return {}
+
+    def _counters(self, _: dict[str, Any]) -> dict[str, Any]:
+        dispatcher = self._ready()
+        counts = asdict(dispatcher.counters)
+        return {**counts, "in_flight": dispatcher.in_flight, "pids": self._pids()}
+
+    def _halt(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._stop()
+        return {}
+
+    def _ready(self) -> Dispatcher:
+        if self._dispatcher is None:
+            raise ProxyError("not ready yet")
+        return self._dispatcher
+
+
+COMMANDS: dict[str, Callable[[Control, dict[str, Any]], dict[str, Any]]] = {
+    "configure": Control._configure,
+    "counters": Control._counters,
+    "stop": Control._halt,
+}

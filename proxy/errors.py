@@ -1,0 +1,100 @@
+"""What can go wrong in the proxy.
+
+ProxyError                 one line for a person
+├── ModelError             the model is missing, corrupt or of a kind that cannot be served
+├── DeviceError            the device asked for cannot be had
+├── StartError             the proxy cannot start: port in use, a worker that died
+└── RequestError           an answer over HTTP; carries its status
+    ├── BadRequest         400
+    ├── NotFound           404
+    ├── MethodNotAllowed   405
+    ├── RequestTimeout     408
+    ├── TooLarge           413
+    ├── BadEncoding        415
+    ├── HeadTooLarge       431
+    ├── WorkerFailed       500
+    └── Overloaded         503
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Base of every error of this package."""
+
+
+class ModelError(ProxyError):
+    """The model cannot be served."""
+
+
+class DeviceError(ProxyError):
+    """The device asked for is not there, or a session did not get it."""
+
+
+class StartError(ProxyError):
+    """The proxy cannot start."""
+
+
+class RequestError(ProxyError):
+    """A request that gets an error for an answer: `{"error": text}` with `status`."""
+
+    status: ClassVar[int] = 500
+    # The client may try again after so many seconds; None: no use in trying.
+    retry_after_s: ClassVar[int | None] = None
+
+
+class BadRequest(RequestError):
+    """The request makes no sense; sending it again will not help."""
+
+    status = 400
+
+
+class NotFound(RequestError):
+    """No such path or model."""
+
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path is there, the method is not."""
+
+    status = 405
+
+
+class RequestTimeout(RequestError):
+    """The request did not arrive in time."""
+
+    status = 408
+
+
+class TooLarge(RequestError):
+    """The body is over the limit, compressed or not."""
+
+    status = 413
+
+
+class BadEncoding(RequestError):
+    """A content encoding that is not understood."""
+
+    status = 415
+
+
+class HeadTooLarge(RequestError):
+    """Request line and headers are over the limit."""
+
+    status = 431
+
+
+class WorkerFailed(RequestError):
+    """A worker died with the request."""
+
+    status = 500
+
+
+class Overloaded(RequestError):
+    """The queue is full, or the proxy is about to stop."""
+
+    status = 503
+    retry_after_s = 1

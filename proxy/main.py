@@ -1,0 +1,238 @@
+"""A proxy from start to end: workers, front, control line, and a drain at the end.
+
+`python -m dlbench.proxy.main --settings JSON --config JSON [--control-fd N]` is how the tuner
+starts one; `dlbench serve` calls `run` in its own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dlbench.proxy.api import Api
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.control import Control, NoControl
+from dlbench.proxy.dispatcher import Dispatcher
+from dlbench.proxy.errors import ProxyError, StartError
+from dlbench.proxy.http import HttpProtocol, Limits
+from dlbench.proxy.model import resolve_model
+from dlbench.proxy.pool import start_worker, start_workers
+from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.worker import signature_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.tensors import Signature
+
+# How often connections are looked at for time-outs.
+SWEEP_S = 0.5
+BACKLOG = 4096
+DRAIN_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class StartInfo:
+    """What a proxy says once it is ready."""
+
+    url: str
+    name: str
+    device: str
+    device_reason: str
+    batchable: bool
+    inputs: list[dict[str, Any]]
+    notes: list[str]
+
+
+def run(
+    settings: ServerSettings,
+    config: ServingConfig,
+    control_fd: int | None = None,
+    announce: Callable[[StartInfo], None] = lambda _: None,
+) -> int:
+    """Serve until told to stop; returns the exit code.
+
+    Raises:
+        ProxyError: it could not start, or its workers kept dying.
+    """
+    proxy = Proxy(settings, config, announce)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(proxy.run(control_fd))
+    return 0
+
+
+class Proxy:
+    """The parts of a proxy and the order in which they come and go."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        config: ServingConfig,
+        announce: Callable[[StartInfo], None],
+    ) -> None:
+        self._settings = settings
+        self._config = config
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._failure: ProxyError | None = None
+        self._connections: set[HttpProtocol] = set()
+
+    async def run(self, control_fd: int | None) -> None:
+        """Start up, serve, shut down."""
+        control = NoControl() if control_fd is None else await Control.open(control_fd, self._stop)
+        try:
+            await self._startup(control)
+        except ProxyError as error:
+            control.tell({"event": "failed", "error": str(error)})
+            raise
+        await self._main_loop()
+        await self._shutdown()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _startup(self, control: Control | NoControl) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+        model = resolve_model(self._settings.model)
+        name = self._settings.name or model.name
+        path = str(model.path)
+        links = await start_workers(path, self._settings, self._config, self._config.workers or 1)
+        hello = links[0].hello.result()
+        signature = signature_from(hello["signature"])
+        self._config = self._config.resolved(hello["device"])
+        more = self._config.workers - len(links)
+        links += await start_workers(path, self._settings, self._config, more)
+        self._dispatcher = Dispatcher(
+            signature,
+            f"{name}/1".encode(),
+            self._config,
+            links,
+            partial(start_worker, path, self._settings, self._config),
+            self._give_up,
+        )
+        try:
+            url = await self._listen(Api(name, signature, self._dispatcher))
+        except ProxyError:
+            await self._dispatcher.shutdown()
+            raise
+        info = _info(url, name, signature, hello)
+        control.serve(self._dispatcher, self._pids)
+        control.tell({"event": "ready", **asdict(info), "pids": self._pids()})
+        self._announce(info)
+
+    async def _main_loop(self) -> None:
+        """Watch the clock for slow clients until someone says stop."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
+            for connection in list(self._connections):
+                connection.check_time(loop.time())
+
+    async def _shutdown(self) -> None:
+        """Accept nothing more, answer what was accepted, stop the workers."""
+        self._server.close()
+        for connection in list(self._connections):
+            connection.shut()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_timeout_s
+        while any(c.owes for c in self._connections) and loop.time() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        await self._dispatcher.shutdown()
+
+    async def _listen(self, api: Api) -> str:
+        limits = _limits(self._settings)
+        host, port = self._settings.host, self._settings.port
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: HttpProtocol(api.handle, limits, self._connections),
+                host,
+                port,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise StartError(_cannot_listen(host, port, error)) from None
+        bound = self._server.sockets[0].getsockname()
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        return f"http://{shown}:{bound[1]}"
+
+    def _pids(self) -> dict[str, Any]:
+        workers = [w.link.pid for w in self._dispatcher.workers if w.link.alive]
+        return {"front": os.getpid(), "workers": workers}
+
+    def _give_up(self, error: ProxyError) -> None:
+        self._failure = error
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+
+
+def _info(url: str, name: str, signature: Signature, hello: dict[str, Any]) -> StartInfo:
+    axes = {s.name: s.batch_axis for s in signature.inputs if s.batch_axis > 0}
+    notes = [f"{hello['device']}: {hello['device_reason']}"]
+    notes += [f"the batch is axis {axis} of {name!r}" for name, axis in axes.items()]
+    inputs = [
+        {"name": s.name, "datatype": s.datatype, "shape": s.shape, "batch_axis": s.batch_axis}
+        for s in signature.inputs
+    ]
+    return StartInfo(
+        url,
+        name,
+        hello["device"],
+        hello["device_reason"],
+        signature.batchable,
+        inputs,
+        [*notes, *signature.notes],
+    )
+
+
+def _limits(settings: ServerSettings) -> Limits:
+    return Limits(
+        settings.max_header_kb * 1024,
+        settings.max_body_mb * 1024 * 1024,
+        settings.header_timeout_s,
+        settings.body_timeout_s,
+        settings.idle_timeout_s,
+    )
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use: --port takes another, 0 any free one"
+    return f"cannot listen on {host} port {port}: {error.strerror or error} (--host, --port)"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="dlbench.proxy.main")
+    parser.add_argument("--settings", required=True, type=ServerSettings.model_validate_json)
+    parser.add_argument("--config", required=True, type=ServingConfig.model_validate_json)
+    parser.add_argument("--control-fd", type=int)
+    arguments = parser.parse_args()
+    try:
+        run(arguments.settings, arguments.config, arguments.control_fd)
+    except ProxyError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    _main()

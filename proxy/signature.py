@@ -1,0 +1,197 @@
+"""Which axis of which tensor is the batch: first from the model's symbols, then by trying. Pure.
+
+The model says sizes and symbols; what it does not say is asked of `run`, a function from input
+shapes to output shapes that really runs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dlbench.proxy.errors import ModelError
+from dlbench.proxy.tensors import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Shapes = list[tuple[int, ...]]
+    Run = Callable[[Shapes], Shapes]
+
+# Sizes tried for an open dimension that is not the batch: sequence lengths and image sides that
+# models are commonly exported for, small ones first since most models take them.
+SIZES = (16, 32, 64, 128, 224, 256, 512, 1, 8, 48, 96, 160, 192, 299, 320, 384, 640, 1024)
+# Height and width that differ, as text recognisers have them.
+PAIRS = ((48, 192), (48, 320), (32, 320), (32, 100), (80, 3000))
+
+
+def settle(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    run: Run,
+    batch_axis: Mapping[str, int],
+    shape: Mapping[str, tuple[int, ...]],
+) -> tuple[Signature, Shapes]:
+    """The signature with every batch axis settled, and one row's input shapes that run.
+
+    Raises:
+        ModelError: an override names no tensor, or no size that was tried runs.
+    """
+    _check_names(inputs, outputs, batch_axis, shape)
+    inputs = [_with_axis(spec, input_axis(spec, inputs[0]), batch_axis) for spec in inputs]
+    one_row, notes = _runnable(inputs, run, shape)
+    single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
+    if inputs[0].batch_axis < 0:
+        return _unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
+    found = [_output_axis(*pair) for pair in _grown(inputs, one_row, run)]
+    outputs = [
+        _with_axis(spec, axis, batch_axis) for spec, axis in zip(outputs, found, strict=True)
+    ]
+    if lonely := [spec.name for spec in outputs if spec.batch_axis < 0]:
+        return _unbatchable(single, f"output {lonely[0]!r} does not grow with the batch"), one_row
+    return Signature(tuple(inputs), tuple(outputs), batchable=True, notes=tuple(notes)), one_row
+
+
+def input_axis(spec: TensorSpec, first: TensorSpec) -> int:
+    """The batch axis of an input: the axis with the symbol of the first input's axis 0.
+
+    Without that symbol it is axis 0 if that is open, else there is none (-1).
+    """
+    if not first.dims or isinstance(first.dims[0], int):
+        return -1
+    if first.dims[0] and first.dims[0] in spec.dims:
+        return spec.dims.index(first.dims[0])
+    return 0 if spec.dims and isinstance(spec.dims[0], str) else -1
+
+
+def row_shapes(
+    inputs: Sequence[TensorSpec], sizes: Mapping[str, tuple[int, ...]], rows: int
+) -> Shapes:
+    """Input shapes for `rows` rows, open dimensions filled in order from `sizes` by tensor name."""
+    return [_filled(spec, sizes.get(spec.name, ()), rows) for spec in inputs]
+
+
+def _filled(spec: TensorSpec, sizes: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    left = itertools.chain(sizes, itertools.repeat(1))
+    return tuple(
+        rows if axis == spec.batch_axis else dim if isinstance(dim, int) else next(left)
+        for axis, dim in enumerate(spec.dims)
+    )
+
+
+def _open_axes(spec: TensorSpec) -> list[int]:
+    return [a for a, d in enumerate(spec.dims) if isinstance(d, str) and a != spec.batch_axis]
+
+
+def _runnable(
+    inputs: Sequence[TensorSpec], run: Run, shape: Mapping[str, tuple[int, ...]]
+) -> tuple[Shapes, list[str]]:
+    """Shapes of one row that the model takes, and what had to be tried for them."""
+    reason = ""
+    for sizes in _candidates(inputs, shape):
+        shapes = row_shapes(inputs, sizes, 1)
+        try:
+            run(shapes)
+        except Exception as error:  # whatever a model says to a wrong size
+            reason = reason or str(error).splitlines()[0]
+            continue
+        return shapes, _tried(inputs, shapes, shape)
+    hint = " x ".join(spec.name for spec in inputs if _open_axes(spec)) or "its inputs"
+    raise ModelError(
+        f"the model ran with no size that was tried ({hint}: --shape NAME=D1,D2): {reason}"
+    )
+
+
+def _candidates(
+    inputs: Sequence[TensorSpec], shape: Mapping[str, tuple[int, ...]]
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Sizes per input to try: what the user gave, else the same size for all, else pairs."""
+    given = {s.name: _given_sizes(s, shape[s.name]) for s in inputs if s.name in shape}
+    open_inputs = [s for s in inputs if s.name not in shape and _open_axes(s)]
+    if not open_inputs:
+        yield given
+        return
+    for size in SIZES:
+        yield given | {s.name: (size,) * len(_open_axes(s)) for s in open_inputs}
+    for pair in PAIRS:
+        yield given | {s.name: pair for s in open_inputs}
+
+
+def _given_sizes(spec: TensorSpec, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The open sizes out of a --shape, which gives all of a tensor's or the open ones alone."""
+    axes = _open_axes(spec)
+    if len(sizes) == len(spec.dims):
+        return tuple(sizes[axis] for axis in axes)
+    if len(sizes) == len(axes):
+        return sizes
+    raise ModelError(
+        f"--shape {spec.name}: give {len(spec.dims)} sizes, batch axis included; got {len(sizes)}"
+    )
+
+
+def _tried(
+    inputs: Sequence[TensorSpec], shapes: Shapes, shape: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    return [
+        f"input {spec.name!r} has open sizes; {list(found)} ran (--shape {spec.name}=… for others)"
+        for spec, found in zip(inputs, shapes, strict=True)
+        if _open_axes(spec) and spec.name not in shape
+    ]
+
+
+def _grown(
+    inputs: Sequence[TensorSpec], one_row: Shapes, run: Run
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Output shapes at two and three rows: numbers that a fixed size is unlikely to imitate."""
+
+    def at(rows: int) -> Shapes:
+        return run(
+            [
+                tuple(rows if axis == spec.batch_axis else size for axis, size in enumerate(shape))
+                for spec, shape in zip(inputs, one_row, strict=True)
+            ]
+        )
+
+    return iter(zip(at(2), at(3), strict=True))
+
+
+def _output_axis(two: tuple[int, ...], three: tuple[int, ...]) -> int:
+    """The one axis that is 2 with two rows and 3 with three; -1 if there is none."""
+    if len(two) != len(three):
+        return -1
+    changed = [
+        axis for axis, sizes in enumerate(zip(two, three, strict=True)) if sizes[0] != sizes[1]
+    ]
+    grows = len(changed) == 1 and (two[changed[0]], three[changed[0]]) == (2, 3)
+    return changed[0] if grows else -1
+
+
+def _with_axis(spec: TensorSpec, axis: int, override: Mapping[str, int]) -> TensorSpec:
+    axis = override.get(spec.name, axis)
+    if not -1 <= axis < len(spec.dims):
+        raise ModelError(f"--batch-axis {spec.name}={axis}: the tensor has {len(spec.dims)} axes")
+    return replace(spec, batch_axis=axis)
+
+
+def _unbatchable(signature: Signature, why: str) -> Signature:
+    """The same model taken one request at a time: no tensor keeps a batch axis."""
+    return Signature(
+        tuple(replace(s, batch_axis=-1) for s in signature.inputs),
+        tuple(replace(s, batch_axis=-1) for s in signature.outputs),
+        batchable=False,
+        notes=(*signature.notes, f"served with batch 1: {why}"),
+    )
+
+
+def _check_names(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    batch_axis: Mapping[str, int],
+    shape: Mapping[str, tuple[int, ...]],
+) -> None:
+    taken = {"--batch-axis": (batch_axis, [*inputs, *outputs]), "--shape": (shape, inputs)}
+    for option, (given, specs) in taken.items():
+        known = [spec.name for spec in specs]
+        if unknown := [name for name in given if name not in known]:
+            raise ModelError(f"{option} {unknown[0]}: no such tensor; there are {', '.join(known)}")

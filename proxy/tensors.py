@@ -1,0 +1,95 @@
+"""Tensors as the wire knows them: datatypes, sizes and descriptions. Pure, and free of NumPy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# V2 datatype -> (NumPy's name, bytes per element, onnxruntime's name).
+DATATYPES = {
+    "BOOL": ("bool", 1, "tensor(bool)"),
+    "INT8": ("int8", 1, "tensor(int8)"),
+    "INT16": ("int16", 2, "tensor(int16)"),
+    "INT32": ("int32", 4, "tensor(int32)"),
+    "INT64": ("int64", 8, "tensor(int64)"),
+    "UINT8": ("uint8", 1, "tensor(uint8)"),
+    "UINT16": ("uint16", 2, "tensor(uint16)"),
+    "UINT32": ("uint32", 4, "tensor(uint32)"),
+    "UINT64": ("uint64", 8, "tensor(uint64)"),
+    "FP16": ("float16", 2, "tensor(float16)"),
+    "FP32": ("float32", 4, "tensor(float)"),
+    "FP64": ("float64", 8, "tensor(double)"),
+}
+FROM_ORT = {ort: name for name, (_, _, ort) in DATATYPES.items()}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    `dims` are sizes, with the symbol's name (or "" for a nameless one) where the model leaves a
+    size open. `batch_axis` is -1 for a tensor that has none.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int | str, ...]
+    batch_axis: int = -1
+
+    @property
+    def shape(self) -> list[int]:
+        """The dims as V2 metadata gives them: -1 where the size is open."""
+        return [dim if isinstance(dim, int) else -1 for dim in self.dims]
+
+    @property
+    def item_size(self) -> int:
+        """Bytes per element."""
+        return DATATYPES[self.datatype][1]
+
+    @property
+    def numpy_type(self) -> str:
+        """NumPy's name of the datatype."""
+        return DATATYPES[self.datatype][0]
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape fits the declared dims."""
+        return len(shape) == len(self.dims) and all(
+            size == dim if isinstance(dim, int) and axis != self.batch_axis else size >= 0
+            for axis, (size, dim) in enumerate(zip(shape, self.dims, strict=True))
+        )
+
+    def byte_size(self, shape: Sequence[int]) -> int:
+        """Bytes that a tensor of this shape takes."""
+        return prod(shape) * self.item_size
+
+    def row_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape without its batch axis: what requests must share to go into one batch."""
+        if self.batch_axis < 0:
+            return tuple(shape)
+        return (*shape[: self.batch_axis], *shape[self.batch_axis + 1 :])
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's shape and its little-endian bytes; name and datatype follow from its place."""
+
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives, batch axes settled.
+
+    `batchable` is False for a model that takes one request at a time; `notes` says what was found
+    out by trying.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batchable: bool
+    notes: tuple[str, ...] = ()
