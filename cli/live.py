@@ -50,7 +50,7 @@ class _PlainLoad:
 
 def _line(p: LoadProgress) -> str:
     return (
-        f"{p.elapsed_s:5.1f} s  {p.rate:,.0f}/s  p50 {_ms(p.p50_ms)}  p99 {_ms(p.p99_ms)}  "
+        f"{p.elapsed_s:5.1f} s  {p.rate_rps:,.0f}/s  p50 {_ms(p.p50_ms)}  p99 {_ms(p.p99_ms)}  "
         f"errors {p.errors}  lateness p99 {_ms(p.lateness_p99_ms)}"
     )
 
@@ -60,7 +60,7 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
     table = Table.grid(padding=(0, 2))
     rows = (
         ("elapsed", f"{p.elapsed_s:.1f} of {total_s:g} s"),
-        ("rate", f"{p.rate:,.0f}/s"),
+        ("rate", f"{p.rate_rps:,.0f}/s"),
         ("p50", _ms(p.p50_ms)),
         ("p99", _ms(p.p99_ms)),
         ("errors", f"{p.errors}"),

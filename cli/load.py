@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,6 @@ from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement
-    from dlbench.loadgen.target import Target
 
 NAME = "load"
 EXAMPLES = """[bold]Examples[/]
@@ -68,36 +66,17 @@ def command(
     target = discover(url, profile)
     for note in target.notes:
         errors.print(f"note: {note}", highlight=False)
-    measured, interrupted = _measure(target, profile, samples, errors)
+    with Generator() as generator, load_view(errors, profile) as on_progress:
+        measured = generator.measure(
+            target, profile, on_progress=on_progress, samples_path=samples
+        ).measurement
     if csv_path:
         _append(csv_path, measured)
     _show(measured, as_json)
-    if interrupted:
+    if not measured.complete:
         raise typer.Exit(EXIT_INTERRUPTED)
     if measured.verdict == "invalid":
         raise typer.Exit(EXIT_UNDECIDED)
-
-
-def _measure(
-    target: Target, profile: LoadProfile, samples: Path | None, errors: Console
-) -> tuple[Measurement, bool]:
-    """The measurement, and whether Ctrl-C cut it short: what was measured by then is kept."""
-    interrupted = False
-    with Generator() as generator, load_view(errors, profile) as on_progress:
-
-        def stop(*_: object) -> None:
-            nonlocal interrupted
-            interrupted = True
-            generator.stop()
-
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            result = generator.measure(
-                target, profile, on_progress=on_progress, samples_path=samples
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
-    return result.measurement, interrupted
 
 
 def _show(measured: Measurement, as_json: bool) -> None:

@@ -171,13 +171,13 @@ def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
     if (
         default in (None, "")
         or isinstance(default, dict)
-        or "[default:" in text
+        or "(default" in text
         or field.is_required()
     ):
         return text
     unit = name.rsplit("_", 1)[1] if _is_duration(name, model) else ""
     shown = f"{default:g}{unit}" if isinstance(default, float) else f"{default}"
-    return f"{text} [default: {shown}]"
+    return f"{text} (default {shown})"
 
 
 def _set_values(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def command(
     study: Annotated[
         Path | None,
         typer.Option(
-            "--study", metavar="FILE", help="study file, resumed if it is there [default: NAME.db]"
+            "--study", metavar="FILE", help="study file, resumed if it is there (default NAME.db)"
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="start the study over")] = False,
@@ -69,7 +69,7 @@ def command(
         typer.Option(
             "--recommended",
             metavar="FILE",
-            help="where the recommendation goes [default: NAME.toml]",
+            help="where the recommendation goes (default NAME.toml)",
         ),
     ] = None,
     as_json: Annotated[

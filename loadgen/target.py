@@ -56,6 +56,10 @@ class Target:
     def infer_path(self) -> str:
         return f"{self.model_path}/infer"
 
+    def at(self, url: str) -> Target:
+        """The same model on another server."""
+        return replace(self, url=url.rstrip("/"))
+
     def uses_binary(self, profile: LoadProfile) -> bool:
         """Whether requests carry raw tensors, after the profile's wish and the server's skills."""
         return {"auto": self.supports_binary, "binary": True, "json": False}[profile.encoding]
@@ -181,7 +185,10 @@ def _spec(tensor: dict[str, Any]) -> TensorSpec:
     guess = 0 if shape and shape[0] == -1 else None
     axis = tensor.get("parameters", {}).get("batch_axis", guess)
     return TensorSpec(
-        name=tensor["name"], datatype=tensor["datatype"], shape=shape, batch_axis=axis
+        name=tensor["name"],
+        datatype=tensor["datatype"],
+        shape=shape,
+        batch_axis=None if axis == -1 else axis,
     )
 
 

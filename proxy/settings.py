@@ -13,7 +13,7 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="path of an .onnx file, demo:mlp or demo:cnn")
-    name: str = Field("", description="name to serve the model under [default: the file's stem]")
+    name: str = Field("", description="name to serve the model under (default: the file's stem)")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to run; auto: CUDA if a session really gets it, else the CPU"
     )

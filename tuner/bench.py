@@ -13,7 +13,7 @@ from dlbench.loadgen.target import Target, discover
 from dlbench.tuner.calibrate import client_rps
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.plan import PROBE_S, WARMUP_S
-from dlbench.tuner.point import Point, Resources
+from dlbench.tuner.point import Point
 from dlbench.tuner.server import Meter, Server
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ class Bench:
         result = self._generator.measure(
             target, profile, on_progress=on_progress, samples_path=samples_path
         )
-        resources: Resources = meter.read()
-        return {"measurement": result.measurement, "resources": resources}
+        if not result.measurement.complete:
+            raise KeyboardInterrupt  # the generator ended early because it was told to
+        return {"measurement": result.measurement, "resources": meter.read()}
 
     def _serve(self, config: ServingConfig) -> Target:
         ready = self._server.apply(config) if config != self._warm else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -42,10 +43,10 @@ def null_server() -> Iterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        url = process.stdout.readline().strip()
-        if not url:
+        line = process.stdout.readline()
+        if not line:
             raise TuneError("the null server that calibrates the client did not start")
-        yield url
+        yield f"http://127.0.0.1:{json.loads(line)['port']}"
     finally:
         process.stdin.close()  # its leash
         process.wait(STOP_TIMEOUT_S)
