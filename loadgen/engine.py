@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from array import array
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic_ns
@@ -20,7 +19,7 @@ import gevent.event
 import numpy as np
 
 from dlbench.loadgen import timerfd
-from dlbench.loadgen.loops import ClosedLoop, OpenLoop
+from dlbench.loadgen.loops import FAR_NS, ClosedLoop, OpenLoop
 from dlbench.loadgen.messages import Facts, Progress
 from dlbench.loadgen.progress import Batch, Watch
 from dlbench.loadgen.recorder import PENDING, Recorder
@@ -28,13 +27,13 @@ from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.schedule import offsets_ns
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Iterator
 
     from dlbench.loadgen.connection import Address, Bytes
     from dlbench.loadgen.profile import LoadProfile
 
 NS = 1_000_000_000
-FAR_NS = 2**62
 READ = 1
 # Between two looks at time-outs and ends. It costs 20 us, and delays a request by no more.
 TICK_S = 0.05
@@ -102,7 +101,7 @@ class LoopAlarm:
             self._timer = None
 
 
-ALARMS = {True: FdAlarm, False: LoopAlarm}
+ALARMS: dict[bool, type[FdAlarm | LoopAlarm]] = {True: FdAlarm, False: LoopAlarm}
 
 
 class Engine:
@@ -157,10 +156,9 @@ class Engine:
         return samples, facts
 
     def stop(self) -> None:
-        """Begin no more requests; `run` returns shortly after."""
+        """Soon begin no more requests; `run` returns shortly after. Harmless at any time."""
         if self._stopped_ns is None:
             self._stopped_ns = monotonic_ns()
-            self.requests.cancel()
 
     def _drive(self) -> None:
         ticker = self._loop.timer(TICK_S, TICK_S)
@@ -180,11 +178,14 @@ class Engine:
         self.requests = requests = OpenLoop(*self._common, limit, due_ns=due)
 
         def wake() -> None:
-            requests.send_due(monotonic_ns())
-            alarm.arm(requests.next_due_ns)
+            now_ns = monotonic_ns()
+            requests.send_due(now_ns)
+            alarm.arm(min(requests.open_more(now_ns), requests.next_due_ns))
 
         alarm = ALARMS[timerfd.SUPPORTED](self._loop, wake)
+        requests.open_ahead()
         alarm.arm(requests.next_due_ns)
+        requests.on_shortage = lambda: alarm.arm(1)
         return alarm.close
 
     def _start_closed(self) -> Callable[[], None]:
@@ -202,6 +203,7 @@ class Engine:
         if len(self._marks) < 2 and now_ns >= window[len(self._marks)]:
             self._marks.append(self._mark(now_ns))
         if self._stopped_ns is not None:
+            self.requests.cancel()
             if self.requests.drained or now_ns > self._stopped_ns + STOP_GRACE_NS:
                 self._over.set()
         elif now_ns >= self._end_ns:

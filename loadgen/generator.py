@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -17,7 +18,6 @@ from dlbench.loadgen.errors import GeneratorError
 from dlbench.loadgen.messages import (
     Failure,
     Job,
-    Progress,
     Ready,
     Result,
     Stop,
@@ -25,6 +25,7 @@ from dlbench.loadgen.messages import (
     parse_answer,
     to_line,
 )
+from dlbench.loadgen.messages import Progress as Progress  # part of `measure`'s signature
 from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.summary import summarise
 
@@ -65,13 +66,14 @@ class Generator:
     def startup(self) -> None:
         """Start the process and wait until it listens. Raises GeneratorError."""
         self._folder = tempfile.TemporaryDirectory(prefix="dlbench-load-")
-        self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dlbench.loadgen.main"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-        )
+        self._stderr = Path(self._folder.name) / "stderr"
+        with self._stderr.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dlbench.loadgen.main"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
         if not isinstance(self._read(), Ready):
             raise GeneratorError("the load generator did not say that it is ready")
 
@@ -124,16 +126,13 @@ class Generator:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.close()
-        try:
+        with suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self._stderr.close()
         self._folder.cleanup()
 
     def _say(self, message: Job | Stop) -> None:
@@ -166,8 +165,7 @@ class Generator:
 
     def _death(self) -> GeneratorError:
         code = self._running().wait(CLOSE_S)
-        self._stderr.seek(0)
-        tail = self._stderr.read().decode(errors="replace")[-TAIL_CHARS:].strip()
+        tail = self._stderr.read_text(errors="replace")[-TAIL_CHARS:].strip()
         return GeneratorError(f"the load generator died (exit code {code}): {tail or 'no output'}")
 
 

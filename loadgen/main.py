@@ -67,7 +67,9 @@ class Controller:
         os.dup2(2, 1)
         self._buffer = b""
         self.jobs: Queue[Job] = Queue()
-        self.on_stop = lambda: None
+        # Of the run under way, or of the one that comes next if it has not begun.
+        self.engine: Engine | None = None
+        self.stop_wanted = False
         self._watcher = gevent.get_hub().loop.io(0, READ)
 
     def listen(self) -> None:
@@ -91,8 +93,11 @@ class Controller:
         for line in lines:
             command = parse_command(line)
             if isinstance(command, Stop):
-                self.on_stop()
+                self.stop_wanted = True
+                if self.engine is not None:
+                    self.engine.stop()
             else:
+                self.stop_wanted = False
                 self.jobs.put(command)
 
 
@@ -104,11 +109,13 @@ def measure(job: Job, controller: Controller) -> Result:
         requests_of(job),
         lambda progress: controller.say(Update(progress=progress)),
     )
-    controller.on_stop = engine.stop
+    controller.engine = engine
+    if controller.stop_wanted:
+        engine.stop()
     try:
         samples, facts = run_user(engine, job.path)
     finally:
-        controller.on_stop = lambda: None
+        controller.engine = None
     samples.save(Path(job.samples_path))
     return Result(facts=facts)
 

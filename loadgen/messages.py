@@ -114,4 +114,5 @@ def parse_answer(line: bytes) -> Ready | Update | Result | Failure:
 
 
 def to_line(message: BaseModel) -> bytes:
+    """One line of JSON, its end included."""
     return message.model_dump_json().encode() + b"\n"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
+import os
+import re
 import time
 from functools import partial
 from typing import cast
@@ -17,6 +18,8 @@ from typing import cast
 import uvloop
 
 MODEL = "null"
+# It stands in for any model: requests made for another server run here as they are.
+ANY_MODEL = re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?")
 HEAD_END = b"\r\n\r\n"
 # A stalled server must keep the connections that knock meanwhile; refused SYNs are retried after 1 s.
 BACKLOG = 4096
@@ -81,7 +84,8 @@ class Answers:
         headers = {
             name.strip().lower(): value for name, _, value in (n.partition(":") for n in lines)
         }
-        return int(headers.get("content-length", 0)), self._routes.get((method, path), NOT_FOUND)
+        known = ANY_MODEL.sub(f"/v2/models/{MODEL}", path)
+        return int(headers.get("content-length", 0)), self._routes.get((method, known), NOT_FOUND)
 
 
 class NullProtocol(asyncio.Protocol):
@@ -125,13 +129,19 @@ async def serve(options: argparse.Namespace) -> None:
         options.port,
         backlog=BACKLOG,
     )
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+    port = server.sockets[0].getsockname()[1]
+    print(json.dumps({"port": port, "url": f"http://127.0.0.1:{port}"}), flush=True)
     if options.stall_s:
         loop.call_later(
             options.stall_every_s - options.stall_s, _stall, options.stall_every_s, options.stall_s
         )
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), lambda: sys.stdin.buffer.read1() or ended.set())
+
+    def on_input() -> None:
+        if not os.read(0, 4096):
+            ended.set()
+
+    loop.add_reader(0, on_input)
     await ended.wait()
 
 

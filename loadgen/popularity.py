@@ -18,7 +18,8 @@ BLOCK = 4096
 def weights(distinct: int, exponent: float) -> NDArray[np.float64]:
     """Probability of each rank: proportional to 1 / rank^exponent; exponent 0: all alike."""
     unnormalised = np.arange(1, distinct + 1, dtype=np.float64) ** -exponent
-    return unnormalised / unnormalised.sum()
+    total: NDArray[np.float64] = unnormalised / unnormalised.sum()
+    return total
 
 
 def ranks(distinct: int, exponent: float, seed: int) -> Iterator[int]:

@@ -47,7 +47,8 @@ class Samples:
     def counted(self) -> NDArray[np.bool_]:
         """Which requests began inside the window."""
         start, end = self.window_ns
-        return (self.scheduled_ns >= start) & (self.scheduled_ns < end)
+        counted: NDArray[np.bool_] = (self.scheduled_ns >= start) & (self.scheduled_ns < end)
+        return counted
 
     @property
     def requests(self) -> int:
@@ -85,7 +86,8 @@ class Samples:
 
     @cached_property
     def _successes(self) -> NDArray[np.bool_]:
-        return self.counted & (self.outcome == 0)
+        successes: NDArray[np.bool_] = self.counted & (self.outcome == 0)
+        return successes
 
     def save(self, path: Path) -> None:
         """Write the versioned file; raises OSError."""

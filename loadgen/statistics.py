@@ -2,13 +2,12 @@
 
 Requests of one run are not independent: a queue that is long now is long in a millisecond too.
 Order statistics alone would promise too much, so the block bootstrap stands beside them and the
-wider interval counts. None always means: these data cannot tell.
+wider interval counts.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+# (low, high), or a pair of None: these data cannot tell.
+Interval = tuple[float, float] | tuple[None, None]
+UNDETERMINED: tuple[None, None] = (None, None)
 CONFIDENCE = 0.95
 # Blocks must be long against the time a queue remembers and many enough to vary; 30 of them make a
 # third of a second each in a run of ten.
@@ -31,14 +33,6 @@ EPISODES = 3
 WINDOWS = 10
 # 95 % points of the chi-squared distribution with 1, 2, ... degrees of freedom (any table).
 CHI2_95 = (3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 18.307)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; the interval is None when the data cannot tell."""
-
-    value: float
-    interval: tuple[float, float] | None
 
 
 def quantile(ordered: Floats, q: float) -> float | None:
@@ -129,32 +123,31 @@ def block_bootstrap(runs: Sequence[Floats], q: float, seed: int = 0) -> Floats |
     return resampled
 
 
-def quantile_interval(values: Floats, q: float) -> tuple[float, float] | None:
+def quantile_interval(values: Floats, q: float) -> Interval:
     """95 % interval of a quantile from one run in its order of time; the wider of two methods."""
-    return pooled_quantile([values], q).interval if len(values) else None
+    return pooled_quantile_interval([values], q)
 
 
-def pooled_quantile(runs: Sequence[Floats], q: float) -> Estimate:
-    """A quantile of the pooled samples of repeats (a mean of quantiles would be biased).
+def pooled_quantile_interval(runs: Sequence[Floats], q: float) -> Interval:
+    """95 % interval of a quantile of the pooled samples of repeats, each in its order of time.
 
     The interval is the widest of order statistics, block bootstrap, and, where the repeats differ
-    by more than their insides explain, a t interval over the repeats on the log scale. Raises
-    ValueError when there is no sample at all.
+    by more than their insides explain, a t interval over the repeats on the log scale.
     """
     runs = [run for run in runs if len(run)]
     if not runs:
-        raise ValueError("no samples")
+        return UNDETERMINED
     ordered = np.sort(np.concatenate(runs))
     value = float(ordered[math.ceil(q * len(ordered)) - 1])
     ranks = quantile_ranks(len(ordered), q)
     resampled = block_bootstrap(runs, q) if ranks else None
     if ranks is None or resampled is None:
-        return Estimate(value, None)
+        return UNDETERMINED
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail]).tolist()
     low, high = min(low, ordered[ranks[0] - 1], value), max(high, ordered[ranks[1] - 1], value)
     factor = _between_runs(runs, q, resampled)
-    return Estimate(value, (float(min(low, value / factor)), float(max(high, value * factor))))
+    return float(min(low, value / factor)), float(max(high, value * factor))
 
 
 def _between_runs(runs: Sequence[Floats], q: float, resampled: Floats) -> float:
@@ -197,13 +190,13 @@ def t_quantile(p: float, freedom: int) -> float:
     return math.sqrt(freedom * y)
 
 
-def mean_interval(values: Floats) -> tuple[float, float] | None:
-    """95 % t interval of a mean; None with fewer than two values."""
+def mean_interval(values: Sequence[float] | Floats) -> Interval:
+    """95 % t interval of a mean, cut off at 0; undetermined with fewer than two values."""
     if len(values) < 2:
-        return None
-    half = t_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1)
-    half /= math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+        return UNDETERMINED
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = t_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * deviation / math.sqrt(len(values))
+    return max(0.0, mean - half), mean + half
 
 
 def window_rates(times_ns: NDArray[np.int64], window_ns: tuple[int, int]) -> Floats:

@@ -22,8 +22,8 @@ QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999
 def summarise(samples: Samples, facts: Facts, profile: LoadProfile) -> Measurement:
     """Pure. A quantile is left out (None) where nothing succeeded."""
     latencies = np.sort(samples.latencies_ns) / NS_PER_MS
-    rates = mean_interval(window_rates(samples.completed_ns, samples.window_ns))
-    p99 = quantile_interval(samples.latencies_ns / NS_PER_MS, 0.99)
+    rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.window_ns))
+    p99_low, p99_high = quantile_interval(samples.latencies_ns / NS_PER_MS, 0.99)
     errors = samples.errors
     requests = samples.requests
     verdict, reason = judge(Evidence.of(samples, facts, profile))
@@ -35,10 +35,10 @@ def summarise(samples: Samples, facts: Facts, profile: LoadProfile) -> Measureme
         latency_from=samples.latency_from,
         offered_rps=requests / samples.window_s if is_open else None,
         throughput_rps=len(samples.completed_ns) / samples.window_s,
-        throughput_low_rps=rates and rates[0],
-        throughput_high_rps=rates and rates[1],
-        p99_low_ms=p99 and p99[0],
-        p99_high_ms=p99 and p99[1],
+        throughput_low_rps=rate_low,
+        throughput_high_rps=rate_high,
+        p99_low_ms=p99_low,
+        p99_high_ms=p99_high,
         mean_ms=float(latencies.mean()) if len(latencies) else None,
         error_rate=sum(errors.values()) / requests if requests else 0.0,
         errors=errors,

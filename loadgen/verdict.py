@@ -143,10 +143,12 @@ def _kinds(errors: dict[str, int]) -> str:
 
 
 def nothing_measured(e: Evidence) -> str:
+    """Stopped during the warm-up, or a rate so low that nothing fell into the window."""
     return "" if e.requests else "no request began inside the measured window"
 
 
 def all_failed(e: Evidence) -> str:
+    """There is no latency to report."""
     if e.successes:
         return ""
     return f"every one of the {e.requests:,} requests failed ({_kinds(e.errors)})"
@@ -164,6 +166,7 @@ def out_of_connections(e: Evidence) -> str:
 
 
 def sent_late(e: Evidence) -> str:
+    """The client could not keep to its schedule."""
     if not (e.is_open and e.late):
         return ""
     return (
@@ -180,6 +183,7 @@ def client_busy(e: Evidence) -> str:
 
 
 def fell_behind(e: Evidence) -> str:
+    """Requests failed, or piled up."""
     if not e.is_open or e.missing_share <= 1 - KEPT_UP:
         return ""
     failed = f", {_kinds(e.errors)}" if e.errors else ""
@@ -190,6 +194,7 @@ def fell_behind(e: Evidence) -> str:
 
 
 def kept_rising(e: Evidence) -> str:
+    """A pile that grows too slowly for `fell_behind` still shows in the latency."""
     if not e.is_open or not e.medians_ms or e.medians_ms[-1] < RISING_FACTOR * e.medians_ms[0]:
         return ""
     medians = np.array(e.medians_ms)
@@ -202,6 +207,7 @@ def kept_rising(e: Evidence) -> str:
 
 
 def failed_often(e: Evidence) -> str:
+    """A closed loop has no load to fall behind, but errors make its figures doubtful."""
     share = sum(e.errors.values()) / max(1, e.requests)
     if e.is_open or share <= 1 - KEPT_UP:
         return ""
@@ -209,6 +215,7 @@ def failed_often(e: Evidence) -> str:
 
 
 def stalled(e: Evidence) -> str:
+    """A silence that neither the rate nor the latency explains."""
     mean_gap_s = e.window_s / max(1, e.completed)
     usual_s = max(STALL_S, STALL_GAPS * mean_gap_s, STALL_LATENCIES * e.p50_ms / 1000)
     if e.silence_s <= usual_s:
@@ -217,6 +224,7 @@ def stalled(e: Evidence) -> str:
 
 
 def drifted(e: Evidence) -> str:
+    """The server had not settled: caches, clocks and heat take their time."""
     if not e.medians_ms or min(e.medians_ms) <= 0:
         return ""
     first, second = np.array_split(np.log(np.array(e.medians_ms)), 2)
