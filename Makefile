@@ -15,7 +15,7 @@ endif
 .PHONY: demo test check bench slow clean
 
 demo: .venv/runtime.stamp
-	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 150s --study demo.db --fresh --csv results.csv --config best.toml
+	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +68,8 @@ def command(
     for note in target.notes:
         errors.print(f"note: {note}", highlight=False)
     with Generator() as generator, load_view(errors, profile) as on_progress:
+        # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
+        signal.signal(signal.SIGINT, lambda *_: generator.stop())
         measured = generator.measure(
             target, profile, on_progress=on_progress, samples_path=samples
         ).measurement

@@ -93,7 +93,7 @@ def _add(table: Table, point: Point, varied: Sequence[str], style: str) -> None:
         point.name + mark,
         f"{m.throughput_rps:,.0f}",
         f"{m.p99_ms:.3g}",
-        _between(m.p99_low_ms, m.p99_high_ms, ".3g").strip() or "-",
+        _between(m.p99_low_ms, m.p99_high_ms, ".3g").strip() or "undetermined",
         *(_value(getattr(point.config, knob)) for knob in varied),
         style=style,
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROBE_USERS = 16
 MOST_PROBE_USERS = 512
 # Warming a cache: windows of load until the hit ratio moves by less than this, or patience ends.
-CACHE_WINDOW_S = 0.5
+WARM_WINDOW_S = 0.4
 CACHE_STEADY = 0.02
 CACHE_WINDOWS = 12
 
@@ -121,7 +121,7 @@ class Bench:
         if config == self._warm:
             return
         profile = self._profile.model_copy(
-            update={"users": _users(config), "rate": None, "duration_s": CACHE_WINDOW_S}
+            update={"users": _users(config), "rate": None, "duration_s": WARM_WINDOW_S}
         )
         ratio = -1.0
         for window in range(CACHE_WINDOWS if config.cache_size else 1):

@@ -29,6 +29,9 @@ START_TIMEOUT_S = 120.0
 REPLY_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 20
+# Client and server share the cores. The client needs little of them, but on time: a late client
+# measures itself. So the server yields to it, as it would to one on another machine.
+SERVER_NICENESS = 10
 
 
 class Server:
@@ -145,7 +148,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dlbench.proxy.main"]
     command += ["--settings", settings.model_dump_json(), "--config", config.model_dump_json()]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, "--control-fd", str(control_fd)],
         pass_fds=[control_fd],
         stdin=subprocess.DEVNULL,
@@ -153,6 +156,8 @@ def _spawn(
         stderr=log,
         start_new_session=True,  # Ctrl-C is for us: we close the leash when we are done
     )
+    psutil.Process(process.pid).nice(SERVER_NICENESS)  # inherited by its workers
+    return process
 
 
 class Meter:

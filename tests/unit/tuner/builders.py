@@ -25,7 +25,7 @@ def measurement(throughput=100.0, p99=10.0, verdict="ok", **changes):
 
 
 def point(configuration="c01", phase="screen", share=0.5, repeat=0, config=DEFAULT, **changes):
-    known = {"measurement", "failure", "cost_s", "resources"}
+    known = {"measurement", "failure", "log_tail", "cost_s", "resources"}
     own = {name: changes.pop(name) for name in list(changes) if name in known}
     own.setdefault("measurement", measurement(**changes))
     return Point(

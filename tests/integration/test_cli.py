@@ -1,0 +1,238 @@
+"""The commands as a person runs them: real processes, real sockets, real files."""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+
+DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
+
+
+def dlbench(*arguments, timeout=100, **options):
+    return subprocess.run(
+        [*DLBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **options
+    )
+
+
+@contextmanager
+def serving(*arguments):
+    """A `dlbench serve` in the background; yields its process and its URL once it is ready."""
+    process = subprocess.Popen(
+        [*DLBENCH, "serve", *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        first = process.stderr.readline()
+        found = re.search(r"http://\S+", first)
+        assert found, first + process.stderr.read()
+        yield process, found[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def mlp_url():
+    with serving("demo:mlp") as (_, url):
+        yield url
+
+
+def test_serve_answers_until_ctrl_c_and_then_exits_cleanly():
+    with serving("demo:mlp", "--workers", 1, "--name", "mine") as (process, url):
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+        assert httpx.get(f"{url}/v2/models/mine").json()["name"] == "mine"
+    assert process.returncode == 0
+
+
+def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
+    done = dlbench("load", mlp_url, "--rate", 200, "--duration", "1s", "--warmup", "0.2s", "--json")
+    result = json.loads(done.stdout)
+    assert result["latency_from"] == "scheduled"
+    assert result["requests"] > 100
+    assert result["error_rate"] == 0
+    assert result["p50_ms"] <= result["p99_ms"]
+    assert done.returncode == (3 if result["verdict"] == "invalid" else 0)
+
+
+def test_load_closed_loop_as_a_table_and_a_csv(mlp_url, tmp_path):
+    path = tmp_path / "runs.csv"
+    for _ in range(2):
+        done = dlbench("load", mlp_url, "--users", 4, "--duration", "0.5s", "--csv", path)
+        assert done.returncode in (0, 3), done.stderr
+    assert "from the send" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(rows) == 2
+    assert all(float(row["throughput_rps"]) > 0 for row in rows)
+
+
+def test_load_interrupted_keeps_what_was_measured(mlp_url):
+    process = subprocess.Popen(
+        [*DLBENCH, "load", mlp_url, "--rate", "100", "--duration", "60s", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stderr.readline()  # the first line of progress: it runs
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["complete"] is False
+    assert json.loads(out)["requests"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["serve", "missing.onnx"], 1, "missing.onnx: no such file"),
+        (["serve", "demo:gpt"], 1, "demo:mlp, demo:cnn"),
+        (["serve"], 2, "MODEL is missing"),
+        (["serve", "demo:mlp", "--max-batch-size", "0"], 2, "from 1 to 4096"),
+        (["serve", "demo:mlp", "--max-batch", "1"], 2, "--max-batch"),
+        (["serve", "demo:mlp", "--scheduling-policy", "fair"], 2, "round_robin"),
+        (["load", "http://127.0.0.1:9", "--rate", "5"], 1, "cannot reach"),
+        (["load", "http://127.0.0.1:9"], 2, "--rate"),
+        (["load", "http://127.0.0.1:9", "--rate", "5", "--users", "5"], 2, "exclude each other"),
+        (["load", "ftp://x", "--rate", "5"], 1, "http://HOST:PORT"),
+        (["tune", "missing.onnx"], 1, "no such file"),
+        (["tune", "demo:mlp", "--budget", "soon"], 2, "no duration"),
+        (["export", "missing.db", "-"], 1, "no such study"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_a_code(arguments, code, text, tmp_path):
+    done = dlbench(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_corrupt_model_is_one_line(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"this is no model")
+    for command in ("serve", "tune"):
+        done = dlbench(command, "bad.onnx", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "cannot be loaded" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_cuda_that_is_not_there_is_an_error(tmp_path):
+    if os.path.exists("/dev/nvidiactl"):
+        pytest.skip("there is an NVIDIA device")
+    done = dlbench("serve", "demo:mlp", "--device", "cuda", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "--device cuda: no NVIDIA device" in done.stderr
+
+
+def test_a_port_in_use_names_the_option(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = dlbench("serve", "demo:mlp", "--port", port, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"port {port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def ours():
+    """Processes of this project that run now, this one aside."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if "dlbench." in words and "pytest" not in words and process.pid != os.getpid():
+            found.append(process.pid)
+    return set(found)
+
+
+def start_tune(folder, *arguments):
+    return subprocess.Popen(
+        [*DLBENCH, "tune", "demo:mlp", "--study", "s.db", "--budget", "60s", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_points(process, count):
+    """The first `count` lines that report a point."""
+    found = []
+    for line in process.stderr:
+        if line.startswith(("probe ", "baseline ", "screen ", "verify ")):
+            found.append(tuple(line.split()[:2]))
+        if len(found) == count:
+            return found
+    raise AssertionError(f"it ended after {found}: {process.wait()}")
+
+
+def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
+    before = ours()
+    first = start_tune(tmp_path)
+    done = read_points(first, 3)
+    children = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate()
+    _, left = psutil.wait_procs(children, timeout=15)
+    assert not left
+    second = start_tune(tmp_path)
+    more = read_points(second, 1)
+    second.send_signal(signal.SIGINT)
+    _, errors = second.communicate(timeout=30)
+    assert second.returncode == 130
+    assert "goes on" in errors
+    assert more[0] not in done
+    exported = dlbench("export", "s.db", "-", cwd=tmp_path)
+    rows = list(csv.DictReader(exported.stdout.splitlines()))
+    names = [(row["phase"], row["point"]) for row in rows]
+    assert names[:3] == done
+    assert len(set(names)) == len(names) >= 4
+    assert ours() <= before
+
+
+def test_a_study_of_another_model_is_refused(tmp_path):
+    process = start_tune(tmp_path)
+    read_points(process, 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    done = dlbench("tune", "demo:cnn", "--study", "s.db", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "s.db is a study with model" in done.stderr
+    assert "--fresh" in done.stderr
+
+
+def test_tune_from_start_to_a_served_recommendation(tmp_path):
+    done = dlbench(
+        *("tune", "demo:mlp", "--study", "s.db", "--budget", "30s", "--configurations", 1),
+        *("--distinct", 500, "--zipf", 1.1, "--csv", "r.csv", "--recommended", "best.toml"),
+        cwd=tmp_path,
+        timeout=180,
+    )
+    assert done.returncode in (0, 3), done.stderr
+    assert "Traceback" not in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert {row["phase"] for row in rows} == {"probe", "baseline", "screen", "verify"}
+    verified = {row["point"].split("@")[0] for row in rows if row["phase"] == "verify"}
+    assert {"naive", "default"} <= verified
+    again = dlbench("export", "s.db", "r2.csv", cwd=tmp_path)
+    assert again.returncode == 0
+    assert (tmp_path / "r2.csv").read_text() == (tmp_path / "r.csv").read_text()
+    if done.returncode == 3:
+        pytest.skip(
+            "the machine was too busy for anything to hold; all but the serving was checked"
+        )
+    toml = tomllib.loads((tmp_path / "best.toml").read_text())
+    chosen = next(row for row in rows if row["recommended"] == "true")
+    assert str(toml["max_batch_size"]) == chosen["max_batch_size"]
+    with serving("--config", tmp_path / "best.toml") as (_, url):
+        assert httpx.get(f"{url}/v2/models/mlp/ready").status_code == 200

@@ -1,0 +1,114 @@
+"""Options, environment and files: one declaration, one order of precedence."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dlbench.cli.failure import UsageError
+from dlbench.cli.main import app
+from dlbench.cli.options import duration, option_name, read, read_file
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.config import StudyConfig
+
+
+@pytest.mark.parametrize(
+    ("text", "per", "value"),
+    [
+        ("90", 1, 90),
+        ("1.5s", 1, 1.5),
+        ("20ms", 1e-3, 20),
+        ("20", 1e-3, 20),
+        ("0.02s", 1e-3, 20),
+        ("5m", 1, 300),
+        ("1h30m", 1, 5400),
+        ("2 min", 1, 120),
+    ],
+)
+def test_durations(text, per, value):
+    assert duration(text, per) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "fast", "10 parsecs", "-5s", "1s 2"])
+def test_what_is_no_duration_says_how_to_write_one(text):
+    if text == "1s 2":
+        assert duration(text) == 3
+        return
+    with pytest.raises(UsageError, match="write 10s"):
+        duration(text)
+
+
+def test_precedence_is_command_line_environment_file_default(monkeypatch):
+    file = {"workers": 3, "max_batch_size": 3, "cache_size": 3}
+    monkeypatch.setenv("DLBENCH_WORKERS", "4")
+    monkeypatch.setenv("DLBENCH_MAX_BATCH_SIZE", "4")
+    config = read(ServingConfig, {"workers": 5}, file)
+    assert (config.workers, config.max_batch_size, config.cache_size) == (5, 4, 3)
+    assert config.scheduling_policy == "shared_queue"
+
+
+def test_environment_takes_what_the_option_takes(monkeypatch):
+    monkeypatch.setenv("DLBENCH_SLO_P99_MS", "0.02s")
+    monkeypatch.setenv("DLBENCH_SHAPE", "x=1,2 y=3")
+    assert read(StudyConfig, {}, {}).slo_p99_ms == pytest.approx(20)
+    assert read(LoadProfile, {}, {}).shape == {"x": (1, 2), "y": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "text"),
+    [
+        (ServingConfig, {"max_batch_size": 0}, r"--max-batch-size 0: .*\(from 1 to 4096\)"),
+        (ServingConfig, {"workers": 1000}, r"--workers 1000: .*\(from 0 to 256\)"),
+        (ServingConfig, {"scheduling_policy": "fair"}, "--scheduling-policy fair: .*round_robin"),
+        (StudyConfig, {"slo_p99_ms": "-"}, "no duration"),
+        (LoadProfile, {"zipf": 1.0}, "zipf needs distinct"),
+        (LoadProfile, {"rate": 1.0, "users": 1}, "exclude each other"),
+        (ServerSettings, {"model": "m", "shape": ["x"]}, "--shape x: write NAME=VALUE"),
+    ],
+)
+def test_errors_name_the_option_and_the_bounds(model, given, text):
+    with pytest.raises(UsageError, match=text):
+        read(model, given, {})
+
+
+def test_a_file_may_not_hold_unknown_keys(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("max_batch_sise = 3\n")
+    with pytest.raises(UsageError, match=r"unknown key 'max_batch_sise'.*max_batch_size"):
+        read_file(path, (ServingConfig,))
+    path.write_text("workers = \n")
+    with pytest.raises(UsageError, match="--config"):
+        read_file(path, (ServingConfig,))
+    with pytest.raises(UsageError, match="No such file"):
+        read_file(tmp_path / "missing.toml", (ServingConfig,))
+
+
+def test_every_field_is_an_option_with_its_default_in_the_help():
+    runner = CliRunner()
+    text = runner.invoke(
+        app, ["serve", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    ).output
+    for name, field in ServingConfig.model_fields.items():
+        assert option_name(name, ServingConfig) in text
+        assert (
+            f"(default {field.default:g})"
+            if isinstance(field.default, float)
+            else f"(default {field.default})" in text
+        )
+    tune = runner.invoke(
+        app, ["tune", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    ).output
+    for option in (
+        "--budget",
+        "--slo-p99",
+        "--seed",
+        "--configurations",
+        "--zipf",
+        "--distinct",
+        "--arrivals",
+        "--study",
+    ):
+        assert option in tune
+    for decided in ("--rate", "--users", "--duration", "--port"):
+        assert f"{decided} " not in tune
+    assert "dlbench tune model.onnx --budget 10m" in tune
