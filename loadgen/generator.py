@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -30,15 +32,15 @@ from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.summary import summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.target import Target
 
 CHUNK = 65_536
-# What is shown of a dead process' last words.
-TAIL_CHARS = 2000
+# What is shown of a dead process' last words, in one line.
+TAIL_LINES = 4
 CLOSE_S = 5.0
 
 
@@ -73,6 +75,7 @@ class Generator:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                start_new_session=True,  # a signal to our group is for us: its leash is stdin
             )
         if not isinstance(self._read(), Ready):
             raise GeneratorError("the load generator did not say that it is ready")
@@ -88,31 +91,50 @@ class Generator:
         """Offer the load and return what came of it; `samples_path` keeps the raw samples.
 
         Ctrl-C ends the run early and returns what there is (`measurement.complete` is False); a
-        second one interrupts. Raises LoadError for a load that cannot be made, GeneratorError when
-        the process dies.
+        second one interrupts. A caller with a SIGINT handler of its own keeps it. Raises LoadError
+        for a load that cannot be made, GeneratorError when the process dies.
         """
         path = samples_path or Path(self._folder.name) / "samples.npz"
         self._say(_job(target, profile, path))
-        interrupted = False
-        while True:
+        with self._stopped_by_ctrl_c():
             try:
-                answer = self._read()
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                self.stop()
-                continue
-            match answer:
+                answer = self._outcome(on_progress)
+            except BaseException:
+                # The run goes on over there, and its answers would be taken for the next one's.
+                self.shutdown()
+                raise
+        if isinstance(answer, Failure):
+            raise getattr(errors, answer.error, GeneratorError)(answer.message)
+        samples = Samples.load(path)
+        return Run(summarise(samples, answer.facts, profile), samples)
+
+    def _outcome(self, on_progress: Callable[[Progress], None]) -> Result | Failure:
+        while True:
+            match answer := self._read():
                 case Update():
                     on_progress(answer.progress)
-                case Failure():
-                    raise getattr(errors, answer.error, GeneratorError)(answer.message)
-                case Result():
-                    samples = Samples.load(path)
-                    return Run(summarise(samples, answer.facts, profile), samples)
+                case Result() | Failure():
+                    return answer
                 case Ready():
                     raise GeneratorError("the load generator started a second time")
+
+    @contextmanager
+    def _stopped_by_ctrl_c(self) -> Iterator[None]:
+        """The first Ctrl-C stops the run; Python's own handling waits for the second."""
+        ours = threading.current_thread() is threading.main_thread()
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+
+        def stop(*_: object) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.stop()
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(self) -> None:
         """End the run under way: `measure` returns what there is. Safe in a signal handler."""
@@ -165,7 +187,8 @@ class Generator:
 
     def _death(self) -> GeneratorError:
         code = self._running().wait(CLOSE_S)
-        tail = self._stderr.read_text(errors="replace")[-TAIL_CHARS:].strip()
+        lines = self._stderr.read_text(errors="replace").split("\n")
+        tail = " | ".join([line.strip() for line in lines if line.strip()][-TAIL_LINES:])
         return GeneratorError(f"the load generator died (exit code {code}): {tail or 'no output'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def read_rows(path: Path, specs: Sequence[TensorSpec]) -> list[Row]:
         raise DataError(f"{path}: data files end in {' or '.join(READERS)}") from None
     try:
         samples = reader(path, specs)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"cannot read data from {path}: {_plain(error)}") from None
     if not samples:
         raise DataError(f"{path} holds no samples")
@@ -93,7 +94,7 @@ def _plain(error: Exception) -> str:
 
 
 def _read_npz(path: Path, specs: Sequence[TensorSpec]) -> list[Row]:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {spec.name: archive[_member(archive.files, spec.name)] for spec in specs}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:

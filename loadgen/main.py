@@ -23,7 +23,7 @@ import locust  # noqa: F401
 from gevent.queue import Queue
 
 from dlbench.loadgen.engine import Engine
-from dlbench.loadgen.errors import LoadError, TargetError
+from dlbench.loadgen.errors import DataError, LoadError, TargetError
 from dlbench.loadgen.messages import (
     Failure,
     Job,
@@ -116,7 +116,10 @@ def measure(job: Job, controller: Controller) -> Result:
         samples, facts = run_user(engine, job.path)
     finally:
         controller.engine = None
-    samples.save(Path(job.samples_path))
+    try:
+        samples.save(Path(job.samples_path))
+    except OSError as error:
+        raise DataError(f"cannot keep the samples in {job.samples_path}: {error}") from None
     return Result(facts=facts)
 
 

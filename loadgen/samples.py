@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class Samples:
     def load(cls, path: Path) -> Self:
         """Read a file that `save` wrote. Raises DataError when it is none, or of another version."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 meta = json.loads(str(archive["meta"]))
                 if meta["version"] != VERSION:
                     raise DataError(
@@ -126,5 +127,5 @@ class Samples:
                     tuple(meta["names"]),
                     (meta["window_ns"][0], meta["window_ns"][1]),
                 )
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise DataError(f"{path} holds no samples that can be read: {error}") from None

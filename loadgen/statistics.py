@@ -1,8 +1,7 @@
 """Quantiles and their intervals from raw samples; pure, and each formula with its source.
 
 Requests of one run are not independent: a queue that is long now is long in a millisecond too.
-Order statistics alone would promise too much, so the block bootstrap stands beside them and the
-wider interval counts.
+Order statistics alone would promise too much, so they are read at the *effective* number of samples.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
 Interval = tuple[float, float] | tuple[None, None]
 UNDETERMINED: tuple[None, None] = (None, None)
 CONFIDENCE = 0.95
+Z_95 = NormalDist().inv_cdf(0.975)
 # Blocks must be long against the time a queue remembers and many enough to vary; 30 of them make a
 # third of a second each in a run of ten.
 BLOCKS = 30
-RESAMPLES = 400
-# What lies above a quantile must come from several places in the run; two stalls are no statistics.
-EPISODES = 3
 WINDOWS = 10
 # 95 % points of the chi-squared distribution with 1, 2, ... degrees of freedom (any table).
 CHI2_95 = (3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 18.307)
@@ -92,73 +89,71 @@ def _at_most(n: int, p: float, k: int) -> float:
     return math.fsum(math.exp(log) for log in logs)
 
 
-def block_bootstrap(runs: Sequence[Floats], q: float, seed: int = 0) -> Floats | None:
-    """Resampled values of a quantile over one or more runs, each in its order of time.
+def design_effect(runs: Sequence[Floats], bound: float) -> float:
+    """How many samples of these runs carry the information of one independent sample; about >= 1.
 
-    Non-overlapping blocks are drawn with replacement (S. N. Lahiri, Resampling Methods for
-    Dependent Data, section 2.5). Only the tail is sorted, and a block's samples count as often as
-    it was drawn: 5 ms for 50,000 samples. None: the tail comes from too few places.
+    The variance of the number of samples above `bound` per block, against that of independent
+    samples, which is its mean: both a queue's memory and a stall put many into few blocks. (Kish's
+    design effect, L. Kish, Survey Sampling, section 5.4; blocks as in P. Heidelberger, P. A. W.
+    Lewis, Quantile Estimation in Dependent Sequences, Operations Research 32, 1984.)
     """
     per_run = max(2, round(BLOCKS / len(runs)))
-    block_of = np.concatenate(
-        [
-            run * per_run + np.arange(len(x)) * per_run // max(1, len(x))
-            for run, x in enumerate(runs)
-        ]
-    )
-    values = np.concatenate(runs)
-    beyond = len(values) * (1 - q)
-    # A resampled quantile lies this deep in the tail, at worst.
-    depth = min(len(values), int(4 * beyond) + 20)
-    tail = np.argpartition(values, len(values) - depth)[len(values) - depth :]
-    tail = tail[np.argsort(values[tail])[::-1]]
-    if len(np.unique(block_of[tail[: max(1, int(beyond))]])) < EPISODES:
-        return None
-    blocks = per_run * len(runs)
-    draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
-    above = np.cumsum(draws[:, block_of[tail]], axis=1)
-    drawn = draws @ np.bincount(block_of, minlength=blocks)
-    at = (above <= (drawn * (1 - q))[:, None]).sum(axis=1)
-    resampled: Floats = values[tail[np.minimum(at, depth - 1)]]
-    return resampled
+    counts = [
+        np.bincount(np.arange(len(run)) * per_run // len(run), run > bound, per_run) for run in runs
+    ]
+    blocks = np.concatenate(counts)
+    mean = float(blocks.mean())
+    return float(blocks.var(ddof=1)) / mean if mean else 1.0
+
+
+def effective_samples(runs: Sequence[Floats], ordered: Floats, q: float) -> int:
+    """How many independent samples say as much about this quantile.
+
+    The design effect at the quantile itself is noisy, as few samples lie above it; five times
+    further in it is steadier and usually larger. On autoregressive series (memory 0 to 0.97, 600
+    to 20,000 samples) their geometric mean covers the truth in 94 to 99 %, where a block bootstrap
+    of the quantile covered it in 78 to 92 %, its upper end being too low.
+    """
+    near, far = (design_effect(runs, quantile(ordered, at) or 0.0) for at in (q, 1 - 5 * (1 - q)))
+    return int(len(ordered) / max(1.0, near, math.sqrt(near * far)))
 
 
 def quantile_interval(values: Floats, q: float) -> Interval:
-    """95 % interval of a quantile from one run in its order of time; the wider of two methods."""
+    """95 % interval of a quantile (of 0.8 or more) from one run in its order of time."""
     return pooled_quantile_interval([values], q)
 
 
 def pooled_quantile_interval(runs: Sequence[Floats], q: float) -> Interval:
     """95 % interval of a quantile of the pooled samples of repeats, each in its order of time.
 
-    The interval is the widest of order statistics, block bootstrap, and, where the repeats differ
-    by more than their insides explain, a t interval over the repeats on the log scale.
+    Order statistics at the ranks of the effective number of samples, and, where the repeats differ
+    by more than their insides explain, no narrower than a t interval over the repeats on the log
+    scale. Undetermined where that number is too small: one stall, say, has seen nothing twice.
     """
-    runs = [run for run in runs if len(run)]
+    runs = [run for run in runs if len(run) > 1]
     if not runs:
         return UNDETERMINED
     ordered = np.sort(np.concatenate(runs))
-    value = float(ordered[math.ceil(q * len(ordered)) - 1])
-    ranks = quantile_ranks(len(ordered), q)
-    resampled = block_bootstrap(runs, q) if ranks else None
-    if ranks is None or resampled is None:
+    independent = effective_samples(runs, ordered, q)
+    ranks = quantile_ranks(independent, q)
+    if ranks is None:
         return UNDETERMINED
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail]).tolist()
-    low, high = min(low, ordered[ranks[0] - 1], value), max(high, ordered[ranks[1] - 1], value)
-    factor = _between_runs(runs, q, resampled)
-    return float(min(low, value / factor)), float(max(high, value * factor))
+    scale = len(ordered) / independent
+    low = float(ordered[max(0, math.floor(ranks[0] * scale) - 1)])
+    high = float(ordered[min(len(ordered), math.ceil(ranks[1] * scale)) - 1])
+    value, factor = quantile(ordered, q) or 0.0, _between_runs(runs, q, low, high)
+    return min(low, value / factor), max(high, value * factor)
 
 
-def _between_runs(runs: Sequence[Floats], q: float, resampled: Floats) -> float:
+def _between_runs(runs: Sequence[Floats], q: float, low: float, high: float) -> float:
     """Half width, as a factor, that the spread between repeats asks for; 1: none of its own."""
     freedom = len(runs) - 1
-    own = [quantile(np.sort(run), q) for run in runs]
-    if not 1 <= freedom <= len(CHI2_95) or min(filter(None, own), default=0.0) <= 0:
+    own = np.array([quantile(np.sort(run), q) for run in runs], float)
+    if not 1 <= freedom <= len(CHI2_95) or own.min() <= 0 or low <= 0:
         return 1.0
-    spread = float(np.log(np.array(own, float)).var(ddof=1))
-    # The bootstrap's variance is that of the pool, and one run's is as many times larger.
-    within = float(np.log(resampled).var()) * len(runs)
+    spread = float(np.log(own).var(ddof=1))
+    # The interval is that of the pool; one run's variance is as many times larger.
+    within = (math.log(high / low) / (2 * Z_95)) ** 2 * len(runs)
     if spread * freedom <= CHI2_95[freedom - 1] * within:
         return 1.0
     return math.exp(t_quantile(0.5 + CONFIDENCE / 2, freedom) * math.sqrt(spread / len(runs)))

@@ -15,17 +15,19 @@ from dlbench.loadgen.inputs import random_row, read_rows
 from dlbench.loadgen.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dlbench.loadgen.profile import LoadProfile
 
 TIMEOUT_S = 10.0
 MODEL_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/?")
 
-# Tried in this order for symbolic dimensions that are not the batch: one size for all of them,
-# then pairs that image models take (height, width).
-SIZES = (1, 16, 64, 128, 224, 256, 512, 32, 576, 640, 1024)
-PAIRS = ((48, 192), (48, 320), (32, 320), (32, 100), (480, 640), (720, 1280))
+# Tried in this order for symbolic dimensions that are not the batch. Likely sizes first, and those
+# that nearly everything accepts last: a sequence of one token would run, and say nothing.
+LENGTHS = ((128,), (256,), (512,), (64,), (32,), (16,), (576,), (1024,), (1,))
+# (height, width): image models, text lines, fully convolutional ones.
+AREAS = (
+    *((224, 224), (48, 192), (256, 256), (640, 640), (48, 320), (32, 320), (32, 100)),
+    *((128, 128), (64, 64), (32, 32), (480, 640), (512, 512), (1, 1)),
+)
 
 
 @dataclass(frozen=True)
@@ -247,14 +249,12 @@ def _as_stated(spec: TensorSpec, profile: LoadProfile) -> TensorSpec:
     return spec.model_copy(update={"shape": tuple(merged)})
 
 
-def _candidates(specs: tuple[TensorSpec, ...]) -> Iterator[tuple[int, ...]]:
-    yield from ((size,) for size in SIZES)
-    if any(len(spec.symbolic_axes) == 2 for spec in specs):
-        yield from PAIRS
+def _candidates(specs: tuple[TensorSpec, ...]) -> tuple[tuple[int, ...], ...]:
+    return AREAS if max(len(spec.symbolic_axes) for spec in specs) > 1 else LENGTHS
 
 
 def _filled(specs: tuple[TensorSpec, ...], sizes: tuple[int, ...]) -> tuple[TensorSpec, ...]:
-    """Symbolic dimensions get the sizes in turn: one size is for all, a pair for (height, width)."""
+    """Symbolic dimensions get the sizes in turn."""
     filled = []
     for spec in specs:
         shape = list(spec.shape)

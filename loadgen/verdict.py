@@ -110,10 +110,12 @@ class Evidence:
         """Share of the window's requests that failed, or piled up beyond what is under way anyhow.
 
         With R requests/s that take W seconds, R*W are always in flight (Little's law); the tenth
-        percentile stands for W, since a pile inflates the mean.
+        percentile stands for W, since a pile inflates the mean. Arrivals are random, so three
+        standard deviations (of a Poisson number) are nothing yet.
         """
         normal = self.requests / self.window_s * self.p10_ms / 1000
-        piled = max(0.0, self.in_flight_end - max(normal, self.in_flight_start))
+        usual = max(normal + 3 * math.sqrt(normal), self.in_flight_start)
+        piled = max(0.0, self.in_flight_end - usual)
         return (piled + sum(self.errors.values())) / max(1, self.requests)
 
 

@@ -1,0 +1,278 @@
+"""Servers that misbehave: every failure is counted by its kind, none ends the run."""
+
+import json
+import socket
+import socketserver
+import threading
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.target import Target, discover
+from dlbench.loadgen.tensors import TensorSpec
+
+BODY = b'{"outputs": []}'
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+SPEC = TensorSpec(name="x", datatype="FP32", shape=(-1, 4), batch_axis=0)
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """Reads one request after the other and answers each with the server's script."""
+
+    def handle(self):
+        try:
+            while self.read_request() and self.server.script(self):
+                pass
+        except OSError:
+            pass
+
+    def read_request(self):
+        self.line = self.rfile.readline().decode()
+        length = 0
+        while (header := self.rfile.readline()) not in (b"\r\n", b""):
+            name, _, value = header.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        self.body = self.rfile.read(length)
+        return bool(self.line)
+
+    def send(self, *pieces):
+        for piece in pieces:
+            self.wfile.write(piece)
+        return True
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+
+@contextmanager
+def server(script):
+    with Server(("127.0.0.1", 0), Handler) as served:
+        served.script = script
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{served.server_address[1]}"
+        finally:
+            served.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def generator():
+    with Generator() as generator:
+        yield generator
+
+
+def target(url):
+    return Target(url, "m", None, (SPEC,), supports_binary=True)
+
+
+def profile(**changes):
+    return LoadProfile(**{"duration_s": 0.4, "warmup_s": 0, "timeout_s": 0.3, **changes})
+
+
+def then_close(*pieces):
+    def script(handler):
+        handler.send(*pieces)
+        return False
+
+    return script
+
+
+def forever(handler):
+    """Say nothing until the other side gives up."""
+    handler.rfile.read()
+    return False
+
+
+def in_pieces(handler):
+    for at in range(0, len(OK), 7):
+        handler.send(OK[at : at + 7])
+    return True
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+GOOD = {
+    "chunked": lambda handler: handler.send(CHUNKED),
+    "in pieces": in_pieces,
+    "100 first": lambda handler: handler.send(b"HTTP/1.1 100 Continue\r\n\r\n", OK),
+    "one reply per connection": then_close(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+    ),
+    "ended by closing": then_close(b"HTTP/1.1 200 OK\r\n\r\n{}"),
+    "large": lambda handler: handler.send(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000
+    ),
+}
+
+BAD = {
+    "status_500": lambda handler: handler.send(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"),
+    "status_302": lambda handler: handler.send(b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n"),
+    "closed": lambda _: False,
+    "cut_off": then_close(OK[:-3]),
+    "bad_reply": then_close(b"SSH-2.0-OpenSSH_9\r\n\r\n"),
+    "timeout": forever,
+}
+
+LOADS = {"open": {"rate": 60, "arrivals": "constant"}, "closed": {"users": 3}}
+
+
+def open_sockets(generator):
+    return len(psutil.Process(generator._process.pid).net_connections("tcp"))
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("kind", GOOD)
+def test_replies_of_every_kind_are_successes(generator, kind, load):
+    with server(GOOD[kind]) as url:
+        found, _ = generator.measure(target(url), profile(timeout_s=5, **LOADS[load]))
+    assert found.errors == {}
+    assert found.requests > 0
+    assert found.p99_ms > 0
+    assert open_sockets(generator) == 0
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("kind", BAD)
+def test_failures_are_counted_by_kind(generator, kind, load):
+    with server(BAD[kind]) as url:
+        found, _ = generator.measure(target(url), profile(**LOADS[load]))
+    assert set(found.errors) == {kind}
+    assert found.errors[kind] == found.requests > 0
+    assert found.error_rate == 1
+    assert found.p99_ms is None
+    assert found.verdict == "invalid"
+    assert kind in found.reason
+    assert open_sockets(generator) == 0
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_nobody_listens(generator, load):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found, _ = generator.measure(target(f"http://127.0.0.1:{port}"), profile(**LOADS[load]))
+    assert set(found.errors) == {"connect"}
+    # A refused user comes back at its own pace: it does not spin.
+    assert found.requests < 100
+
+
+def test_some_failures_among_successes(generator):
+    lock, served = threading.Lock(), []
+
+    def every_fourth_fails(handler):
+        with lock:
+            served.append(1)
+            fails = len(served) % 4 == 0
+        return handler.send(BAD_GATEWAY if fails else OK)
+
+    with server(every_fourth_fails) as url:
+        found, samples = generator.measure(target(url), profile(rate=100, arrivals="constant"))
+    assert found.errors == {"status_502": 10}
+    assert len(samples.latencies_ns) == 30
+    assert found.verdict != "ok"
+
+
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+
+
+# --- discovery: one line for everything that is not a V2 server that is ready ---------------------
+
+
+def reply(document, status="200 OK"):
+    body = json.dumps(document).encode()
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+def v2(models=("m",), shape=(-1, 4), runs=lambda shape: True, ready=True):
+    """A V2 server by table; `runs` says which input shapes the model takes."""
+    metadata = {"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": shape}]}
+
+    def script(handler):
+        method, path, _ = handler.line.split()
+        answers = {
+            ("GET", "/v2"): ({"name": "s", "extensions": []}, "200 OK"),
+            ("POST", "/v2/repository/index"): ([{"name": name} for name in models], "200 OK"),
+            ("GET", "/v2/models/m"): (metadata, "200 OK"),
+            ("GET", "/v2/models/m/ready"): ({}, "200 OK" if ready else "503 Busy"),
+        }
+        if path.endswith("/infer"):
+            got = json.loads(handler.body)["inputs"][0]["shape"]
+            error = ({"error": f"cannot run {got}"}, "400 Bad Request")
+            return handler.send(reply(*(({}, "200 OK") if runs(got) else error)))
+        return handler.send(reply(*answers.get((method, path), ({"error": "no"}, "404 No"))))
+
+    return script
+
+
+def test_the_only_model_is_found():
+    with server(v2()) as url:
+        found = discover(url, LoadProfile())
+    assert found.model == "m"
+    assert found.inputs == (SPEC,)
+    assert not found.supports_binary
+    assert found.notes == ()
+
+
+def test_the_size_that_runs_is_named():
+    with server(v2(shape=(-1, -1), runs=lambda shape: 200 <= shape[1] <= 600)) as url:
+        found = discover(url, LoadProfile())
+    assert found.inputs[0].shape == (-1, 256)
+    assert "[-1, 256]" in found.notes[0]
+
+
+def test_height_and_width_are_tried_as_a_pair():
+    with server(v2(shape=(-1, 3, -1, -1), runs=lambda shape: shape[2:] == [48, 192])) as url:
+        found = discover(url, LoadProfile())
+    assert found.inputs[0].shape == (-1, 3, 48, 192)
+
+
+@pytest.mark.parametrize("sizes", [(77,), (-1, 77), (1, 77)])
+def test_a_stated_size_is_taken(sizes):
+    with server(v2(shape=(-1, -1), runs=lambda shape: shape == [1, 77])) as url:
+        found = discover(url, LoadProfile(shape={"x": sizes}))
+    assert found.inputs[0].shape == (-1, 77)
+
+
+WRONG = {
+    "not a V2 inference server, 404": (lambda h: h.send(reply({}, "404 No")), "", "not as a V2"),
+    "HTML": (lambda h: h.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<ht>"), "", "as a V2"),
+    "other JSON": (lambda h: h.send(reply({"hello": 1})), "", "not as a V2"),
+    "no HTTP": (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "", "does not answer in HTTP"),
+    "several models": (v2(models=("a", "b")), "", "serves a, b; name one"),
+    "no model": (v2(models=()), "", "serves none"),
+    "another model": (v2(), "/v2/models/other", "status 404|has no"),
+    "not ready": (v2(ready=False), "", "not ready"),
+    "no size runs": (v2(shape=(-1, -1), runs=lambda _: False), "", "--shape NAME=D1,D2"),
+    "refuses": (v2(runs=lambda _: False), "", "refuses .* cannot run"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_everything_else_is_one_clear_line(case):
+    script, path, message = WRONG[case]
+    with server(script) as url, pytest.raises(TargetError, match=message) as caught:
+        discover(url + path, LoadProfile())
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreachable_server():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(TargetError, match="cannot reach"):
+        discover(f"http://127.0.0.1:{port}", LoadProfile())
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [({"y": (4,)}, "no input 'y'"), ({"x": (4, 4, 4)}, "does not fit")]
+)
+def test_a_shape_that_does_not_fit(shape, message):
+    with server(v2()) as url, pytest.raises(TargetError, match=message):
+        discover(url, LoadProfile(shape=shape))

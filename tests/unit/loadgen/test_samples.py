@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pytest
+
+from dlbench.loadgen.errors import DataError
+from dlbench.loadgen.samples import Samples
+
+MS = 1_000_000
+
+
+def samples(**changes):
+    given = {
+        "latency_from": "scheduled",
+        "scheduled_ns": np.array([0, 10, 20, 30, 40]) * MS,
+        "sent_ns": np.array([0, 11, 20, 30, 45]) * MS,
+        "done_ns": np.array([15, 14, 26, 55, 41]) * MS,
+        "outcome": np.array([0, 0, 1, 0, 0], np.int16),
+        "names": ("ok", "timeout"),
+        "window_ns": (10 * MS, 40 * MS),
+    }
+    return Samples(**{**given, **changes})
+
+
+def test_what_began_in_the_window_counts_and_only_successes_have_latencies():
+    found = samples()
+    assert found.requests == 3
+    assert found.latencies_ns.tolist() == [4 * MS, 25 * MS]
+    assert found.lateness_ns.tolist() == [1 * MS, 0, 0]
+    assert found.errors == {"timeout": 1}
+
+
+def test_throughput_counts_what_ended_in_the_window():
+    assert samples().completed_ns.tolist() == [14 * MS, 15 * MS]
+    assert samples().window_s == pytest.approx(0.03)
+
+
+def test_files_give_back_what_was_saved(tmp_path):
+    path = tmp_path / "run.samples"
+    samples().save(path)
+    again = Samples.load(path)
+    for name in ("scheduled_ns", "sent_ns", "done_ns", "outcome"):
+        assert np.array_equal(getattr(again, name), getattr(samples(), name))
+    assert (again.names, again.window_ns) == (samples().names, samples().window_ns)
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "new.npz"
+    np.savez(path, meta=np.array(json.dumps({"version": 99})))
+    with pytest.raises(DataError, match="version 99"):
+        Samples.load(path)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "none.npz"
+    path.write_bytes(b"PK\3\4 nothing")
+    for missing in (path, tmp_path / "absent"):
+        with pytest.raises(DataError, match="no samples"):
+            Samples.load(missing)

@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlbench.loadgen.statistics import (
+    UNDETERMINED,
+    binomial_cdf,
+    mean_interval,
+    minimum_samples,
+    pooled_quantile_interval,
+    quantile,
+    quantile_interval,
+    quantile_ranks,
+    t_quantile,
+    window_rates,
+)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.floats(0.01, 0.999))
+def test_quantile_is_the_smallest_sample_that_the_share_does_not_exceed(values, q):
+    ordered = np.sort(np.array(values))
+    found = quantile(ordered, q)
+    assert np.mean(ordered <= found) >= q - 1e-9
+    assert np.mean(ordered < found) < q + 1e-9
+
+
+def test_ranks_known_from_tables():
+    assert quantile_ranks(2000, 0.99) == (1971, 1989)
+    assert quantile_ranks(100, 0.5) == (40, 61)
+    # 0.99**n must fall to 2.5 %.
+    assert quantile_ranks(367, 0.99) is None
+    assert quantile_ranks(368, 0.99) is not None
+
+
+@given(st.integers(2, 400), st.floats(0.02, 0.98))
+def test_binomial_equals_the_sum_by_hand(n, p):
+    first, cdf = binomial_cdf(n, p)
+    for at in {0, len(cdf) // 2, len(cdf) - 1}:
+        by_hand = math.fsum(
+            math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(first + at + 1)
+        )
+        assert cdf[at] == pytest.approx(by_hand, abs=1e-9)
+
+
+@given(st.integers(400, 3000))
+def test_ranks_hold_the_confidence(n):
+    low, high = quantile_ranks(n, 0.99)
+    first, cdf = binomial_cdf(n, 0.99)
+    covered = cdf[min(high - 1 - first, len(cdf) - 1)] - cdf[low - 1 - first]
+    assert covered >= 0.95 - 1e-9
+
+
+@pytest.mark.parametrize(("over", "n"), [(0, 459), (1, 662), (5, 1307), (10, 2010)])
+def test_minimum_samples_are_mlperfs(over, n):
+    assert minimum_samples(0.99, over) == n
+
+
+@pytest.mark.parametrize(
+    ("p", "freedom", "expected"),
+    [
+        (0.975, 1, 12.7062),
+        (0.975, 2, 4.3027),
+        (0.975, 3, 3.1824),
+        (0.975, 4, 2.7764),
+        (0.975, 9, 2.2622),
+        (0.975, 29, 2.0452),
+        (0.995, 8, 3.3554),
+        (0.95, 5, 2.0150),
+        (0.975, 1000, 1.9623),
+    ],
+)
+def test_t_quantiles_known_from_tables(p, freedom, expected):
+    assert t_quantile(p, freedom) == pytest.approx(expected, abs=2e-4)
+
+
+def test_mean_interval_by_hand():
+    low, high = mean_interval([9.0, 10.0, 11.0])
+    assert (low, high) == pytest.approx((10 - 4.30265 / math.sqrt(3), 10 + 4.30265 / math.sqrt(3)))
+    assert mean_interval([1.0]) == UNDETERMINED
+
+
+def test_window_rates_add_up():
+    times = np.sort(np.random.default_rng(0).integers(10**9, 3 * 10**9, 500))
+    rates = window_rates(times, (10**9, 3 * 10**9))
+    assert rates.mean() == pytest.approx(250)
+    assert len(window_rates(times[:5], (10**9, 3 * 10**9))) == 0
+
+
+def test_too_few_samples_tell_nothing():
+    values = np.random.default_rng(0).exponential(size=300)
+    assert quantile_interval(values, 0.99) == UNDETERMINED
+    assert quantile_interval(np.empty(0), 0.99) == UNDETERMINED
+
+
+def test_one_stall_is_no_statistics():
+    values = np.full(20_000, 2.0)
+    values[5000:6000] = np.linspace(1000, 2, 1000)
+    assert quantile_interval(values, 0.99) == UNDETERMINED
+
+
+def test_autocorrelation_widens_the_interval():
+    rng = np.random.default_rng(3)
+    independent = rng.exponential(size=20_000)
+    correlated = np.repeat(rng.exponential(size=2000), 10)
+    narrow = np.subtract(*quantile_interval(independent, 0.99)[::-1])
+    wide = np.subtract(*quantile_interval(correlated, 0.99)[::-1])
+    assert wide > 2 * narrow
+
+
+def test_repeats_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(4)
+    alike = [rng.exponential(size=3000) for _ in range(3)]
+    unlike = [run * scale for run, scale in zip(alike, (1.0, 1.4, 2.0), strict=True)]
+    low, high = pooled_quantile_interval(alike, 0.99)
+    assert high / low < 1.6
+    low, high = pooled_quantile_interval(unlike, 0.99)
+    assert high / low > 2.5
+
+
+@given(st.integers(0, 2**32), st.integers(400, 3000), st.integers(1, 4))
+def test_the_interval_holds_the_estimate(seed, n, repeats):
+    rng = np.random.default_rng(seed)
+    runs = [rng.exponential(size=n) for _ in range(repeats)]
+    low, high = pooled_quantile_interval(runs, 0.99)
+    assert low is None or low <= quantile(np.sort(np.concatenate(runs)), 0.99) <= high
+
+
+def autoregressive(rng, n, memory):
+    """Log-normal values whose logarithms remember each other."""
+    noise = rng.normal(size=n) * math.sqrt(1 - memory**2)
+    logs = np.empty(n)
+    logs[0] = rng.normal()
+    for i in range(1, n):
+        logs[i] = memory * logs[i - 1] + noise[i]
+    return np.exp(logs)
+
+
+@pytest.mark.parametrize(("memory", "n"), [(0.0, 600), (0.0, 4000), (0.5, 4000), (0.9, 5000)])
+def test_the_interval_covers_the_truth(memory, n):
+    """In 95 % of the paths at least, but for four standard errors."""
+    rng = np.random.default_rng(5)
+    truth, paths = math.exp(2.3263), 200
+    intervals = [quantile_interval(autoregressive(rng, n, memory), 0.99) for _ in range(paths)]
+    determined = [found for found in intervals if found != UNDETERMINED]
+    covered = sum(low <= truth <= high for low, high in determined)
+    assert len(determined) > 0.8 * paths
+    assert covered / len(determined) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / paths)
