@@ -26,7 +26,7 @@ from dlbench.proxy.http import HttpProtocol, Limits
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.pool import start_worker, start_workers
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.worker import signature_from
+from dlbench.proxy.tensors import signature_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,3 +93,17 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     notes: tuple[str, ...] = ()
+
+
+def signature_from(document: dict[str, Any]) -> Signature:
+    """The signature out of a worker's hello."""
+    specs = {
+        side: tuple(
+            TensorSpec(s["name"], s["datatype"], tuple(s["dims"]), s["batch_axis"])
+            for s in document[side]
+        )
+        for side in ("inputs", "outputs")
+    }
+    return Signature(
+        specs["inputs"], specs["outputs"], document["batchable"], tuple(document["notes"])
+    )

@@ -21,7 +21,7 @@ from dlbench.proxy import frames
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.session import Session
 from dlbench.proxy.signature import row_shapes, settle
-from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
+from dlbench.proxy.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,20 +180,6 @@ def _split(spec: TensorSpec, array: NDArray[Any], rows: Sequence[int]) -> Tensor
 
 def _with_rows(spec: TensorSpec, shape: tuple[int, ...], rows: int) -> tuple[int, ...]:
     return (*shape[: spec.batch_axis], rows, *shape[spec.batch_axis + 1 :])
-
-
-def signature_from(document: dict[str, Any]) -> Signature:
-    """The signature out of a worker's hello."""
-    specs = {
-        side: tuple(
-            TensorSpec(s["name"], s["datatype"], tuple(s["dims"]), s["batch_axis"])
-            for s in document[side]
-        )
-        for side in ("inputs", "outputs")
-    }
-    return Signature(
-        specs["inputs"], specs["outputs"], document["batchable"], tuple(document["notes"])
-    )
 
 
 if __name__ == "__main__":
