@@ -31,11 +31,10 @@ from rich.table import Table
 
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dlbench.loadgen.measurement import Measurement
 
 LOCUST_USER = Path(__file__).parent / "peers" / "locust_user.py"
 INFER = "/v2/models/null/infer"
@@ -135,8 +134,9 @@ def dlbench(port: int, users: int, warm_s: float, seconds: float) -> Run:
 
 
 def ours(port: int, profile: LoadProfile) -> Run:
+    target = discover(f"http://127.0.0.1:{port}", profile)
     with Generator() as generator:
-        found: Measurement = generator.measure(f"http://127.0.0.1:{port}", profile)
+        found = generator.measure(target, profile).measurement
     if found.error_rate:
         raise BenchmarkError(f"dlbench met errors: {found.errors}")
     return Run(

@@ -50,9 +50,9 @@ console = Console(width=80, highlight=False)
 class Plan:
     """How long and how often; `--quick` only shows that everything works."""
 
-    repeats: int = 7
+    repeats: int = 5
     seconds: float = 5
-    warm_s: float = 2
+    warm_s: float = 1
     scan_s: float = 2
     connections: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     steady_s: float = 10
