@@ -21,6 +21,7 @@ import numpy as np
 from dlbench.loadgen import timerfd
 from dlbench.loadgen.loops import FAR_NS, ClosedLoop, OpenLoop
 from dlbench.loadgen.messages import Facts, Progress
+from dlbench.loadgen.priority import PRIORITIES
 from dlbench.loadgen.progress import Batch, Watch
 from dlbench.loadgen.recorder import PENDING, Recorder
 from dlbench.loadgen.samples import Samples
@@ -138,7 +139,7 @@ class Engine:
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.start_ns = monotonic_ns() + LEAD_NS
         self._end_ns = self.start_ns + int((self.profile.warmup_s + self.profile.duration_s) * NS)
-        with without_gc():
+        with without_gc(), PRIORITIES[self.profile.is_open_loop]() as is_real_time:
             self._drive()
         ended_ns = monotonic_ns()
         self._look(ended_ns, last=True)
@@ -149,6 +150,7 @@ class Engine:
             started_at=started_at,
             client_cpu=cpu,
             net_mbps=mbps,
+            real_time=is_real_time,
             connections=self.requests.peak_connections,
             exhausted=self.requests.exhausted,
             drain_s=max(0.0, (ended_ns - min(self._end_ns, self._stopped_ns or FAR_NS)) / NS),

@@ -42,6 +42,8 @@ class Facts(_Message):
     # Share of one core that the generator used during the counted window.
     client_cpu: float
     net_mbps: float
+    # Whether it ran with real-time priority.
+    real_time: bool
     connections: int
     # A connection was wanted, and the limit forbade it.
     exhausted: bool

@@ -65,6 +65,11 @@ class Samples:
         """Of the counted successes, in the order in which they began."""
         return self.done_ns[self._successes] - self.scheduled_ns[self._successes]
 
+    @property
+    def from_sent_ns(self) -> Times:
+        """Latencies of the counted successes from their actual send times."""
+        return self.done_ns[self._successes] - self.sent_ns[self._successes]
+
     @cached_property
     def lateness_ns(self) -> Times:
         """Actual minus scheduled send time of the counted requests; all zero in a closed loop."""
