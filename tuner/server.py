@@ -124,6 +124,7 @@ class _Child:
         try:
             first = self._read(START_TIMEOUT_S)
             if first.get("event") != "ready":
+                self.stop()  # only then is its log complete
                 raise self._failure(str(first.get("error", "the proxy did not start")))
         except BaseException:
             self.stop()

@@ -1,0 +1,91 @@
+"""The bench: steps carried out on a real proxy and a real generator, failures included."""
+
+import shutil
+import threading
+
+import psutil
+import pytest
+
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.demo import demo_path
+from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.bench import Bench
+from dlbench.tuner.plan import Step
+
+CONFIG = ServingConfig(workers=1)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.onnx"
+    shutil.copy(demo_path("mlp"), path)
+    return path
+
+
+@pytest.fixture
+def bench(model, tmp_path):
+    profile = LoadProfile(distinct=200, zipf=1.0)
+    with Bench(ServerSettings(model=str(model)), profile, tmp_path / "server.log") as bench:
+        bench.start(CONFIG)
+        yield bench
+
+
+def measure(bench, tmp_path, config=CONFIG, on_progress=lambda _: None, duration_s=0.5):
+    step = Step("c01", config, "screen", duration_s, 0.5, 100.0)
+    return bench.measure(step, 1, on_progress, tmp_path / "samples.npz")
+
+
+def test_a_step_becomes_a_point_with_resources_and_samples(bench, tmp_path):
+    point = measure(bench, tmp_path)
+    assert point.failure == ""
+    assert point.measurement.requests > 20
+    assert point.measurement.offered_rps == pytest.approx(100, rel=0.5)
+    assert 0 < point.resources.server_cpu < 64
+    assert point.resources.server_rss_mb > 50
+    assert point.resources.mean_batch_size >= 1
+    assert point.resources.cache_hit_ratio is None
+    assert point.cost_s > 0.5
+    assert (tmp_path / "samples.npz").exists()
+
+
+def test_a_cache_is_warm_before_anything_counts(bench, tmp_path):
+    point = measure(bench, tmp_path, CONFIG.model_copy(update={"cache_size": 1000}))
+    assert point.resources.cache_hit_ratio > 0.95
+
+
+def test_a_configuration_that_cannot_start_is_a_point_that_says_why(bench, model, tmp_path):
+    model.write_bytes(b"no longer a model")
+    point = measure(bench, tmp_path, ServingConfig(workers=2))
+    assert point.measurement is None
+    assert "cannot be loaded" in point.failure
+    assert "cannot be loaded" in point.log_tail
+
+
+def test_a_server_that_dies_is_a_failed_point_and_the_study_goes_on(bench, tmp_path):
+    """The proxy is killed while it is measured; the next configuration gets a new one."""
+    killed = threading.Event()
+
+    def kill_once(_: object) -> None:
+        if not killed.is_set():
+            for child in psutil.Process().children():
+                if "dlbench.proxy.main" in child.cmdline():
+                    child.kill()
+                    killed.set()
+
+    point = measure(bench, tmp_path, on_progress=kill_once, duration_s=2.0)
+    assert killed.is_set()
+    assert point.measurement is None
+    assert point.failure == "the proxy died"
+    assert measure(bench, tmp_path).measurement is not None
+
+
+def test_knobs_change_in_place_and_workers_by_a_restart(bench, tmp_path):
+    def front():
+        return [c.pid for c in psutil.Process().children() if "dlbench.proxy.main" in c.cmdline()]
+
+    before = front()
+    measure(bench, tmp_path, CONFIG.model_copy(update={"max_batch_size": 2}))
+    assert front() == before
+    measure(bench, tmp_path, CONFIG.model_copy(update={"workers": 2}))
+    assert front() != before
