@@ -19,6 +19,8 @@ import gevent.event
 import numpy as np
 
 from dlbench.loadgen import timerfd
+from dlbench.loadgen.alarm import ALARMS
+from dlbench.loadgen.errors import BudgetError
 from dlbench.loadgen.loops import FAR_NS, ClosedLoop, OpenLoop
 from dlbench.loadgen.messages import Facts, Progress
 from dlbench.loadgen.priority import PRIORITIES
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
 
 NS = 1_000_000_000
-READ = 1
 # Between two looks at time-outs and ends. It costs 20 us, and delays a request by no more.
 TICK_S = 0.05
 PROGRESS_S = 0.5
@@ -68,43 +69,6 @@ def without_gc() -> Iterator[None]:
         gc.unfreeze()
 
 
-class FdAlarm:
-    """Wakes the loop through a timerfd."""
-
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:  # noqa: ANN401 - untyped
-        self._timer = timerfd.TimerFd()
-        self.arm = self._timer.arm
-        self._watcher = loop.io(self._timer.fd, READ)
-        self._watcher.start(callback)
-
-    def close(self) -> None:
-        self._watcher.stop()
-        self._watcher.close()
-        self._timer.close()
-
-
-class LoopAlarm:
-    """Wakes through the loop's own timer, which is coarse: where there is no timerfd."""
-
-    def __init__(self, loop: Any, callback: Callable[[], None]) -> None:  # noqa: ANN401 - untyped
-        self._loop, self._callback = loop, callback
-        self._timer: Any = None
-
-    def arm(self, at_ns: int) -> None:
-        self.close()
-        self._timer = self._loop.timer(max(0, at_ns - monotonic_ns()) / NS)
-        self._timer.start(self._callback, update=True)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-
-
-ALARMS: dict[bool, type[FdAlarm | LoopAlarm]] = {True: FdAlarm, False: LoopAlarm}
-
-
 class Engine:
     """One run. `run` returns when every request that was begun has ended."""
 
@@ -115,7 +79,13 @@ class Engine:
         next_request: Callable[[], Bytes],
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """Raises BudgetError when the schedule is too long to hold."""
+        """Raises BudgetError for more requests or connections than this process can hold."""
+        wanted, limit = max(profile.connections, profile.users or 0), descriptors()
+        if wanted > limit:
+            raise BudgetError(
+                f"{wanted:,} connections are more than the {limit:,} this system allows; "
+                "lower --users or --connections, or raise the limit with ulimit -Hn"
+            )
         self.profile = profile
         self._loop = gevent.get_hub().loop
         self._over = gevent.event.Event()

@@ -21,6 +21,7 @@ import gevent.socket
 # First, because it patches the standard library.
 import locust  # noqa: F401
 from gevent.queue import Queue
+from pydantic import ValidationError
 
 from dlbench.loadgen.engine import Engine
 from dlbench.loadgen.errors import DataError, LoadError, TargetError
@@ -82,6 +83,14 @@ class Controller:
         while line:
             line = line[os.write(self._out, line) :]
 
+    def _parse(self, line: bytes) -> Job | Stop:
+        try:
+            return parse_command(line)
+        except ValidationError as error:
+            # Raised here it would end in the event loop, and the controller would wait forever.
+            os.write(2, f"not a command: {error}\n".encode())
+            os._exit(1)
+
     def _on_readable(self) -> None:
         try:
             data = os.read(0, CHUNK)
@@ -91,7 +100,7 @@ class Controller:
             os._exit(0)  # the controller is gone: nobody is left to clean up for
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            command = parse_command(line)
+            command = self._parse(line)
             if isinstance(command, Stop):
                 self.stop_wanted = True
                 if self.engine is not None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlbench.loadgen.evidence import Evidence
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.statistics import mean_interval, quantile, quantile_interval, window_rates
-from dlbench.loadgen.verdict import Evidence, judge
+from dlbench.loadgen.verdict import judge
 
 if TYPE_CHECKING:
     from dlbench.loadgen.messages import Facts

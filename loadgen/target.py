@@ -12,6 +12,7 @@ import httpx
 from dlbench.loadgen.encode import ENCODINGS
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.inputs import random_row, read_rows
+from dlbench.loadgen.sizes import as_stated, candidates, filled
 from dlbench.loadgen.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 10.0
 MODEL_PATH = re.compile(r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/?")
-
-# Tried in this order for symbolic dimensions that are not the batch. Likely sizes first, and those
-# that nearly everything accepts last: a sequence of one token would run, and say nothing.
-LENGTHS = ((128,), (256,), (512,), (64,), (32,), (16,), (576,), (1024,), (1,))
-# (height, width): image models, text lines, fully convolutional ones.
-AREAS = (
-    *((224, 224), (48, 192), (256, 256), (640, 640), (48, 320), (32, 320), (32, 100)),
-    *((128, 128), (64, 64), (32, 32), (480, 640), (512, 512), (1, 1)),
-)
 
 
 @dataclass(frozen=True)
@@ -196,7 +188,10 @@ def _spec(tensor: dict[str, Any]) -> TensorSpec:
 
 def _with_sizes(http: httpx.Client, target: Target, profile: LoadProfile) -> Target:
     """Settle every symbolic dimension: as the profile says, as the data has it, or by trying."""
-    target = replace(target, inputs=tuple(_as_stated(spec, profile) for spec in target.inputs))
+    target = replace(
+        target,
+        inputs=tuple(as_stated(spec, profile.shape.get(spec.name)) for spec in target.inputs),
+    )
     _check_names(target, profile)
     if profile.data is not None:
         from pathlib import Path
@@ -205,8 +200,8 @@ def _with_sizes(http: httpx.Client, target: Target, profile: LoadProfile) -> Tar
         return target
     symbolic = any(spec.symbolic_axes for spec in target.inputs)
     refusal = ""
-    for sizes in _candidates(target.inputs) if symbolic else ((),):
-        tried = replace(target, inputs=_filled(target.inputs, sizes))
+    for sizes in candidates(target.inputs) if symbolic else ((),):
+        tried = replace(target, inputs=filled(target.inputs, sizes))
         refusal = _refusal(http, tried, profile)
         if not refusal:
             return replace(tried, notes=_notes(target.inputs, tried.inputs)) if symbolic else tried
@@ -225,43 +220,6 @@ def _check_names(target: Target, profile: LoadProfile) -> None:
     for name in profile.shape:
         if name not in names:
             raise TargetError(f"--shape: {target.model!r} has no input {name!r}, but {names}")
-
-
-def _as_stated(spec: TensorSpec, profile: LoadProfile) -> TensorSpec:
-    """The spec with the profile's sizes: all dimensions, or all but the batch."""
-    sizes = profile.shape.get(spec.name)
-    if sizes is None:
-        return spec
-    if spec.batch_axis is not None and len(sizes) == len(spec.shape) - 1:
-        sizes = (*sizes[: spec.batch_axis], -1, *sizes[spec.batch_axis :])
-    fits = len(sizes) == len(spec.shape) and all(
-        known in (-1, size) or axis == spec.batch_axis
-        for axis, (known, size) in enumerate(zip(spec.shape, sizes, strict=True))
-    )
-    if not fits:
-        raise TargetError(
-            f"--shape {spec.name}={sizes} does not fit the model's {list(spec.shape)}"
-        )
-    merged = [
-        known if axis == spec.batch_axis else size
-        for axis, (known, size) in enumerate(zip(spec.shape, sizes, strict=True))
-    ]
-    return spec.model_copy(update={"shape": tuple(merged)})
-
-
-def _candidates(specs: tuple[TensorSpec, ...]) -> tuple[tuple[int, ...], ...]:
-    return AREAS if max(len(spec.symbolic_axes) for spec in specs) > 1 else LENGTHS
-
-
-def _filled(specs: tuple[TensorSpec, ...], sizes: tuple[int, ...]) -> tuple[TensorSpec, ...]:
-    """Symbolic dimensions get the sizes in turn."""
-    filled = []
-    for spec in specs:
-        shape = list(spec.shape)
-        for turn, axis in enumerate(spec.symbolic_axes):
-            shape[axis] = sizes[turn % len(sizes)]
-        filled.append(spec.model_copy(update={"shape": tuple(shape)}))
-    return tuple(filled)
 
 
 def _notes(before: tuple[TensorSpec, ...], after: tuple[TensorSpec, ...]) -> tuple[str, ...]:

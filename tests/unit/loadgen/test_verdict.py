@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlbench.loadgen.evidence import Evidence
 from dlbench.loadgen.messages import Facts
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
-from dlbench.loadgen.verdict import Evidence, judge
+from dlbench.loadgen.verdict import judge
 
 FINE = Evidence(
     is_open=True,
