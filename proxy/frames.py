@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
 
-# Of the frame without these four bytes, kind, batch id.
-HEAD = struct.Struct("<IBI")
+# Size of the frame after these eight bytes (a batch may be over 4 GiB), kind, batch id.
+HEAD = struct.Struct("<QBI")
 BATCH, RESULT, FAILURE, HELLO = range(4)
 # Requests, tensors.
 BATCH_HEAD = struct.Struct("<II")
 # Nanoseconds of computing, tensors.
 RESULT_HEAD = struct.Struct("<QI")
-SIZE: Final = struct.Struct("<I")
+SIZE: Final = struct.Struct("<Q")
+# Bytes of a row count and of an axis.
+COUNT_BYTES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def decode_batch(body: memoryview, item_sizes: Sequence[int]) -> Batch:
     """A batch from its body; `item_sizes` are the bytes per element of each tensor."""
     requests, count = BATCH_HEAD.unpack_from(body)
     rows = struct.unpack_from(f"<{requests}I", body, BATCH_HEAD.size)
-    shapes, start = _unpack_shapes(body, BATCH_HEAD.size + SIZE.size * requests, count)
+    shapes, start = _unpack_shapes(body, BATCH_HEAD.size + COUNT_BYTES * requests, count)
     return Batch(rows, tuple(_tensors(body, start, shapes, item_sizes)))
 
 
@@ -108,7 +110,7 @@ def _unpack_shapes(body: memoryview, start: int, count: int) -> tuple[list[tuple
     for _ in range(count):
         axes = body[start]
         shapes.append(struct.unpack_from(f"<{axes}I", body, start + 1))
-        start += 1 + SIZE.size * axes
+        start += 1 + COUNT_BYTES * axes
     return shapes, start
 
 

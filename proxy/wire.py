@@ -20,10 +20,16 @@ from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from numpy.typing import NDArray
+
     Body = bytes | bytearray | memoryview
 
 # Different heads kept; a client needs one or two, an id in every request makes each another.
 REMEMBERED = 256
+# A longer head is read anew each time: kept, a few hundred of them could fill the memory.
+LONGEST_REMEMBERED = 4096
+# What an axis can be between us and a worker; only a tensor without elements could have more.
+LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ class Wire:
             plan = self._plan(document)
             if plan is None:
                 return self._read_json(document, view[json_size:])
-            _remember(self._plans, head, plan)
+            if len(head) <= LONGEST_REMEMBERED:
+                _remember(self._plans, head, plan)
         return self._read_planned(plan, view[json_size:])
 
     def write(self, request: InferRequest, outputs: Sequence[Tensor]) -> InferReply:
@@ -262,7 +269,13 @@ class Wire:
             return tuple(WantedOutput(i, every) for i in range(len(self._signature.outputs)))
         if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
             raise BadRequest("'outputs' has to be a list of objects")
-        return tuple(self._wanted_output(output, every) for output in outputs)
+        found = tuple(self._wanted_output(output, every) for output in outputs)
+        indexes = [wanted.index for wanted in found]
+        if twice := [i for i in set(indexes) if indexes.count(i) > 1]:
+            raise BadRequest(
+                f"output {self._signature.outputs[twice[0]].name!r} is asked for twice"
+            )
+        return found
 
     def _wanted_output(self, output: dict[str, Any], every: bool) -> WantedOutput:
         name = output.get("name")
@@ -345,6 +358,8 @@ def _binary_size(given: dict[str, Any]) -> int | None:
 def _shape(spec: TensorSpec, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - from JSON
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise BadRequest(f"input {spec.name!r} needs a shape: a list of integers")
+    if any(size > LARGEST_SIZE for size in shape):
+        raise BadRequest(f"input {spec.name!r}: no axis may be over {LARGEST_SIZE}")
     if not spec.accepts(shape):
         raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {shape}")
     return tuple(shape)
@@ -355,10 +370,11 @@ def _packed(spec: TensorSpec, given: dict[str, Any], shape: tuple[int, ...]) -> 
     if "data" not in given:
         raise BadRequest(f"input {spec.name!r} has neither data nor binary_data_size")
     try:
-        values = np.asarray(given["data"])
+        values = _values(given["data"], spec)
         if values.size and values.dtype.kind not in TAKES[np.dtype(spec.numpy_type).kind]:
             raise BadRequest(f"input {spec.name!r} is {spec.datatype}; its data is not")
-        array = values.astype(np.dtype(spec.numpy_type).newbyteorder("<"))
+        with np.errstate(over="ignore"):
+            array = values.astype(np.dtype(spec.numpy_type).newbyteorder("<"))
     except (ValueError, TypeError, OverflowError):
         raise BadRequest(
             f"input {spec.name!r}: data has to be numbers, nested evenly or flat"
@@ -367,9 +383,26 @@ def _packed(spec: TensorSpec, given: dict[str, Any], shape: tuple[int, ...]) -> 
         raise BadRequest(
             f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not {array.size}"
         )
-    if values.dtype.kind in "iu" and array.dtype.kind in "iu" and (array != values).any():
+    if not _fits(array, values):
         raise BadRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}")
     return array.tobytes()
+
+
+def _values(data: Any, spec: TensorSpec) -> NDArray[Any]:  # noqa: ANN401 - from JSON
+    values = np.asarray(data)
+    if spec.datatype == "UINT64" and values.dtype.kind == "f":
+        # NumPy takes small and very large integers together for floats; exactly they are objects.
+        exact = np.asarray(data, dtype=object)
+        if all(type(value) is int for value in exact.flat):
+            return exact.astype(np.uint64)
+    return values
+
+
+def _fits(array: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Whether the conversion from what JSON said kept every integer and left floats finite."""
+    if array.dtype.kind == "f":
+        return bool(np.isfinite(array).all())
+    return array.dtype.kind == "b" or not (array != values).any()
 
 
 def _unpacked(spec: TensorSpec, tensor: Tensor) -> Any:  # noqa: ANN401 - what orjson writes
