@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dlbench.tuner.plan import REPEATS
 from dlbench.tuner.run import Observer
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _PlainLoad:
     def __call__(self, progress: LoadProgress) -> None:
         if progress.elapsed_s >= self._next_s:
             self._next_s = progress.elapsed_s + PLAIN_EVERY_S
-            self._console.print(_line(progress), highlight=False)
+            self._console.print(_line(progress), highlight=False, markup=False)
 
 
 def _line(p: LoadProgress) -> str:
@@ -101,9 +102,10 @@ class _StudyView(Observer):
         self._spent_s = 0.0
         self._doing = ""
         self._best: Point | None = None
+        self._round = 0
 
     def note(self, text: str) -> None:
-        self._console.print(f"note: {text}", highlight=False, style="dim")
+        self._say(f"note: {text}", style="dim")
 
     def step(self, step: Step, spent_s: float) -> None:
         self._spent_s = spent_s
@@ -118,7 +120,18 @@ class _StudyView(Observer):
         outcome, best = point.outcome, self._best.outcome if self._best else None
         if outcome and (best is None or outcome.throughput_rps > best.throughput_rps):
             self._best = point
-        self._console.print(_point_line(point), highlight=False)
+        if point.phase != "verify":
+            self._say(_point_line(point))
+        elif point.repeat != self._round:
+            self._round = point.repeat
+            self._say(
+                f"verify   round {point.repeat} of {REPEATS}, everything again in a new order"
+            )
+
+    def _say(self, text: str, style: str = "") -> None:
+        """A line; in a pipe it is never broken."""
+        wrap = not self._console.is_terminal
+        self._console.print(text, highlight=False, markup=False, soft_wrap=wrap, style=style)
 
     def _describe(self) -> str:
         best = self._best.outcome if self._best else None

@@ -66,7 +66,7 @@ def command(
     errors = Console(stderr=True, soft_wrap=True)
     target = discover(url, profile)
     for note in target.notes:
-        errors.print(f"note: {note}", highlight=False)
+        errors.print(f"note: {note}", highlight=False, markup=False)
     with Generator() as generator, load_view(errors, profile) as on_progress:
         # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
         signal.signal(signal.SIGINT, lambda *_: generator.stop())

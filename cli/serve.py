@@ -57,4 +57,4 @@ def _announce(console: Console, info: StartInfo) -> None:
     """The start lines: where, what, on which device and why, and whatever was guessed."""
     console.print(f"[bold]{info.name}[/] at [bold]{info.url}[/] on {info.device}", highlight=False)
     for note in info.notes:
-        console.print(f"  {note}", highlight=False)
+        console.print(f"  {note}", highlight=False, markup=False)

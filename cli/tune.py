@@ -27,6 +27,7 @@ from dlbench.tuner.run import Request, tune
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlbench.tuner.study import Study
     from dlbench.tuner.verify import Verified
 
 NAME = "tune"
@@ -101,23 +102,25 @@ def command(
     if csv_path:
         with csv_path.open("w", newline="") as stream:
             write_csv(study_points(found.points(), result), stream)
-    _show(result, lines, as_json)
+    _show(found, result, lines, as_json)
     if result.recommended is None or result.slo == "undecided":
         raise typer.Exit(EXIT_UNDECIDED)
 
 
-def _show(result: Verified, lines: list[str], as_json: bool) -> None:
+def _show(study: Study, result: Verified, lines: list[str], as_json: bool) -> None:
     if as_json:
         document = {"points": [row(p) for p in result.points], "slo": result.slo, "findings": lines}
         json.dump(document, sys.stdout, indent=2)
         print()
         return
     console = Console()
-    console.print()
+    about = study.identity
+    console.print(
+        f"\nFront of {about['model']} on {about['device']}, {about['machine']}", style="bold"
+    )
     console.print(report(result))
-    console.print()
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in ("", *lines):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -127,7 +130,11 @@ def interruptible(path: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"interrupted: {path} keeps what was measured; the same command goes on")
+        console.print(
+            f"interrupted: {path} keeps what was measured; the same command goes on",
+            highlight=False,
+            soft_wrap=True,
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.machine import processor, versions
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.point import Point
 from dlbench.tuner.space import Space, build_space
@@ -146,7 +146,7 @@ def _space(request: Request, ready: dict[str, Any]) -> Space:
 
 def _client_rps(study: Study, bench: Bench) -> float:
     if not study.calibration:
-        study.calibration = {"client_rps": bench.calibrate()}
+        study.calibration = {"client_rps": bench.calibrate(), "versions": versions()}
     return float(study.calibration["client_rps"])
 
 
@@ -161,7 +161,7 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
             "load": request.profile.model_dump(mode="json", exclude={"seed"}),
             "space": {knob: list(values) for knob, values in space.values.items()},
             "seed": request.study.seed,
-            "machine": f"{platform.node()} ({space.cores} cores)",
+            "machine": f"{processor()}, {space.cores} cores",
         }
     )
 
