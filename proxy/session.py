@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from dlbench.proxy.errors import DeviceError, ModelError
+from dlbench.proxy.signature import first_line
 from dlbench.proxy.tensors import FROM_ORT, TensorSpec
 
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def _load(
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path} cannot be loaded: {reason}") from None
+        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from None
 
 
 def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime's NodeArg

@@ -39,12 +39,16 @@ def settle(
         ModelError: an override names no tensor, or no size that was tried runs.
     """
     _check_names(inputs, outputs, batch_axis, shape)
-    inputs = [_with_axis(spec, input_axis(spec, inputs[0]), batch_axis) for spec in inputs]
+    lead = next((spec for spec in inputs if _open_first(spec)), inputs[0])
+    inputs = [_with_axis(spec, input_axis(spec, lead), batch_axis) for spec in inputs]
     one_row, notes = _runnable(inputs, run, shape)
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
-    if inputs[0].batch_axis < 0:
+    if all(spec.batch_axis < 0 for spec in inputs):
         return _unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
-    found = [_output_axis(*pair) for pair in _grown(inputs, one_row, run)]
+    try:
+        found = [_output_axis(*pair) for pair in _grown(inputs, one_row, run)]
+    except Exception as error:  # whatever a model says that has its one row built in
+        return _unbatchable(single, f"more than one row fails: {first_line(error)}"), one_row
     outputs = [
         _with_axis(spec, axis, batch_axis) for spec, axis in zip(outputs, found, strict=True)
     ]
@@ -53,16 +57,27 @@ def settle(
     return Signature(tuple(inputs), tuple(outputs), batchable=True, notes=tuple(notes)), one_row
 
 
-def input_axis(spec: TensorSpec, first: TensorSpec) -> int:
-    """The batch axis of an input: the axis with the symbol of the first input's axis 0.
+def input_axis(spec: TensorSpec, lead: TensorSpec) -> int:
+    """The batch axis of an input: the axis with the symbol of the leading input's axis 0.
 
-    Without that symbol it is axis 0 if that is open, else there is none (-1).
+    Without that symbol it is axis 0 if that is open, else there is none (-1). The leading input is
+    the first whose axis 0 is open: one before it may be a plain number.
     """
-    if not first.dims or isinstance(first.dims[0], int):
+    if not _open_first(lead):
         return -1
-    if first.dims[0] and first.dims[0] in spec.dims:
-        return spec.dims.index(first.dims[0])
-    return 0 if spec.dims and isinstance(spec.dims[0], str) else -1
+    if lead.dims[0] and lead.dims[0] in spec.dims:
+        return spec.dims.index(lead.dims[0])
+    return 0 if _open_first(spec) else -1
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _open_first(spec: TensorSpec) -> bool:
+    return bool(spec.dims) and isinstance(spec.dims[0], str)
 
 
 def row_shapes(
@@ -94,7 +109,7 @@ def _runnable(
         try:
             run(shapes)
         except Exception as error:  # whatever a model says to a wrong size
-            reason = reason or str(error).splitlines()[0]
+            reason = reason or first_line(error)
             continue
         return shapes, _tried(inputs, shapes, shape)
     hint = " x ".join(spec.name for spec in inputs if _open_axes(spec)) or "its inputs"

@@ -7,6 +7,7 @@ and delays are rounded up to its tick.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -65,7 +66,8 @@ class TimerFd:
         os.close(self._fd)
 
     def _expired(self) -> None:
-        os.read(self._fd, 8)
+        with contextlib.suppress(BlockingIOError):  # set anew since it expired
+            os.read(self._fd, 8)
         self._when_ns = 0
         self._callback()
 

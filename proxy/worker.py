@@ -18,9 +18,9 @@ import numpy as np
 import orjson
 
 from dlbench.proxy import frames
-from dlbench.proxy.errors import ProxyError
+from dlbench.proxy.errors import ModelError, ProxyError
 from dlbench.proxy.session import Session
-from dlbench.proxy.signature import row_shapes, settle
+from dlbench.proxy.signature import first_line, row_shapes, settle
 from dlbench.proxy.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ WARMUP_RUNS = 2
 
 def main() -> None:
     """Serve the socket whose descriptor is the first argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the front, which drains us
+    # Both may be sent to the whole group, but they are for the front, which drains and ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
         worker = Worker(**orjson.loads(sys.argv[2]))
@@ -122,8 +124,7 @@ class Worker:
         try:
             return self._run(number, frames.decode_batch(body, self._item_sizes))
         except Exception as error:
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            return frames.encode(frames.FAILURE, number, [text[0].encode()])
+            return frames.encode(frames.FAILURE, number, [first_line(error).encode()])
 
     def _run(self, number: int, batch: frames.Batch) -> list[Any]:
         specs = self.signature.inputs
@@ -150,7 +151,12 @@ class Worker:
         }
         for rows in sorted(batches):
             for _ in range(WARMUP_RUNS):
-                self._session.shapes_of(row_shapes(self.signature.inputs, sizes, rows))
+                try:
+                    self._session.shapes_of(row_shapes(self.signature.inputs, sizes, rows))
+                except Exception as error:  # whatever a model says, memory included
+                    raise ModelError(
+                        f"the model does not run with a batch of {rows}: {first_line(error)}"
+                    ) from None
 
 
 def _joined(spec: TensorSpec, tensor: Tensor, rows: Sequence[int]) -> NDArray[Any]:

@@ -1,0 +1,61 @@
+"""The declaration of the knobs, from which everything else is derived."""
+
+import pytest
+from pydantic import ValidationError
+
+from dlbench.proxy.config import (
+    ServingConfig,
+    metadata,
+    physical_cores,
+    restart_knobs,
+    search_values,
+)
+from dlbench.proxy.policy import POLICIES
+from dlbench.proxy.settings import ServerSettings
+
+KNOBS = ServingConfig.model_fields
+
+
+@pytest.mark.parametrize("name", KNOBS)
+def test_every_knob_has_help_and_bounds(name):
+    schema = ServingConfig.model_json_schema()["properties"][name]
+    assert schema["description"]
+    assert "enum" in schema or {"minimum", "maximum"} <= schema.keys()
+    assert set(metadata(KNOBS[name])) == {"search", "restart"}
+
+
+@pytest.mark.parametrize("name", ServerSettings.model_fields)
+def test_every_setting_has_help(name):
+    assert ServerSettings.model_fields[name].description
+
+
+def test_values_to_search_are_within_bounds_and_without_repetition():
+    for name, values in search_values().items():
+        assert len(set(values)) == len(values) > 1
+        for value in values:
+            assert getattr(ServingConfig(**{name: value}), name) == value
+
+
+def test_what_needs_new_workers():
+    assert restart_knobs() == {"workers", "intra_op_threads"}
+
+
+def test_every_policy_can_be_chosen():
+    schema = ServingConfig.model_json_schema()["properties"]["scheduling_policy"]
+    assert schema["enum"] == list(POLICIES)
+
+
+@pytest.mark.parametrize(
+    ("device", "workers"), [("cpu", physical_cores()), ("cuda", 2)]
+)
+def test_workers_are_spelled_out_for_the_device(device, workers):
+    assert ServingConfig().resolved(device).workers == workers
+    assert ServingConfig(workers=5).resolved(device).workers == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_batch_size": 0}, {"max_queue_delay_ms": -1}, {"wokers": 1}, {"workers": 257}]
+)
+def test_out_of_bounds_or_unknown_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        ServingConfig(**wrong)
