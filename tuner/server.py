@@ -31,7 +31,7 @@ STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 20
 # Client and server share the cores. The client needs little of them, but on time: a late client
 # measures itself. So the server yields to it, as it would to one on another machine.
-SERVER_NICENESS = 10
+SERVER_NICENESS = 5
 
 
 class Server:
