@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dlbench.loadgen.tensors import TensorSpec
 
 Request = bytes | bytearray
+# Seeds the inputs that a load with `distinct` repeats.
+CATALOGUE = 0
 To = tuple[str, str]  # host (as the Host header says it) and path
 
 
@@ -41,12 +43,12 @@ def generated_requests(
 ) -> Callable[[], Request]:
     """Requests made from the metadata.
 
-    `distinct` inputs are the same ones in every run with the same seed. Without `distinct` every
-    input is new, in this run and against earlier runs too: that is what `nonce` is for, since a
+    `distinct` inputs are the same ones in every run, whatever its seed: a new seed is a new order
+    over the same catalogue, or no cache would ever be warm. Without `distinct` every input is new, in this run and against earlier runs too: that is what `nonce` is for, since a
     cache may still hold what an earlier run sent. Raises DataError when the inputs are too small
     to be told apart so often.
     """
-    seed = [profile.seed] if profile.distinct else [profile.seed, nonce]
+    seed = [CATALOGUE] if profile.distinct else [profile.seed, nonce]
     wanted = profile.distinct or NEVER_REPEATS
     body = ENCODINGS[binary](specs, random_row(specs, seed))
     content, places, capacity = template(*to, body, wanted)

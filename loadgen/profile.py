@@ -44,7 +44,7 @@ class LoadProfile(BaseModel):
         default_factory=dict, description="sizes of an input with symbolic dimensions, NAME=D1,D2"
     )
     data: str | None = Field(None, description="read inputs from this .npz or .jsonl file")
-    seed: int = Field(0, description="seed of arrivals, inputs and popularity", ge=0)
+    seed: int = Field(0, description="seed of arrivals and popularity", ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -219,3 +219,14 @@ def test_an_unknown_datatype_is_refused_by_name():
     inputs = (TensorSpec(name="x", datatype="BF16", shape=(-1, 2), batch_axis=0),)
     with pytest.raises(DataError, match="BF16"):
         generated_requests(inputs, True, LoadProfile(), 0, TO)
+
+
+def test_another_seed_draws_in_another_order_from_the_same_inputs():
+    inputs = (TensorSpec(name="x", datatype="FP32", shape=(-1, 8), batch_axis=0),)
+    profiles = [LoadProfile(distinct=5, zipf=1.0, seed=seed) for seed in (3, 4)]
+    runs = [
+        [bytes(make()) for _ in range(300)]
+        for make in (generated_requests(inputs, True, profile, 1, TO) for profile in profiles)
+    ]
+    assert runs[0] != runs[1]
+    assert set(runs[0]) == set(runs[1])
