@@ -15,6 +15,7 @@ class _Waiting(NamedTuple, Generic[T]):
     item: T
     rows: int
     since_ns: int
+    number: int
 
 
 class Batcher(Generic[T]):
@@ -31,6 +32,11 @@ class Batcher(Generic[T]):
         self.max_queue_delay_ns = max_queue_delay_ns
         self._groups: dict[Hashable, deque[_Waiting[T]]] = {}
         self._rows: dict[Hashable, int] = {}
+        # Every request may have a key of its own, so nothing here looks through all keys: arrivals
+        # in order (some already cut), and the keys under which a full batch waits.
+        self._arrivals: deque[tuple[int, Hashable]] = deque()
+        self._full: set[Hashable] = set()
+        self._number = 0
         self._count = 0
 
     def __len__(self) -> int:
@@ -43,13 +49,15 @@ class Batcher(Generic[T]):
         if group is None:
             group = self._groups[key] = deque()
             self._rows[key] = 0
-        group.append(_Waiting(item, rows, now_ns))
-        self._rows[key] += rows
+        group.append(_Waiting(item, rows, now_ns, self._number))
+        self._arrivals.append((self._number, key))
+        self._number += 1
         self._count += 1
+        self._set_rows(key, self._rows[key] + rows)
 
     def is_full(self) -> bool:
         """Whether a full batch waits, which no later request could make better."""
-        return any(rows >= self.max_batch_size for rows in self._rows.values())
+        return bool(self._full)
 
     def due_ns(self) -> int | None:
         """When the next batch may be cut: 0 if one is full, None if nothing waits."""
@@ -71,24 +79,34 @@ class Batcher(Generic[T]):
 
     def drain(self) -> list[T]:
         """Everything that waits, oldest first, leaving the queue empty."""
-        waiting = sorted((w for g in self._groups.values() for w in g), key=lambda w: w.since_ns)
-        self._groups.clear()
-        self._rows.clear()
+        waiting = sorted((w for g in self._groups.values() for w in g), key=lambda w: w.number)
+        for part in (self._groups, self._rows, self._arrivals, self._full):
+            part.clear()
         self._count = 0
         return [w.item for w in waiting]
 
     def _next_key(self, now_ns: int) -> Hashable:
-        """The oldest request's key if it is due, else that of the oldest full batch."""
+        """The oldest request's key if it is due or full, else that of the oldest full batch."""
         oldest = self._oldest()
-        if self._groups[oldest][0].since_ns + self.max_queue_delay_ns <= now_ns:
+        due_ns = self._groups[oldest][0].since_ns + self.max_queue_delay_ns
+        if due_ns <= now_ns or oldest in self._full:
             return oldest
-        full = (key for key, rows in self._rows.items() if rows >= self.max_batch_size)
-        return min(full, key=lambda key: self._groups[key][0].since_ns)
+        return min(self._full, key=lambda key: self._groups[key][0].number)
 
     def _oldest(self) -> Hashable:
-        if len(self._groups) == 1:
-            return next(iter(self._groups))
-        return min(self._groups, key=lambda key: self._groups[key][0].since_ns)
+        """The key of the request that waits longest; arrivals that were cut since are forgotten."""
+        while True:
+            number, key = self._arrivals[0]
+            if key in self._groups and self._groups[key][0].number <= number:
+                return key
+            self._arrivals.popleft()
+
+    def _set_rows(self, key: Hashable, rows: int) -> None:
+        self._rows[key] = rows
+        if rows >= self.max_batch_size:
+            self._full.add(key)
+        else:
+            self._full.discard(key)
 
     def _take(self, key: Hashable) -> list[T]:
         group = self._groups[key]
@@ -99,7 +117,7 @@ class Batcher(Generic[T]):
             batch.append(waiting.item)
             rows += waiting.rows
         self._count -= len(batch)
-        self._rows[key] -= rows
+        self._set_rows(key, self._rows[key] - rows)
         if not group:
             del self._groups[key], self._rows[key]
         return batch
