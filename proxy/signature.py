@@ -44,16 +44,16 @@ def settle(
     one_row, notes = _runnable(inputs, run, shape)
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
     if all(spec.batch_axis < 0 for spec in inputs):
-        return _unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
+        return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
     try:
         found = [_output_axis(*pair) for pair in _grown(inputs, one_row, run)]
     except Exception as error:  # whatever a model says that has its one row built in
-        return _unbatchable(single, f"more than one row fails: {first_line(error)}"), one_row
+        return unbatchable(single, f"more than one row fails: {first_line(error)}"), one_row
     outputs = [
         _with_axis(spec, axis, batch_axis) for spec, axis in zip(outputs, found, strict=True)
     ]
     if lonely := [spec.name for spec in outputs if spec.batch_axis < 0]:
-        return _unbatchable(single, f"output {lonely[0]!r} does not grow with the batch"), one_row
+        return unbatchable(single, f"output {lonely[0]!r} does not grow with the batch"), one_row
     return Signature(tuple(inputs), tuple(outputs), batchable=True, notes=tuple(notes)), one_row
 
 
@@ -189,7 +189,7 @@ def _with_axis(spec: TensorSpec, axis: int, override: Mapping[str, int]) -> Tens
     return replace(spec, batch_axis=axis)
 
 
-def _unbatchable(signature: Signature, why: str) -> Signature:
+def unbatchable(signature: Signature, why: str) -> Signature:
     """The same model taken one request at a time: no tensor keeps a batch axis."""
     return Signature(
         tuple(replace(s, batch_axis=-1) for s in signature.inputs),

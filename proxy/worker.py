@@ -19,8 +19,9 @@ import orjson
 
 from dlbench.proxy import frames
 from dlbench.proxy.errors import ModelError, ProxyError
+from dlbench.proxy.independence import coupled_output
 from dlbench.proxy.session import Session
-from dlbench.proxy.signature import first_line, row_shapes, settle
+from dlbench.proxy.signature import first_line, row_shapes, settle, unbatchable
 from dlbench.proxy.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class Worker:
         self.signature, self._one_row = settle(
             self._session.inputs, self._session.outputs, self._session.shapes_of, batch_axis, sizes
         )
+        # Who names the batch axis knows the model and is believed.
+        if self.signature.batchable and not batch_axis:
+            self._check_independence()
         self._item_sizes = [spec.item_size for spec in self.signature.inputs]
         self._warm_up(max_batch_size)
 
@@ -137,6 +141,13 @@ class Worker:
             for spec, array in zip(self.signature.outputs, outputs, strict=True)
         ]
         return frames.encode_result(number, took, tensors)
+
+    def _check_independence(self) -> None:
+        """One request at a time where a batch would change the answers."""
+        output = coupled_output(self.signature, self._one_row, self._session.run)
+        if output:
+            why = f"the rows of output {output!r} depend on each other (--batch-axis overrules)"
+            self.signature = unbatchable(self.signature, why)
 
     def _warm_up(self, max_batch_size: int) -> None:
         """Run one row and a full batch, so that no client pays for the first allocations."""
