@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
     Handler = Callable[["Api", HttpRequest, Any], None]
 
+LOG = logging.getLogger(__name__)
+
 MODEL_VERSION = "1"
+# More bytes than 64 bits can count; int() refuses thousands of digits in its own way.
+MOST_DIGITS = 19
 PLATFORM = "onnxruntime_onnx"
 # Only what is there: clients choose by it.
 EXTENSIONS = ["binary_tensor_data"]
@@ -57,7 +62,13 @@ class Api:
             if isinstance(outcome, RequestError):
                 respond(outcome.status, *error_reply(outcome))
                 return
-            answer = self._wire.write(asked, outcome)
+            try:
+                answer = self._wire.write(asked, outcome)
+            except Exception:  # on its way to others too: it must not cost them their answers
+                LOG.exception("a reply broke the proxy")
+                failed = RequestError("the proxy failed; its log says how")
+                respond(failed.status, *error_reply(failed))
+                return
             respond(
                 200, _headers(answer.json, bool(answer.tensors)), [answer.json, *answer.tensors]
             )
@@ -116,7 +127,7 @@ def _json_size(request: HttpRequest) -> int | None:
     text = request.headers.get(b"inference-header-content-length")
     if text is None:
         return None
-    if not text.isdigit():
+    if not text.isdigit() or len(text) > MOST_DIGITS:
         raise BadRequest("Inference-Header-Content-Length has to be a number of bytes")
     return int(text)
 

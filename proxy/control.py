@@ -31,6 +31,9 @@ class NoControl:
     def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
         """There is nobody to serve."""
 
+    def close(self) -> None:
+        """There is no line."""
+
 
 class Control(asyncio.Protocol):
     """Answers the commands `configure`, `counters` and `stop`."""
@@ -57,6 +60,10 @@ class Control(asyncio.Protocol):
     def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
         """From now on commands are for this dispatcher."""
         self._dispatcher, self._pids = dispatcher, pids
+
+    def close(self) -> None:
+        """Hang up, once everything that was said has been sent."""
+        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport

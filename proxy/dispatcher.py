@@ -99,6 +99,7 @@ class Dispatcher:
         self._shared = self._new_queue(config)
         self.workers = [Worker(self._adopted(link), self._shared) for link in links]
         self.configure(config)
+        self._check_alive(links)
 
     def configure(self, config: ServingConfig) -> None:
         """Change every knob that needs no restart; what waits is queued again, the cache is empty."""
@@ -132,10 +133,11 @@ class Dispatcher:
 
     async def shutdown(self) -> None:
         """Stop all workers; what is still unanswered is answered 503."""
+        running = [job for w in self.workers for jobs in w.batches.values() for job in jobs]
         self._timer.close()
         for task in self._replacing:
             task.cancel()
-        for job in self._drain_queues():
+        for job in [*running, *self._drain_queues()]:
             self._finish(job, Overloaded("the proxy is stopping"))
         await asyncio.gather(*(worker.link.shutdown() for worker in self.workers))
 
@@ -159,9 +161,10 @@ class Dispatcher:
         reply(error)
 
     def _waiting(self) -> int:
-        if self._shares:
-            return len(self._shared)
-        return sum(len(worker.queue) for worker in self.workers)
+        waiting = len(self._shared)  # without sharing: what came while no worker was alive
+        if not self._shares:
+            waiting += sum(len(worker.queue) for worker in self.workers)
+        return waiting
 
     def _enqueue(self, job: Job, key: Hashable) -> None:
         """Queue a job where the policy says, and see whether a worker takes it at once."""
@@ -249,7 +252,10 @@ class Dispatcher:
         """The model refused a batch: each request is run alone, so that only the guilty one fails."""
         if len(jobs) == 1:
             self._finish(jobs[0], BadRequest(f"the model refused the request: {text}"))
-            return
+        else:
+            self._run_alone(jobs)
+
+    def _run_alone(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._enqueue(job, ("alone", id(job)))
 
@@ -258,6 +264,11 @@ class Dispatcher:
             self._finish(jobs[0], tensors)
             return
         total = sum(job.request.rows for job in jobs)
+        pairs = zip(self._signature.outputs, tensors, strict=True)
+        if any(tensor.shape[spec.batch_axis] != total for spec, tensor in pairs):
+            # It grew with the batch when it was tried, but its size depends on the data.
+            self._run_alone(jobs)
+            return
         start = 0
         for job in jobs:
             stop = start + job.request.rows
@@ -301,11 +312,12 @@ class Dispatcher:
             if job.deaths >= MOST_DEATHS:
                 self._finish(job, WorkerFailed("two workers died while they ran this request"))
             else:
-                self._enqueue(job, ("alone", id(job)))
+                self._run_alone([job])
         for job in waiting:
             self._enqueue(job, job.request.batch_key)
 
     async def _revive(self, worker: Worker) -> None:
+        await worker.link.shutdown()  # reaps the process
         try:
             worker.link = self._adopted(await self._replace())
         except ProxyError as error:
@@ -315,6 +327,13 @@ class Dispatcher:
         for job in stranded:  # they came while no worker was alive
             self._enqueue(job, job.request.batch_key)
         self._pump(worker)
+        self._check_alive([worker.link])
+
+    def _check_alive(self, links: Sequence[WorkerLink]) -> None:
+        """Replace those that died between their hello and now, when nobody listened."""
+        for link in links:
+            if not link.alive:
+                self._on_lost(link)
 
     def _adopted(self, link: WorkerLink) -> WorkerLink:
         link.item_sizes = self._item_sizes

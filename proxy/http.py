@@ -33,6 +33,9 @@ LOG = logging.getLogger(__name__)
 
 # Replies that one connection may owe before its requests are no longer read.
 MOST_PIPELINED = 64
+# How long a client may go on sending after an error ended its connection. Closing at once would
+# reset the connection, and the client would lose the answer that says what was wrong.
+LINGER_S = 5.0
 # Headers that matter to us; the rest is not even kept.
 KEPT_HEADERS = frozenset(
     (
@@ -78,6 +81,7 @@ class _Slot:
 
     keep_alive: bool
     reply: list[Any] | None = None
+    linger: bool = False
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -104,9 +108,14 @@ class HttpProtocol(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._received = 0
         self._head_bytes = 0
+        self._unparsed = 0
+        self._progress = False
         self._in_head = True
         self._started = False
+        self._awaits_continue = False
         self._closing = False
+        self._lingering = False
+        self._unsent = 0
         self._write_paused = False
         self._read_paused = False
         self.since = self._loop.time()
@@ -129,8 +138,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         if not self._started:
             self._began()
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._progress = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -141,8 +149,20 @@ class HttpProtocol(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadRequest(f"not HTTP/1.1: {error}"))
         else:
-            if self._in_head and self._head_bytes > self._limits.head_bytes:
+            # The parser keeps a line to itself until it ends.
+            self._unparsed = (
+                0 if self._progress or not self._in_head else self._unparsed + len(data)
+            )
+            if self._unparsed > self._limits.head_bytes:
                 self._fail(_head_too_large(self._limits))
+
+    def eof_received(self) -> bool:
+        """A client that sends no more still gets what it asked for: True keeps the connection."""
+        if not self._slots:
+            return False
+        self._closing = True
+        self._slots[-1].keep_alive = False
+        return True
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -158,29 +178,33 @@ class HttpProtocol(asyncio.Protocol):
         self._request = HttpRequest()
         self._pieces = []
         self._received = 0
+        self._began()
 
     def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
         self._request.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value))
         name = name.lower()
         if name in KEPT_HEADERS:
             self._request.headers[name] = value
 
     def on_headers_complete(self) -> None:
-        if self._head_bytes > self._limits.head_bytes + self._limits.body_bytes:
-            raise _head_too_large(self._limits)
         self._in_head = False
-        self._head_bytes = 0
         self.since = self._loop.time()
+        if self._parser.should_upgrade():
+            raise BadRequest("upgrades are not supported: speak plain HTTP/1.1")
         headers = self._request.headers
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._limits.body_bytes:
             raise _body_too_large(self._limits)
-        if headers.get(b"expect", b"").lower() == b"100-continue" and not self._slots:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if headers.get(b"expect", b"").lower() == b"100-continue":
+            self._awaits_continue = True
+            self._invite()
 
     def on_body(self, body: bytes) -> None:
+        self._awaits_continue = False
         self._received += len(body)
         if self._received > self._limits.body_bytes:
             raise _body_too_large(self._limits)
@@ -192,6 +216,7 @@ class HttpProtocol(asyncio.Protocol):
         pieces = self._pieces
         request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._in_head = True
+        self._progress = True
         self._started = False
         slot = _Slot(self._parser.should_keep_alive())
         self._slots.append(slot)
@@ -203,21 +228,23 @@ class HttpProtocol(asyncio.Protocol):
     # What the server calls
 
     def shut(self) -> None:
-        """Close once every accepted request is answered."""
+        """Close once every accepted request is answered; may be called again."""
         self._closing = True
         if not self._slots:
             self._transport.close()
             return
         self._slots[-1].keep_alive = False
 
-    @property
-    def owes(self) -> bool:
-        """Whether a request of this connection still waits for its answer."""
-        return bool(self._slots)
-
     def check_time(self, now: float) -> None:
         """Close the connection if its client takes too long for what it is doing."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self.since = unsent, now
         waited = now - self.since
+        if self._lingering or unsent:
+            if waited > (LINGER_S if self._lingering else self._limits.idle_timeout_s):
+                self._transport.abort()
+            return
         if self._slots or self._closing:
             return
         if not self._started:
@@ -233,8 +260,21 @@ class HttpProtocol(asyncio.Protocol):
 
     def _began(self) -> None:
         self._started = True
+        self._progress = True
         self._head_bytes = 0
         self.since = self._loop.time()
+
+    def _count_head(self, size: int) -> None:
+        self._progress = True
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes:
+            raise _head_too_large(self._limits)
+
+    def _invite(self) -> None:
+        """Tell a client that waits for it to send its body, once all before it is answered."""
+        if self._awaits_continue and not self._slots:
+            self._awaits_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _dispatch(self, request: HttpRequest, slot: _Slot) -> None:
         def respond(status: int, headers: bytes, body: Sequence[bytes | memoryview]) -> None:
@@ -267,12 +307,25 @@ class HttpProtocol(asyncio.Protocol):
             if not slot.keep_alive:
                 self._closing = True
                 slots.clear()
-                self._transport.close()
+                self._end(linger=slot.linger)
                 return
         if not slots:
             self.since = self._loop.time()
+            self._invite()
         if self._read_paused:
             self._regulate()
+
+    def _end(self, *, linger: bool) -> None:
+        """Close; with `linger` only our side, until the client has read the reply and closes too."""
+        self.since = self._loop.time()
+        self._lingering = linger and self._transport.can_write_eof()
+        if not self._lingering:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        if self._read_paused:
+            self._read_paused = False
+            self._transport.resume_reading()
 
     def _regulate(self) -> None:
         """Read only from a client that takes its replies and does not run far ahead of them."""
@@ -284,7 +337,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _fail(self, error: RequestError) -> None:
         """Answer what broke the connection after everything before it, and close."""
-        slot = _Slot(keep_alive=False)
+        slot = _Slot(keep_alive=False, linger=True)
         self._slots.append(slot)
         headers, body = error_reply(error)
         size = len(body[0])

@@ -89,14 +89,36 @@ class Proxy:
         """Start up, serve, shut down."""
         control = NoControl() if control_fd is None else await Control.open(control_fd, self._stop)
         try:
-            await self._startup(control)
+            await self._run(control)
+        finally:
+            control.close()
+            await asyncio.sleep(0)  # the loop closes it in its next round
+
+    async def _run(self, control: Control | NoControl) -> None:
+        try:
+            started = await self._started(control)
         except ProxyError as error:
             control.tell({"event": "failed", "error": str(error)})
             raise
+        if not started:
+            return
         await self._main_loop()
         await self._shutdown()
         if self._failure is not None:
             raise self._failure
+
+    async def _started(self, control: Control | NoControl) -> bool:
+        """Start up, unless someone says stop before that is done."""
+        startup = asyncio.ensure_future(self._startup(control))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((startup, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if startup.done():
+            startup.result()
+            return True
+        startup.cancel()
+        await asyncio.wait((startup,))
+        return False
 
     async def _startup(self, control: Control | NoControl) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -140,11 +162,12 @@ class Proxy:
     async def _shutdown(self) -> None:
         """Accept nothing more, answer what was accepted, stop the workers."""
         self._server.close()
-        for connection in list(self._connections):
-            connection.shut()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.drain_timeout_s
-        while any(c.owes for c in self._connections) and loop.time() < deadline:
+        await asyncio.sleep(0)  # what lies in the sockets already counts as accepted: read it
+        while self._connections and loop.time() < deadline:
+            for connection in list(self._connections):
+                connection.shut()
             await asyncio.sleep(DRAIN_POLL_S)
         await self._dispatcher.shutdown()
 

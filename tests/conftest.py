@@ -25,7 +25,7 @@ REAL_MODELS = {
 def _no_child_stays_behind():
     yield
     left = psutil.Process().children(recursive=True)
-    gone, alive = psutil.wait_procs(left, timeout=5)
+    _, alive = psutil.wait_procs(left, timeout=5)
     assert not alive, [process.cmdline() for process in alive]
 
 
@@ -118,16 +118,14 @@ class TinyModels:
             [("table", table)],
         )
 
-    def nonzero(self):
-        """Places of what is not zero: one per row of ones, as many as it likes otherwise."""
-        from onnx import TensorProto
-
-        return self._save(
-            "nonzero",
-            [("NonZero", ["x"], ["y"], {})],
-            [("x", ("batch", 1))],
-            [("y", (2, "found"), TensorProto.INT64)],
-        )
+    def positive(self):
+        """What is positive: one value per row of ones, as many as there are otherwise."""
+        nodes = [
+            ("Greater", ["x", "zero"], ["keep"], {}),
+            ("Compress", ["x", "keep"], ["y"], {}),
+        ]
+        constants = [("zero", np.array(0, np.float32))]
+        return self._save("positive", nodes, [("x", ("batch",))], [("y", ("found",))], constants)
 
     def kinds(self):
         """A boolean and a half-precision output."""
@@ -146,7 +144,6 @@ class TinyModels:
 
     def slow(self, size=1400):
         """A row takes tens of milliseconds, so that something can happen meanwhile."""
-        nodes = [("MatMul", ["w", "w"], ["w2"], {}), ("MatMul", ["x", "w"], ["h0"], {})]
         # Each product depends on x, so that nothing is folded away when the model is loaded.
         nodes = [("Mul", ["big", "scale"], ["w0"], {})]
         nodes += [("MatMul", [f"w{i}", "big"], [f"w{i + 1}"], {}) for i in range(3)]
@@ -165,6 +162,47 @@ class TinyModels:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+class RawClient:
+    """A socket and a reader of replies; a context manager."""
+
+    def __init__(self, proxy):
+        self.socket = proxy.connect()
+        self._file = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def reply(self, body=True):
+        """Status, headers and body; None when the connection has ended."""
+        line = self._file.readline()
+        if not line:
+            return None
+        headers = {}
+        while (header := self._file.readline()) not in (b"\r\n", b""):
+            name, _, value = header.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        size = int(headers.get("content-length", 0)) if body else 0
+        return int(line.split()[1]), headers, self._file.read(size)
+
+    def answer(self):
+        """The reply's status and JSON."""
+        status, _, body = self.reply()
+        return status, json.loads(body)
+
+    def ended(self):
+        try:
+            return self._file.read(1) == b""
+        except ConnectionResetError:
+            return True
 
 
 class RunningProxy:
@@ -186,6 +224,9 @@ class RunningProxy:
 
     def connect(self):
         return socket.create_connection(self.address, timeout=START_TIMEOUT_S)
+
+    def client(self):
+        return RawClient(self)
 
     def workers(self):
         return self.ask("counters")["pids"]["workers"]
@@ -215,7 +256,7 @@ def spawn_proxy(model, settings=None, **config):
     with theirs:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-W", "error::ResourceWarning", "-m", "dlbench.proxy.main"),
+                *(sys.executable, "-m", "dlbench.proxy.main"),
                 *("--settings", json.dumps(settings)),
                 *("--config", json.dumps({"workers": 1, **config})),
                 *("--control-fd", str(theirs.fileno())),

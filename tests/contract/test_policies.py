@@ -33,7 +33,9 @@ def test_a_single_worker_gets_everything(name):
 @pytest.mark.parametrize("name", POLICIES)
 def test_two_of_a_kind_choose_alike(name):
     one, other = POLICIES[name](), POLICIES[name]()
-    assert [one.choose([3, 1, 2]) for _ in range(20)] == [other.choose([3, 1, 2]) for _ in range(20)]
+    assert [one.choose([3, 1, 2]) for _ in range(20)] == [
+        other.choose([3, 1, 2]) for _ in range(20)
+    ]
 
 
 @pytest.mark.parametrize(("name", "spread"), [("round_robin", 0), ("random", 150)])

@@ -18,7 +18,11 @@ def requests(draw):
     found = []
     for shape in draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3)):
         size = int(np.prod(shape))
-        found.append(Tensor(shape, bytes(draw(st.lists(st.sampled_from([0, 1]), min_size=size, max_size=size)))))
+        found.append(
+            Tensor(
+                shape, bytes(draw(st.lists(st.sampled_from([0, 1]), min_size=size, max_size=size)))
+            )
+        )
     wanted = draw(st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True))
     binary = draw(st.booleans())
     return InferRequest(tuple(found), 1, None, tuple(WantedOutput(i, binary) for i in wanted))

@@ -45,9 +45,7 @@ def test_every_policy_can_be_chosen():
     assert schema["enum"] == list(POLICIES)
 
 
-@pytest.mark.parametrize(
-    ("device", "workers"), [("cpu", physical_cores()), ("cuda", 2)]
-)
+@pytest.mark.parametrize(("device", "workers"), [("cpu", physical_cores()), ("cuda", 2)])
 def test_workers_are_spelled_out_for_the_device(device, workers):
     assert ServingConfig().resolved(device).workers == workers
     assert ServingConfig(workers=5).resolved(device).workers == 5

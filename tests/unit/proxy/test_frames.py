@@ -29,7 +29,9 @@ SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=4).map(tuple), min_size=1
 @settings(max_examples=150, deadline=None)
 @given(SHAPES, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
 def test_batches_and_results_round_trip(shapes, rows, data):
-    sizes = data.draw(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=len(shapes), max_size=len(shapes)))
+    sizes = data.draw(
+        st.lists(st.sampled_from([1, 2, 4, 8]), min_size=len(shapes), max_size=len(shapes))
+    )
     tensors = []
     for index, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
         for axis in shape:

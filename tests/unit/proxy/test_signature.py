@@ -110,7 +110,9 @@ def test_a_given_shape_may_name_all_sizes_or_the_open_ones(given):
         seen.append(shapes[0])
         return shapes
 
-    _, one_row = settle([spec("x", "n", "h", "w")], [spec("y", "n", "h", "w")], run, {}, {"x": given})
+    _, one_row = settle(
+        [spec("x", "n", "h", "w")], [spec("y", "n", "h", "w")], run, {}, {"x": given}
+    )
     assert one_row == [(1, 7, 9)]
     assert {s[1:] for s in seen} == {(7, 9)}
 

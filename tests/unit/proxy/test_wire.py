@@ -1,6 +1,7 @@
 """Bytes to tensors and back: exactly, or with a BadRequest that says what is wrong."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import orjson
@@ -289,12 +290,8 @@ def test_arbitrary_json_in_any_place_is_a_bad_request_or_is_read(
     document = {"inputs": [{**X, place: value}, S]}
     if spread:
         document |= {"outputs": outputs, "parameters": parameters}
-    try:
-        request = Wire("m", two_inputs()).read(orjson.dumps(document), None)
-    except BadRequest as error:
-        assert str(error)
-    else:
-        assert len(request.tensors) == 2
+    with suppress(BadRequest):
+        assert len(Wire("m", two_inputs()).read(orjson.dumps(document), None).tensors) == 2
 
 
 def test_small_and_very_large_unsigned_integers_together_stay_exact():
