@@ -2,7 +2,7 @@
 
     MODEL=path KIND=magika uvicorn fastapi_server:app --workers 2 --port N
 
-`session.run` is called on the event loop: for a model this short that is faster than a thread pool.
+`session.run` is called on the event loop: for a model this short a thread would mostly wait for it.
 """
 
 from __future__ import annotations
