@@ -29,9 +29,6 @@ START_TIMEOUT_S = 120.0
 REPLY_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 20
-# Client and server share the cores. The client needs little of them, but on time: a late client
-# measures itself. So the server yields to it, as it would to one on another machine.
-SERVER_NICENESS = 5
 
 
 class Server:
@@ -149,7 +146,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dlbench.proxy.main"]
     command += ["--settings", settings.model_dump_json(), "--config", config.model_dump_json()]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*command, "--control-fd", str(control_fd)],
         pass_fds=[control_fd],
         stdin=subprocess.DEVNULL,
@@ -157,8 +154,6 @@ def _spawn(
         stderr=log,
         start_new_session=True,  # Ctrl-C is for us: we close the leash when we are done
     )
-    psutil.Process(process.pid).nice(SERVER_NICENESS)  # inherited by its workers
-    return process
 
 
 class Meter:
