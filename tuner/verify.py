@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     Latencies = NDArray[np.int64]  # nanoseconds, of the successful requests of one repeat
     Repeat = tuple[Point, Latencies]
 
-# Worse verdicts win: one saturated repeat in the reported half means the point does not hold.
-SEVERITY = ("ok", "unsteady", "saturated", "invalid")
 # A pooled p99 rests on at least this many repeats and requests; with fewer it is indicative.
 TRUSTED_REPEATS = 3
 TRUSTED_REQUESTS = 2000
@@ -158,7 +156,7 @@ def _measurement(repeats: Sequence[Repeat]) -> Measurement:
     return parts[0].model_copy(
         update={
             **_quantiles([latencies for _, latencies in repeats]),
-            **_worst(parts),
+            **_verdict_of(parts),
             "throughput_rps": float(np.mean([m.throughput_rps for m in parts])),
             "throughput_low_rps": low,
             "throughput_high_rps": high,
@@ -186,9 +184,19 @@ def _quantiles(repeats: list[Latencies]) -> dict[str, float | None]:
     return {**found, "mean_ms": float(pooled_ms.mean()), "p99_low_ms": low, "p99_high_ms": high}
 
 
-def _worst(parts: list[Measurement]) -> dict[str, str]:
-    worst = max(parts, key=lambda m: SEVERITY.index(m.verdict))
-    return {"verdict": worst.verdict, "reason": worst.reason}
+def _verdict_of(parts: list[Measurement]) -> dict[str, str]:
+    """What most repeats say. A minority that saturated leaves the point unsteady, not gone.
+
+    Its latencies are pooled with the rest, so what a disturbance cost stands in the p99.
+    """
+    counts = Counter(m.verdict for m in parts)
+    usual = max(counts, key=lambda verdict: (counts[verdict], verdict != "ok"))
+    if counts[usual] == len(parts) or usual in ("saturated", "invalid"):
+        reason = next(m.reason for m in parts if m.verdict == usual)
+        return {"verdict": usual, "reason": reason}
+    odd = next(m for m in parts if m.verdict != "ok")
+    share = f"{len(parts) - counts['ok']} of {len(parts)} repeats"
+    return {"verdict": "unsteady", "reason": f"in {share} {odd.reason}"}
 
 
 def _resources(parts: Sequence[Resources]) -> Resources:

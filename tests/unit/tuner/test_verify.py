@@ -46,8 +46,8 @@ def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
     assert picked.measurement.p99_ms == pytest.approx(50, rel=0.25)
 
 
-def test_a_point_that_saturates_in_the_reported_half_does_not_stand(repeats_of):
-    fast = repeats_of("c01", 200, [10] * 6, verdicts={3: "saturated"})
+def test_a_point_that_mostly_saturates_in_the_reported_half_does_not_stand(repeats_of):
+    fast = repeats_of("c01", 200, [10] * 6, verdicts={1: "saturated", 3: "saturated"})
     sound = repeats_of("c02", 100, [10] * 6)
     result = verified({"c01@0.7": fast, "c02@0.7": sound}, None)
     assert [p.configuration for p in result.front] == ["c02"]
@@ -90,3 +90,12 @@ def test_the_front_holds_no_point_that_another_beats(repeats_of):
     outcomes = [p.outcome for p in front]
     assert [o.throughput_rps for o in outcomes] == sorted(o.throughput_rps for o in outcomes)
     assert "c02" not in [p.configuration for p in front]
+
+
+def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeats_of):
+    disturbed = repeats_of("c01", 200, [10, 10, 900, 10, 10, 10], verdicts={3: "saturated"})
+    point = verified({"c01@0.7": disturbed}, None).recommended
+    assert point is not None
+    assert point.measurement.verdict == "unsteady"
+    assert "1 of 3 repeats" in point.measurement.reason
+    assert point.measurement.p99_ms > 100
