@@ -38,19 +38,19 @@ class NoControl:
 class Control(asyncio.Protocol):
     """Answers the commands `configure`, `counters` and `stop`."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+    def __init__(self, stop: Callable[[], None], stop_now: Callable[[], None]) -> None:
+        self._stop, self._stop_now = stop, stop_now
         self._buffer = b""
         self._transport: Any = None
         self._dispatcher: Dispatcher | None = None
         self._pids: Callable[[], dict[str, Any]] = dict
 
     @classmethod
-    async def open(cls, fd: int, stop: Callable[[], None]) -> Control:
-        """Take over the inherited descriptor; `stop` is called on command and when the line ends."""
+    async def open(cls, fd: int, stop: Callable[[], None], stop_now: Callable[[], None]) -> Control:
+        """Take over the inherited descriptor; `stop` is the command, `stop_now` the line's end."""
         loop = asyncio.get_running_loop()
         line = socket.socket(fileno=fd)
-        _, control = await loop.create_unix_connection(lambda: cls(stop), sock=line)
+        _, control = await loop.create_unix_connection(lambda: cls(stop, stop_now), sock=line)
         return control
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Control(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
-        self._stop()
+        self._stop_now()
 
     def data_received(self, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")

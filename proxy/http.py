@@ -114,6 +114,7 @@ class HttpProtocol(asyncio.Protocol):
         self._started = False
         self._awaits_continue = False
         self._closing = False
+        self._draining = False
         self._lingering = False
         self._unsent = 0
         self._write_paused = False
@@ -227,13 +228,15 @@ class HttpProtocol(asyncio.Protocol):
 
     # What the server calls
 
-    def shut(self) -> None:
-        """Close once every accepted request is answered; may be called again."""
-        self._closing = True
-        if not self._slots:
+    def drain(self) -> None:
+        """From now on every reply after which nothing is owed says goodbye and ends the connection."""
+        self._draining = True
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being received or answered."""
+        if not self._slots and not self._started:
+            self._closing = True
             self._transport.close()
-            return
-        self._slots[-1].keep_alive = False
 
     def check_time(self, now: float) -> None:
         """Close the connection if its client takes too long for what it is doing."""
@@ -281,6 +284,9 @@ class HttpProtocol(asyncio.Protocol):
             size = 0
             for piece in body:
                 size += len(piece)
+            if self._draining and self._is_last(slot):
+                slot.keep_alive = False
+                self._closing = True
             ending = b"\r\n" if slot.keep_alive else b"connection: close\r\n\r\n"
             head = b"%bcontent-length: %d\r\n%b%b" % (STATUS_LINES[status], size, headers, ending)
             slot.reply = [head] if request.method == b"HEAD" else [head, *body]
@@ -295,6 +301,9 @@ class HttpProtocol(asyncio.Protocol):
         except Exception:
             LOG.exception("a request broke the proxy")
             respond(500, *error_reply(RequestError("the proxy failed; its log says how")))
+
+    def _is_last(self, slot: _Slot) -> bool:
+        return not self._started and bool(self._slots) and self._slots[-1] is slot
 
     def _flush(self) -> None:
         """Send the replies that are ready, as far as none before them is missing."""

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SWEEP_S = 0.5
 BACKLOG = 4096
 DRAIN_POLL_S = 0.02
+# How long a drain leaves idle connections open. A client that sends just then would find its
+# connection reset; this way it gets its answer, and with it the news.
+GRACE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,15 @@ class Proxy:
         self._config = config
         self._announce = announce
         self._stopping = asyncio.Event()
+        self._patient = True
         self._failure: ProxyError | None = None
         self._connections: set[HttpProtocol] = set()
 
     async def run(self, control_fd: int | None) -> None:
         """Start up, serve, shut down."""
-        control = NoControl() if control_fd is None else await Control.open(control_fd, self._stop)
+        control: Control | NoControl = NoControl()
+        if control_fd is not None:
+            control = await Control.open(control_fd, self._stop, self._stop_now)
         try:
             await self._run(control)
         finally:
@@ -122,7 +128,7 @@ class Proxy:
 
     async def _startup(self, control: Control | NoControl) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         model = resolve_model(self._settings.model)
         name = self._settings.name or model.name
         path = str(model.path)
@@ -163,13 +169,20 @@ class Proxy:
         """Accept nothing more, answer what was accepted, stop the workers."""
         self._server.close()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.drain_timeout_s
+        began = loop.time()
         await asyncio.sleep(0)  # what lies in the sockets already counts as accepted: read it
-        while self._connections and loop.time() < deadline:
-            for connection in list(self._connections):
-                connection.shut()
+        deadline = began + self._settings.drain_timeout_s
+        while self._connections and self._patient and loop.time() < deadline:
+            self._drain_connections(loop.time(), graceful=loop.time() < began + GRACE_S)
             await asyncio.sleep(DRAIN_POLL_S)
         await self._dispatcher.shutdown()
+
+    def _drain_connections(self, now: float, *, graceful: bool) -> None:
+        for connection in list(self._connections):
+            connection.drain()
+            connection.check_time(now)
+            if not graceful:
+                connection.close_if_idle()
 
     async def _listen(self, api: Api) -> str:
         limits = _limits(self._settings)
@@ -196,8 +209,19 @@ class Proxy:
         self._failure = error
         self._stop()
 
+    def _on_signal(self) -> None:
+        """The first one drains, a second one means it."""
+        if self._stopping.is_set():
+            self._stop_now()
+        self._stop()
+
     def _stop(self) -> None:
         self._stopping.set()
+
+    def _stop_now(self) -> None:
+        """Nobody waits for a drain any more."""
+        self._patient = False
+        self._stop()
 
 
 def _info(url: str, name: str, signature: Signature, hello: dict[str, Any]) -> StartInfo:
