@@ -143,16 +143,6 @@ def test_a_port_in_use_names_the_option(tmp_path):
     assert "--port" in done.stderr
 
 
-def ours():
-    """Processes of this project that run now, this one aside."""
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if "dlbench." in words and "pytest" not in words and process.pid != os.getpid():
-            found.append(process.pid)
-    return set(found)
-
-
 def start_tune(folder, *arguments):
     return subprocess.Popen(
         [*DLBENCH, "tune", "demo:mlp", "--study", "s.db", "--budget", "60s", *arguments],
@@ -175,7 +165,6 @@ def read_points(process, count):
 
 
 def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
-    before = ours()
     first = start_tune(tmp_path)
     done = read_points(first, 3)
     children = psutil.Process(first.pid).children(recursive=True)
@@ -185,6 +174,7 @@ def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
     assert not left
     second = start_tune(tmp_path)
     more = read_points(second, 1)
+    children = psutil.Process(second.pid).children(recursive=True)
     second.send_signal(signal.SIGINT)
     _, errors = second.communicate(timeout=30)
     assert second.returncode == 130
@@ -195,7 +185,8 @@ def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
     names = [(row["phase"], row["point"]) for row in rows]
     assert names[:3] == done
     assert len(set(names)) == len(names) >= 4
-    assert ours() <= before
+    _, left = psutil.wait_procs(children, timeout=15)
+    assert not left
 
 
 def test_a_study_of_another_model_is_refused(tmp_path):
