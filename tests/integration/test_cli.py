@@ -201,12 +201,13 @@ def test_a_study_of_another_model_is_refused(tmp_path):
     assert "--fresh" in done.stderr
 
 
+@pytest.mark.timeout(300)
 def test_tune_from_start_to_a_served_recommendation(tmp_path):
     done = dlbench(
         *("tune", "demo:mlp", "--study", "s.db", "--budget", "30s", "--configurations", 1),
         *("--distinct", 500, "--zipf", 1.1, "--csv", "r.csv", "--recommended", "best.toml"),
         cwd=tmp_path,
-        timeout=180,
+        timeout=280,
     )
     assert done.returncode in (0, 3), done.stderr
     assert "Traceback" not in done.stderr
