@@ -45,7 +45,7 @@ WORTHWHILE_CONFIGURATIONS = 8
 # A closed-loop probe may not ask more than this share of what the client can do (DESIGN.md).
 CLIENT_SHARE = 0.8
 MOST_CANDIDATES = 6
-FEWEST_CANDIDATES = 3
+FEWEST_CANDIDATES = 4
 # Verification never takes more of the budget than this.
 VERIFY_SHARE = 0.5
 

@@ -99,3 +99,14 @@ def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeat
     assert point.measurement.verdict == "unsteady"
     assert "1 of 3 repeats" in point.measurement.reason
     assert point.measurement.p99_ms > 100
+
+
+def test_repeats_give_an_interval_where_correlated_samples_cannot(build):
+    # Two long stretches each: one sample says nothing new about its neighbour's p99.
+    repeats = []
+    for number, slow in ((1, 40), (3, 50), (5, 60)):
+        latencies = np.concatenate([np.full(700, 5_000_000), np.full(100, slow * 1_000_000)])
+        repeats.append((build.point("c01", "verify", 0.7, number), latencies))
+    pooled = pool(repeats).measurement
+    assert pooled.p99_low_ms is not None
+    assert pooled.p99_low_ms < 40 < 60 < pooled.p99_high_ms
