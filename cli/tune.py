@@ -116,7 +116,8 @@ def _show(study: Study, result: Verified, lines: list[str], as_json: bool) -> No
     console = Console()
     about = study.identity
     console.print(
-        f"\nFront of {about['model']} on {about['device']}, {about['machine']}", style="bold"
+        f"\nFront of {Path(about['model']).name} on {about['device']}, {about['machine']}",
+        style="bold",
     )
     console.print(report(result))
     for line in ("", *lines):
