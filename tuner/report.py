@@ -80,6 +80,11 @@ def _doubts(result: Verified, pick: Point) -> list[str]:
             f"its p99 rests on fewer than {TRUSTED_REQUESTS:,} requests: indicative; "
             "a longer --budget measures it better"
         )
+    if pick.measurement and pick.measurement.p99_low_ms is None:
+        found.append(
+            "its interval is undetermined: too few of its repeats could be used, or they say too "
+            "little; a longer --budget tells more"
+        )
     if pick.measurement and pick.measurement.verdict == "unsteady":
         found.append(f"it was unsteady: {pick.measurement.reason}")
     if len(result.front) == 1:
