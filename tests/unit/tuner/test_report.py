@@ -9,7 +9,8 @@ def test_what_is_uncertain_about_the_recommendation_is_said(build):
     pick = build.point(throughput=200, requests=500).model_copy(
         update={"on_front": True, "recommended": True}
     )
-    naive = build.point("naive", throughput=100)
+    config = build.DEFAULT.model_copy(update={"workers": 1})
+    naive = build.point("naive", throughput=100, config=config)
     text = "\n".join(findings(Verified((pick, naive), "none"), StudyConfig()))
     assert "recommended: 200/s [undetermined] at p99 10 ms" in text
     assert "2x its throughput" in text
