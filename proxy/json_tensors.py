@@ -1,0 +1,79 @@
+"""JSON values to a tensor's bytes and back. Pure; every protocol that writes numbers out uses it."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlbench.proxy.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from dlbench.proxy.tensors import Tensor, TensorSpec
+
+# Kinds of JSON values (NumPy's letters) that a tensor's kind takes: an integer may stand for a
+# float, nothing else for anything else.
+TAKES = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+
+
+def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: ANN401 - from JSON
+    """Values of a tensor of this shape, nested or flat, as little-endian bytes.
+
+    Raises:
+        BadRequest: values of another kind or number, or one that the datatype cannot hold.
+    """
+    array = _array(spec, data)
+    if array.size != prod(shape):
+        raise BadRequest(
+            f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not {array.size}"
+        )
+    return array.tobytes()
+
+
+def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
+    """A tensor's values as a flat array that orjson writes (OPT_SERIALIZE_NUMPY)."""
+    array = np.frombuffer(tensor.data, dtype=np.dtype(spec.numpy_type).newbyteorder("<"))
+    if spec.datatype in ("FP16", "FP32"):
+        # As doubles, so that what is read back and rounded to FP32 is the same number.
+        return array.astype(np.float64)
+    return array
+
+
+def _array(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
+    """The values in the tensor's datatype and the shape of their nesting."""
+    wanted = np.dtype(spec.numpy_type).newbyteorder("<")
+    try:
+        values = _values(spec, data)
+        if values.size and values.dtype.kind not in TAKES[wanted.kind]:
+            raise BadRequest(f"input {spec.name!r} is {spec.datatype}; its data is not")
+        with np.errstate(over="ignore"):
+            array = values.astype(wanted)
+    except (ValueError, TypeError, OverflowError):
+        raise BadRequest(
+            f"input {spec.name!r}: data has to be numbers, nested evenly or flat"
+        ) from None
+    if not _fits(array, values):
+        raise BadRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}")
+    return array
+
+
+def _values(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
+    values = np.asarray(data)
+    if spec.datatype == "UINT64" and values.dtype.kind == "f":
+        # NumPy takes small and very large integers together for floats; exactly they are objects.
+        exact = np.asarray(data, dtype=object)
+        if all(type(value) is int for value in exact.flat):
+            return exact.astype(np.uint64)
+    return values
+
+
+def _fits(array: NDArray[Any], values: NDArray[Any]) -> bool:
+    """Whether the conversion from what JSON said kept every integer and left floats finite."""
+    if array.dtype.kind == "f":
+        return bool(np.isfinite(array).all())
+    return array.dtype.kind == "b" or not (array != values).any()
