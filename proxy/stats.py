@@ -192,7 +192,7 @@ class ModelStats:
         - `queue`: requests that waited for a batch, that were cache hits or that joined (these
           two wait for nothing), and the time waited.
         - `compute_*`: requests computed; each counts the whole time of its batch, so that
-          ns / count is what a request saw.
+          ns / count is what a request saw. One spread over workers counts once per part.
         - `cache_hit`: hits and joined requests (Triton has no word for these), and the look-ups'
           time; `cache_miss`: look-ups that found nothing, and their time.
         - `batch_stats`: by rows in the batch; count and ns are of batches, not of requests.
