@@ -1,78 +1,69 @@
-"""The cache's keys: equal exactly for requests with equal answers."""
+"""How the cache is made from the configuration, and how it looks after memory."""
 
-import numpy as np
+import tracemalloc
+
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dlbench.proxy.cache import LruCache, NoCache, make_cache
+from dlbench.proxy.cache import CACHES, ENTRY_BYTES, Bounds, NoCache, make_cache
+from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.tensors import Tensor
-from dlbench.proxy.wire import InferRequest, WantedOutput
 
-SHAPES = [(), (1,), (2,), (3,), (4,), (1, 2), (2, 1), (2, 2), (4, 1), (1, 4), (0,), (0, 2)]
-
-
-@st.composite
-def requests(draw):
-    """Few bytes and many shapes, so that equal bytes meet under different descriptions."""
-    found = []
-    for shape in draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3)):
-        size = int(np.prod(shape))
-        found.append(
-            Tensor(
-                shape, bytes(draw(st.lists(st.sampled_from([0, 1]), min_size=size, max_size=size)))
-            )
-        )
-    wanted = draw(st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True))
-    binary = draw(st.booleans())
-    return InferRequest(tuple(found), 1, None, tuple(WantedOutput(i, binary) for i in wanted))
+OUTPUTS = (Tensor((1,), b"x"),)
 
 
-def meaning(request):
-    return (
-        tuple((t.shape, bytes(t.data)) for t in request.tensors),
-        tuple(w.index for w in request.wanted),
+def kept_of(cache, count):
+    """How many of `count` small answers stay."""
+    for number in range(count):
+        cache.put(number.to_bytes(16, "little"), OUTPUTS, 0)
+    return len(cache)
+
+
+def test_every_policy_that_can_be_asked_for_is_there():
+    annotation = ServingConfig.model_fields["cache_policy"].annotation
+    assert set(CACHES) == set(annotation.__args__)
+
+
+@pytest.mark.parametrize("config", [{"cache_size": 0}, {"cache_size": 9, "cache_policy": "none"}])
+def test_no_size_or_no_policy_is_no_cache(config):
+    assert isinstance(make_cache(ServingConfig(**config)), NoCache)
+
+
+def test_the_size_is_that_of_the_configuration():
+    assert kept_of(make_cache(ServingConfig(cache_size=256)), 300) == 256
+
+
+def test_workers_share_the_entries_and_the_bytes():
+    config = ServingConfig(cache_size=10, cache_max_mb=0.01)
+    assert kept_of(make_cache(config, share=4), 100) == 3
+    bytes_only = ServingConfig(cache_size=1000, cache_max_mb=0.01)
+    whole, part = (kept_of(make_cache(bytes_only, share), 100) for share in (1, 4))
+    assert whole == int(0.01 * 2**20 / (ENTRY_BYTES + 1))
+    assert part == int(0.01 * 2**20 / 4 / (ENTRY_BYTES + 1))
+
+
+def test_a_time_to_live_is_in_seconds_and_none_is_for_ever():
+    brief, lasting = (
+        make_cache(ServingConfig(cache_size=1, cache_ttl_s=ttl_s)) for ttl_s in (0.5, 0)
     )
+    for cache in (brief, lasting):
+        cache.put(b"k", OUTPUTS, 7)
+    assert brief.get(b"k", 7 + 499_999_999) == OUTPUTS
+    assert brief.get(b"k", 7 + 500_000_000) is None
+    assert lasting.get(b"k", 10**18) == OUTPUTS
 
 
-@settings(max_examples=300, deadline=None)
-@given(requests(), requests())
-def test_keys_are_equal_exactly_when_the_requests_mean_the_same(one, other):
-    cache = LruCache(4, b"m/1")
-    assert (cache.key(one) == cache.key(other)) == (meaning(one) == meaning(other))
-    assert len(cache.key(one)) == 16
-
-
-def test_another_model_has_other_keys():
-    request = InferRequest((Tensor((1,), b"x"),), 1, None, (WantedOutput(0, True),))
-    assert LruCache(1, b"m/1").key(request) != LruCache(1, b"n/1").key(request)
-
-
-def test_bytes_moved_between_tensors_have_another_key():
-    def key(*pieces):
-        found = tuple(Tensor((len(p),), p) for p in pieces)
-        return LruCache(1, b"m").key(InferRequest(found, 1, None, ()))
-
-    assert key(b"ab", b"c") != key(b"a", b"bc")
-    assert key(b"ab", b"") != key(b"", b"ab")
-
-
-def test_what_was_not_used_for_longest_leaves_first():
-    cache = LruCache(2, b"m")
-    outputs = (Tensor((1,), b"x"),)
-    for key in (b"a", b"b"):
-        cache.put(key, outputs)
-    cache.get(b"a")
-    cache.put(b"c", outputs)
-    assert [cache.get(k) is not None for k in (b"a", b"b", b"c")] == [True, False, True]
-
-
-def test_an_entry_does_not_keep_the_batch_that_it_was_cut_from():
-    cache = LruCache(2, b"m")
-    cache.put(b"a", (Tensor((1,), memoryview(bytes(1000))[:1]),))
-    assert isinstance(cache.get(b"a")[0].data, bytes)
-
-
-@pytest.mark.parametrize(("size", "kind"), [(0, NoCache), (1, LruCache)])
-def test_size_zero_is_no_cache(size, kind):
-    assert isinstance(make_cache(size, b"m"), kind)
+@pytest.mark.parametrize("policy", sorted(set(CACHES) - {"none"}))
+def test_an_entry_takes_about_the_memory_that_is_counted(policy):
+    """Within a quarter, batch-sized buffers that the answers are cut from not among it."""
+    cache = CACHES[policy](Bounds(1000, 2**30))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1000):
+            batch = memoryview(bytes(20_000))
+            shape = (1, number)
+            cache.put(number.to_bytes(16, "little"), (Tensor(shape, batch[:400]),), 0)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.75 * taken <= cache.size_bytes <= 1.25 * taken
