@@ -27,7 +27,7 @@ def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: A
     Raises:
         BadRequest: values of another kind or number, or one that the datatype cannot hold.
     """
-    array = _array(spec, data)
+    array = read_nested(spec, data)
     if array.size != prod(shape):
         raise BadRequest(
             f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not {array.size}"
@@ -35,17 +35,12 @@ def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: A
     return array.tobytes()
 
 
-def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
-    """A tensor's values as a flat array that orjson writes (OPT_SERIALIZE_NUMPY)."""
-    array = np.frombuffer(tensor.data, dtype=np.dtype(spec.numpy_type).newbyteorder("<"))
-    if spec.datatype in ("FP16", "FP32"):
-        # As doubles, so that what is read back and rounded to FP32 is the same number.
-        return array.astype(np.float64)
-    return array
+def read_nested(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
+    """Values in the tensor's datatype, little-endian, in the shape of their nesting.
 
-
-def _array(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
-    """The values in the tensor's datatype and the shape of their nesting."""
+    Raises:
+        BadRequest: values of another kind, nested unevenly, or one that the datatype cannot hold.
+    """
     wanted = np.dtype(spec.numpy_type).newbyteorder("<")
     try:
         values = _values(spec, data)
@@ -60,6 +55,20 @@ def _array(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from 
     if not _fits(array, values):
         raise BadRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}")
     return array
+
+
+def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
+    """A tensor's values as a flat array that orjson writes (OPT_SERIALIZE_NUMPY)."""
+    array = np.frombuffer(tensor.data, dtype=np.dtype(spec.numpy_type).newbyteorder("<"))
+    if spec.datatype in ("FP16", "FP32"):
+        # As doubles, so that what is read back and rounded to FP32 is the same number.
+        return array.astype(np.float64)
+    return array
+
+
+def write_nested(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
+    """Like `unpack`, in the tensor's shape; orjson writes it as lists in lists."""
+    return unpack(spec, tensor).reshape(tensor.shape)
 
 
 def _values(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON

@@ -1,0 +1,69 @@
+"""From a request read to a reply sent, for the protocols that write every output out in JSON."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from dlbench.proxy.errors import RequestError
+from dlbench.proxy.http import JSON_TYPE, error_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.request import InferRequest, Outputs
+    from dlbench.proxy.served import ServedModel
+
+    Respond = Callable[[int, bytes, list[bytes | memoryview]], None]
+
+
+class Models(Protocol):
+    """The models that a server serves."""
+
+    def get(self, name: str, version: str) -> ServedModel:
+        """The model; "" is the version served. Raises NotFound."""
+
+    def index(self) -> list[dict[str, str]]:
+        """V2's repository index: name, version, state and reason of each model."""
+
+
+LOG = logging.getLogger(__name__)
+
+
+def send_json(respond: Respond, document: object) -> None:
+    """Reply 200 with a document, which may hold arrays."""
+    respond(200, JSON_TYPE, [orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)])
+
+
+def send_error(respond: Respond, error: RequestError) -> None:
+    """Reply with an error's status and `{"error": text}`."""
+    headers, body = error_reply(error)
+    respond(error.status, headers, [*body])
+
+
+def answer(
+    model: ServedModel,
+    request: InferRequest,
+    respond: Respond,
+    write: Callable[[Outputs], object],
+) -> None:
+    """Run the model and reply with what `write` makes of its outputs; it may raise RequestErrors."""
+
+    def reply(outcome: Outputs | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            send_error(respond, outcome)
+            return
+        try:
+            document = write(outcome)
+            text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        except RequestError as error:
+            send_error(respond, error)
+        except Exception:  # on its way to others too: it must not cost them their answers
+            LOG.exception("a reply broke the proxy")
+            send_error(respond, RequestError("the proxy failed; its log says how"))
+        else:
+            respond(200, JSON_TYPE, [text])
+
+    model.submit(request, reply)

@@ -1,0 +1,77 @@
+"""One list element per row: the row format of TensorFlow Serving, TorchServe and KServe V1. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlbench.proxy.columns import by_name, json_value, request_of, unwrapped
+from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_tensors import read_nested, write_nested
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from dlbench.proxy.request import InferRequest, Outputs
+    from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
+
+
+def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noqa: ANN401 - from JSON
+    """A request of a row per instance: a value, or an object of values by input name.
+
+    An input without a batch axis takes the value that all instances agree on.
+
+    Raises:
+        BadRequest: no list, a row that names the wrong inputs, or values that do not fit.
+    """
+    if not isinstance(instances, list) or not instances:
+        raise BadRequest("the instances have to be a list of at least one row")
+    if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
+        return request_of(signature, [_stacked(signature.inputs[0], instances)])
+    rows = [by_name(signature, row) for row in instances]
+    return request_of(
+        signature, [_stacked(spec, [row[spec.name] for row in rows]) for spec in signature.inputs]
+    )
+
+
+def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any:  # noqa: ANN401 - JSON
+    """A list of `count` rows: values where the model has one output, else objects by name.
+
+    Raises:
+        BadRequest: an output has no row per instance.
+    """
+    columns = {
+        spec.name: _by_row(spec, tensor, count)
+        for spec, tensor in zip(signature.outputs, outputs, strict=True)
+    }
+    if len(columns) == 1:
+        return unwrapped(columns)
+    return [
+        dict(zip(columns, map(json_value, row), strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _stacked(spec: TensorSpec, rows: Sequence[Any]) -> NDArray[Any]:
+    array = read_nested(spec, rows)
+    if spec.batch_axis >= array.ndim:
+        raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
+    if spec.batch_axis >= 0:
+        return np.moveaxis(array, 0, spec.batch_axis)
+    if spec.accepts(array.shape) or (array != array[0]).any():
+        return array
+    return np.asarray(array[0])
+
+
+def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
+    array = write_nested(spec, tensor)
+    axis = max(spec.batch_axis, 0)
+    if array.shape[axis : axis + 1] != (count,):
+        raise BadRequest(
+            f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; "
+            "ask for whole tensors"
+        )
+    return np.ascontiguousarray(np.moveaxis(array, axis, 0))
