@@ -1,0 +1,59 @@
+"""Answers as the bytes that a cache backend keeps. Pure.
+
+Versions: 1 (little-endian) is `DLBC`, the version's byte, CRC-32 of all that follows; number of
+tensors (u8); of each its rank (u8), sizes (u64 each) and byte size (u64); then their bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from dlbench.proxy.tensors import Tensor
+
+if TYPE_CHECKING:
+    from dlbench.proxy.request import Outputs
+
+VERSION = 1
+_HEAD = struct.Struct("<4sBI")
+_MAGIC = b"DLBC"
+
+
+def encode(outputs: Outputs) -> bytes:
+    """The answer's bytes, nothing of it shared with `outputs`."""
+    sizes = [
+        struct.pack(f"<B{len(t.shape) + 1}Q", len(t.shape), *t.shape, len(t.data)) for t in outputs
+    ]
+    body = b"".join((bytes((len(outputs),)), *sizes, *(t.data for t in outputs)))
+    return _HEAD.pack(_MAGIC, VERSION, crc32(body)) + body
+
+
+def decode(value: bytes) -> Outputs | None:
+    """The answer, its tensors slices of `value`; None for anything that `encode` did not make."""
+    if len(value) <= _HEAD.size:
+        return None
+    body = memoryview(value)[_HEAD.size :]
+    if _HEAD.unpack_from(value) != (_MAGIC, VERSION, crc32(body)):
+        return None
+    try:
+        return _tensors(body)
+    except (struct.error, ValueError):
+        return None
+
+
+def _tensors(body: memoryview) -> Outputs:
+    """Raises struct.error or ValueError where the sizes do not fit the bytes."""
+    at, described = 1, []
+    for _ in range(body[0]):
+        rank = body[at] if at < len(body) else 0
+        sizes = struct.unpack_from(f"<{rank + 1}Q", body, at + 1)
+        described.append((sizes[:-1], sizes[-1]))
+        at += 1 + 8 * (rank + 1)
+    if at + sum(size for _, size in described) != len(body):
+        raise ValueError("the tensors' bytes are not all there, or more are")
+    found = []
+    for shape, size in described:
+        found.append(Tensor(shape, body[at : at + size]))
+        at += size
+    return tuple(found)
