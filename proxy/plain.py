@@ -1,0 +1,84 @@
+"""`POST /predict` as tutorials have it: `{"input": …}` gives `{"output": …}`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlbench.proxy.answer import answer
+from dlbench.proxy.columns import json_value, read_columns, request_of, write_columns
+from dlbench.proxy.document import load
+from dlbench.proxy.errors import BadRequest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dlbench.proxy.answer import Models, Respond
+    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.request import Outputs
+    from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.tensors import Signature, TensorSpec
+
+
+def predict(models: Models, request: HttpRequest, respond: Respond) -> None:
+    """Run the model that the body names, or the only one, on `input` or several `inputs`.
+
+    Without the batch axis (one axis less) an input is one row, and is answered without it.
+    """
+    document = load(request.body)
+    model = _model(models, document)
+    signature = model.signature
+    given = [key for key in ("input", "inputs") if key in document]
+    if len(given) != 1:
+        raise BadRequest("""the body has to hold "input": values or "inputs": {name: values}""")
+    arrays = read_columns(signature, document[given[0]])
+    alone = _is_one_row(signature, arrays)
+    if alone:
+        arrays = [_with_row_axis(*pair) for pair in zip(signature.inputs, arrays, strict=True)]
+
+    def write(outputs: Outputs) -> object:
+        columns = write_columns(signature, outputs)
+        if alone:
+            columns = {
+                s.name: _without_row_axis(signature, s, columns[s.name]) for s in signature.outputs
+            }
+        if given == ["input"] and len(columns) == 1:
+            return {"output": columns[signature.outputs[0].name]}
+        return {"outputs": columns}
+
+    answer(model, request_of(signature, arrays), respond, write)
+
+
+def _model(models: Models, document: dict[str, Any]) -> ServedModel:
+    name = document.get("model", "")
+    served = sorted({row["name"] for row in models.index()})
+    if not name and len(served) == 1:
+        name = served[0]
+    if not name or not isinstance(name, str):
+        raise BadRequest(f"""several models are served; add "model": {" or ".join(served)}""")
+    return models.get(name, "")
+
+
+def _is_one_row(signature: Signature, arrays: list[NDArray[Any]]) -> bool:
+    """Whether the inputs that have rows came without that axis."""
+    pairs = list(zip(signature.inputs, arrays, strict=True))
+    rowed = [pair for pair in pairs if pair[0].batch_axis >= 0] or pairs
+    return all(array.ndim == len(spec.dims) - 1 for spec, array in rowed)
+
+
+def _with_row_axis(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim != len(spec.dims) - 1:
+        return array
+    return np.expand_dims(array, max(spec.batch_axis, 0))
+
+
+def _without_row_axis(signature: Signature, spec: TensorSpec, values: Any) -> Any:  # noqa: ANN401 - JSON
+    """One row's values without the row axis, which a model of batch 1 has first, if at all."""
+    axis = spec.batch_axis
+    if axis < 0 and spec.dims[:1] in ((1,), signature.inputs[0].dims[:1]):
+        axis = 0
+    return json_value(values.squeeze(axis)) if axis >= 0 and values.shape[axis] == 1 else values
+
+
+SERVER_ROUTES = {"/predict": (b"POST", predict)}

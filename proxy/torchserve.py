@@ -1,0 +1,78 @@
+"""TorchServe's inference API, as clients of served models use it.
+
+https://pytorch.org/serve/inference_api.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from dlbench.proxy.answer import answer, send_json
+from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.instances import read_instances, write_instances
+
+if TYPE_CHECKING:
+    from dlbench.proxy.answer import Models, Respond
+    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.request import Outputs
+    from dlbench.proxy.served import ServedModel
+
+BINARY_TYPE = b"application/octet-stream"
+
+
+def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
+    """Run the model on rows of JSON, or on the bytes of its only input; the reply lists rows.
+
+    `{"instances": rows}` is TorchServe's KServe V1 envelope: `{"predictions": rows}` replies.
+    """
+    signature = model.signature
+    if _type(request) == BINARY_TYPE:
+        raw = model.wire.read(request.body, 0)
+        count = raw.rows
+        answer(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
+        return
+    instances, enveloped = _instances(request.body)
+
+    def write(outputs: Outputs) -> object:
+        rows = write_instances(signature, outputs, len(instances))
+        return {"predictions": rows} if enveloped else rows
+
+    answer(model, read_instances(signature, instances), respond, write)
+
+
+def ping(_: Models, __: HttpRequest, respond: Respond) -> None:
+    """Healthy from the moment that we listen: workers are warm by then."""
+    send_json(respond, {"status": "Healthy"})
+
+
+def listing(models: Models, _: HttpRequest, respond: Respond) -> None:
+    """The served models; the URL is where TorchServe has the model's file."""
+    served = [{"modelName": row["name"], "modelUrl": row["name"]} for row in models.index()]
+    send_json(respond, {"models": served})
+
+
+def _type(request: HttpRequest) -> bytes:
+    return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _instances(body: bytes) -> tuple[list[Any], bool]:
+    """The rows, and whether they came in the KServe V1 envelope."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the request's JSON is broken: {error}") from None
+    enveloped = isinstance(document, dict) and "instances" in document
+    if isinstance(document, dict):
+        document = document.get("instances", document.get("data"))
+    if not isinstance(document, list):
+        raise BadRequest('the body has to be a list of rows, {"data": rows} or {"instances": rows}')
+    return document, enveloped
+
+
+ROUTES = {
+    "/predictions/{name}": (b"POST", predictions),
+    "/predictions/{name}/{version}": (b"POST", predictions),
+}
+SERVER_ROUTES = {"/ping": (b"GET", ping), "/models": (b"GET", listing)}
