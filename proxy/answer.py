@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
     from dlbench.proxy.served import ServedModel
 
     Respond = Callable[[int, bytes, list[bytes | memoryview]], None]
-
-
-class Models(Protocol):
-    """The models that a server serves."""
-
-    def get(self, name: str, version: str) -> ServedModel:
-        """The model; "" is the version served. Raises NotFound."""
-
-    def index(self) -> list[dict[str, str]]:
-        """V2's repository index: name, version, state and reason of each model."""
-
 
 LOG = logging.getLogger(__name__)
 

@@ -14,14 +14,15 @@ from dlbench.proxy.errors import BadRequest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlbench.proxy.answer import Models, Respond
+    from dlbench.proxy.answer import Respond
     from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
     from dlbench.proxy.tensors import Signature, TensorSpec
 
 
-def predict(models: Models, request: HttpRequest, respond: Respond) -> None:
+def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
     """Run the model that the body names, or the only one, on `input` or several `inputs`.
 
     Without the batch axis (one axis less) an input is one row, and is answered without it.
@@ -50,14 +51,12 @@ def predict(models: Models, request: HttpRequest, respond: Respond) -> None:
     answer(model, request_of(signature, arrays), respond, write)
 
 
-def _model(models: Models, document: dict[str, Any]) -> ServedModel:
+def _model(models: Repository, document: dict[str, Any]) -> ServedModel:
     name = document.get("model", "")
-    served = sorted({row["name"] for row in models.index()})
-    if not name and len(served) == 1:
-        name = served[0]
-    if not name or not isinstance(name, str):
-        raise BadRequest(f"""several models are served; add "model": {" or ".join(served)}""")
-    return models.get(name, "")
+    if not isinstance(name, str) or (not name and len(models.models) != 1):
+        names = ", ".join(model.name for model in models.models)
+        raise BadRequest(f"""the body has to say which "model": {names}""")
+    return models.get(name)
 
 
 def _is_one_row(signature: Signature, arrays: list[NDArray[Any]]) -> bool:

@@ -14,8 +14,9 @@ from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 
 if TYPE_CHECKING:
-    from dlbench.proxy.answer import Models, Respond
+    from dlbench.proxy.answer import Respond
     from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
 
@@ -42,14 +43,14 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     answer(model, read_instances(signature, instances), respond, write)
 
 
-def ping(_: Models, __: HttpRequest, respond: Respond) -> None:
+def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:
     """Healthy from the moment that we listen: workers are warm by then."""
     send_json(respond, {"status": "Healthy"})
 
 
-def listing(models: Models, _: HttpRequest, respond: Respond) -> None:
+def listing(models: Repository, _: HttpRequest, respond: Respond) -> None:
     """The served models; the URL is where TorchServe has the model's file."""
-    served = [{"modelName": row["name"], "modelUrl": row["name"]} for row in models.index()]
+    served = [{"modelName": m.name, "modelUrl": m.name} for m in models.models]
     send_json(respond, {"models": served})
 
 

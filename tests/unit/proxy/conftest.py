@@ -38,16 +38,15 @@ class NumpyModels:
     def __init__(self, *models):
         self._models = {model.name: model for model in models}
 
-    def get(self, name, version):
+    @property
+    def models(self):
+        return list(self._models.values())
+
+    def get(self, name="", version=""):
+        name = name or next(iter(self._models))
         if name not in self._models or version not in ("", self._models[name].version):
             raise NotFound(f"unknown model {name!r}")
         return self._models[name]
-
-    def index(self):
-        return [
-            {"name": m.name, "version": m.version, "state": "READY", "reason": ""}
-            for m in self._models.values()
-        ]
 
 
 @pytest.fixture(scope="session")

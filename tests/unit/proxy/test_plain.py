@@ -51,7 +51,7 @@ def test_the_body_names_one_of_several_models(affine, numpy_models, numpy_model,
     assert ask(predict, models, {**body, "model": "m"})[2] == {"output": [3.0, 5.0, 7.0]}
     assert ask(predict, models, {**body, "model": "third"})[0] == 404
     code, _, reply = ask(predict, models, body)
-    assert (code, "m or other" in reply["error"]) == (400, True)
+    assert (code, "m, other" in reply["error"]) == (400, True)
     assert ask(predict, models, {**body, "model": 7})[0] == 400
 
 

@@ -1,0 +1,152 @@
+"""Submit now, fetch later: `Prefer: respond-async` (RFC 7240) and the results it leaves behind."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from dlbench.proxy.errors import NotFound, TooMany
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dlbench.proxy.answer import Respond
+    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.served import ServedModel
+
+    Handler = Callable[[ServedModel, HttpRequest, Respond], None]
+
+PATH = "/v2/async/"
+APPLIED = b"preference-applied: respond-async\r\n"
+
+
+class Result(NamedTuple):
+    """A reply as it would have been sent, and until when it is kept."""
+
+    status: int
+    headers: bytes
+    body: bytes
+    expires_ns: int = 0
+
+
+PENDING = Result(202, b"retry-after: 1\r\n", b"")
+
+
+class AsyncResults:
+    """At most `most` results, each kept for `ttl_ns` after it was finished. Pure.
+
+    Ids cannot be guessed: to know one is the right to fetch the result.
+    """
+
+    def __init__(self, most: int, ttl_ns: int) -> None:
+        self._most, self._ttl_ns = most, ttl_ns
+        self._pending: set[str] = set()
+        self._finished: dict[str, Result] = {}  # the oldest first, which expires first
+
+    def __len__(self) -> int:
+        return len(self._pending) + len(self._finished)
+
+    def begin(self, now_ns: int) -> str:
+        """The id of a result to come; the oldest finished one makes room.
+
+        Raises:
+            TooMany: nothing is finished that could make room.
+        """
+        self._expire(now_ns)
+        if len(self._pending) >= self._most:
+            raise TooMany(f"{self._most} requests are under way already; fetch or wait")
+        if len(self) >= self._most:
+            del self._finished[next(iter(self._finished))]
+        found = secrets.token_urlsafe()
+        self._pending.add(found)
+        return found
+
+    def finish(
+        self,
+        id: str,  # noqa: A002 - what it is
+        status: int,
+        headers: bytes,
+        pieces: Sequence[bytes | memoryview],
+        now_ns: int,
+    ) -> None:
+        """Keep a reply, unless it was forgotten meanwhile; joined, since a piece may hold a batch."""
+        if id in self._pending:
+            self._pending.remove(id)
+            self._finished[id] = Result(status, headers, b"".join(pieces), now_ns + self._ttl_ns)
+
+    def poll(self, id: str, now_ns: int) -> Result | None:  # noqa: A002 - what it is
+        """The result; PENDING until it is there, None if it is unknown or expired."""
+        self._expire(now_ns)
+        return PENDING if id in self._pending else self._finished.get(id)
+
+    def forget(self, id: str) -> bool:  # noqa: A002 - what it is
+        """Whether there was such a result."""
+        known = id in self._pending or id in self._finished
+        self._pending.discard(id)
+        self._finished.pop(id, None)
+        return known
+
+    def _expire(self, now_ns: int) -> None:
+        for found, result in list(self._finished.items()):
+            if result.expires_ns > now_ns:
+                return
+            del self._finished[found]
+
+
+class RespondAsync:
+    """The handlers around the store: an infer handler wrapped, and what polls and forgets."""
+
+    def __init__(self, results: AsyncResults, clock: Callable[[], int]) -> None:
+        self._results, self._clock = results, clock
+
+    def wrap(self, handler: Handler) -> Handler:
+        """The same handler, answering 202 with a location to clients that prefer that.
+
+        What it raises is still answered at once: there is nothing to wait for.
+        """
+
+        def handle(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
+            if not _preferred(request):
+                handler(model, request, respond)
+                return
+            found = self._results.begin(self._clock())
+
+            def keep(status: int, headers: bytes, pieces: list[bytes | memoryview]) -> None:
+                self._results.finish(found, status, headers, pieces, self._clock())
+
+            try:
+                handler(model, request, keep)
+            except BaseException:
+                self._results.forget(found)
+                raise
+            location = b"location: %b\r\n" % f"{PATH}{found}".encode()
+            respond(202, PENDING.headers + location + APPLIED, [PENDING.body])
+
+        return handle
+
+    def poll(self, request: HttpRequest, respond: Respond) -> None:
+        """202 while there is no reply yet; then the very reply."""
+        result = self._results.poll(_id(request), self._clock())
+        if result is None:
+            raise _unknown(request)
+        respond(result.status, result.headers, [result.body])
+
+    def forget(self, request: HttpRequest, respond: Respond) -> None:
+        """The result is no longer wanted; a request under way runs to its end unseen."""
+        if not self._results.forget(_id(request)):
+            raise _unknown(request)
+        respond(200, b"", [])
+
+
+def _preferred(request: HttpRequest) -> bool:
+    """Whether `respond-async` is among the preferences; their parameters do not matter here."""
+    given = request.headers.get(b"prefer", b"").lower().split(b",")
+    return b"respond-async" in [one.partition(b";")[0].strip() for one in given]
+
+
+def _id(request: HttpRequest) -> str:
+    return request.target.partition(b"?")[0].rpartition(b"/")[2].decode(errors="replace")
+
+
+def _unknown(request: HttpRequest) -> NotFound:
+    return NotFound(f"no result {_id(request)!r}: never begun, forgotten, or kept long enough")
