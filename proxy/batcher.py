@@ -1,123 +1,286 @@
-"""When to cut a batch, and from which requests. Pure: times are arguments, in nanoseconds."""
+"""When to cut a batch, and from which requests. Pure: times are arguments, in nanoseconds.
+
+Every request may have a key of its own, so nothing here looks through all keys. Nothing is derived
+from `max_batch_size` ahead of time, so it may be assigned at any moment.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from dlbench.proxy.order import rank_by
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Collection, Hashable
+
+    from dlbench.proxy.order import Rank
 
 T = TypeVar("T")
 
+FIFO = rank_by("fifo", 0)
+# A heap shorter than this is not worth tidying.
+TIDY_FROM = 64
 
-class _Waiting(NamedTuple, Generic[T]):
-    item: T
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[T]):
+    """A request in the queue; its item is None once it has left."""
+
+    item: T | None
     rows: int
-    since_ns: int
-    number: int
+    group: _Group[T]
+
+    def leave(self) -> T:
+        """The item, let go of here: heaps that have not met this yet must not hold its bytes."""
+        item, self.item = self.item, None
+        return cast("T", item)
+
+
+# What it is ordered by, its number (of equals the first that was added), the request.
+_Entry = tuple[int, int, _Waiting[T]]
+
+
+class _Heap(Generic[T]):
+    """Requests in some order, smallest first; those that left elsewhere are dropped when met."""
+
+    __slots__ = ("_tidy_at", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[_Entry[T]] = []
+        self._tidy_at = TIDY_FROM
+
+    def push(self, entry: _Entry[T]) -> None:
+        heappush(self.entries, entry)
+        self.tidy()
+
+    def first(self) -> _Entry[T] | None:
+        entries = self.entries
+        while entries and entries[0][2].item is None:
+            heappop(entries)
+        return entries[0] if entries else None
+
+    def tidy(self) -> None:
+        """Drop what left, and doubles, but so seldom that it costs next to nothing."""
+        if len(self.entries) > self._tidy_at:
+            self.entries = sorted({entry for entry in self.entries if entry[2].item is not None})
+            self._tidy_at = TIDY_FROM + 2 * len(self.entries)
+
+
+class _Group(_Heap[T]):
+    """Requests under one key, by rank; the first is always one that still waits."""
+
+    __slots__ = ("key", "rows")
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__()
+        self.key = key
+        self.rows = 0
+
+    def pop(self, most: int) -> list[_Entry[T]]:
+        """The first of them, together at most `most` rows; one alone may have more."""
+        if self.rows <= most:  # the usual case, and one sort costs less than many pops
+            popped = sorted([entry for entry in self.entries if entry[2].item is not None])
+            self.entries.clear()
+            return popped
+        entries = self.entries
+        popped = []
+        while entries:
+            waiting = entries[0][2]
+            if waiting.item is not None:
+                if popped and waiting.rows > most:
+                    break
+                most -= waiting.rows
+                popped.append(entries[0])
+            heappop(entries)
+        return popped
 
 
 class Batcher(Generic[T]):
     """A queue that gives batches of requests which may share one.
 
-    Requests share a batch only under the same `key`. Without a delay a batch is due as soon as
-    anything waits; with one, when it is full or its oldest request has waited so long. First in,
-    first out: among the keys the oldest request goes first, and of two requests with one key the
-    earlier is never behind the later.
+    Requests share a batch only under the same key. The request with the smallest rank is next, and
+    with it those of its key, in the order of their ranks. Without a delay a batch is due as soon as
+    anything waits; with one, when the oldest request has waited so long, or when enough wait under
+    one key: `max_batch_size` rows or the smallest of `preferred_batch_sizes`. What has enough may
+    overtake what has not, until the oldest request has waited out its delay.
+
+    As in Triton's dynamic batcher, a batch is cut back to the largest preferred size that its
+    requests add up to, if they do to any, but not once the delay is over. Otherwise than there,
+    `max_batch_size` itself counts as preferred, and requests of several rows that skip every
+    preferred size are not kept waiting for a sum that may never come.
     """
 
-    def __init__(self, max_batch_size: int, max_queue_delay_ns: int) -> None:
+    def __init__(
+        self,
+        max_batch_size: int,
+        max_queue_delay_ns: int,
+        preferred_batch_sizes: Collection[int] = (),
+        rank: Rank = FIFO,
+    ) -> None:
         self.max_batch_size = max_batch_size
-        self.max_queue_delay_ns = max_queue_delay_ns
-        self._groups: dict[Hashable, deque[_Waiting[T]]] = {}
-        self._rows: dict[Hashable, int] = {}
-        # Every request may have a key of its own, so nothing here looks through all keys: arrivals
-        # in order (some already cut), and the keys under which a full batch waits.
-        self._arrivals: deque[tuple[int, Hashable]] = deque()
-        self._full: set[Hashable] = set()
+        self._delay_ns = max_queue_delay_ns
+        self._preferred = frozenset(preferred_batch_sizes)
+        self._rank = rank
         self._number = 0
-        self._count = 0
+        self._clear()
 
     def __len__(self) -> int:
         """Requests that wait."""
         return self._count
 
-    def add(self, key: Hashable, rows: int, item: T, now_ns: int) -> None:
-        """Queue a request of `rows` rows."""
+    def add(
+        self,
+        key: Hashable,
+        rows: int,
+        item: T,
+        since_ns: int,
+        priority: int = 0,
+        deadline_ns: int = 0,
+    ) -> None:
+        """Queue a request that arrived at `since_ns`; a priority or deadline of 0 is none.
+
+        `rows` is at least 1, and `item` anything but None.
+        """
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = deque()
-            self._rows[key] = 0
-        group.append(_Waiting(item, rows, now_ns, self._number))
-        self._arrivals.append((self._number, key))
-        self._number += 1
+            group = self._groups[key] = _Group(key)
+        waiting = _Waiting(item, rows, group)
+        number = self._number = self._number + 1
+        entry = (self._rank(since_ns, priority, deadline_ns), number, waiting)
+        heappush(group.entries, entry)
+        if group.entries[0] is entry:
+            self._heads.push(entry)
+        if self._delay_ns:
+            self._arrivals.push((since_ns, number, waiting))
+            self._rank_size(group, group.rows + rows)
+        if deadline_ns:
+            self._deadlines.push((deadline_ns, number, waiting))
+        group.rows += rows
+        self.rows += rows
         self._count += 1
-        self._set_rows(key, self._rows[key] + rows)
 
     def is_full(self) -> bool:
-        """Whether a full batch waits, which no later request could make better."""
-        return bool(self._full)
+        """Whether the next batch is a full one, which no later request could make better."""
+        return self._most_rows() >= self.max_batch_size
 
     def due_ns(self) -> int | None:
-        """When the next batch may be cut: 0 if one is full, None if nothing waits."""
+        """When the next batch may be cut: 0 if one is ready, None if nothing waits."""
         if not self._count:
             return None
-        if not self.max_queue_delay_ns or self.is_full():
+        oldest = self._arrivals.first()
+        if oldest is None or self._most_rows() >= self._enough():
             return 0
-        return self._groups[self._oldest()][0].since_ns + self.max_queue_delay_ns
+        return oldest[0] + self._delay_ns
+
+    def next_deadline_ns(self) -> int | None:
+        """The earliest deadline of all that wait, None if nothing has one."""
+        first = self._deadlines.first()
+        return first and first[0]
 
     def cut(self, now_ns: int) -> list[T]:
         """The next batch, empty if none is due yet.
 
-        It holds at most `max_batch_size` rows, unless its first request alone has more.
+        It holds at most `max_batch_size` rows, unless its first request alone has more. Whatever
+        has expired is to be taken out first.
         """
-        due = self.due_ns()
-        if due is None or due > now_ns:
+        oldest = self._arrivals.first()
+        late = oldest is not None and oldest[0] + self._delay_ns <= now_ns
+        group = self._next(late)
+        if group is None:
             return []
-        return self._take(self._next_key(now_ns))
+        entries = group.pop(self.max_batch_size)
+        if self._preferred and not late:
+            entries = self._cut_back(group, entries)
+        self._left(group, len(entries), sum([entry[2].rows for entry in entries]))
+        return [entry[2].leave() for entry in entries]
+
+    def expire(self, now_ns: int) -> list[T]:
+        """Take out everything whose deadline has passed, the earliest deadline first."""
+        expired: list[T] = []
+        while (first := self._deadlines.first()) and first[0] <= now_ns:
+            waiting = first[2]
+            expired.append(waiting.leave())
+            self._left(waiting.group, 1, waiting.rows)
+            waiting.group.tidy()
+        return expired
 
     def drain(self) -> list[T]:
-        """Everything that waits, oldest first, leaving the queue empty."""
-        waiting = sorted((w for g in self._groups.values() for w in g), key=lambda w: w.number)
-        for part in (self._groups, self._rows, self._arrivals, self._full):
-            part.clear()
+        """Everything that waits, in the order in which it was added, leaving the queue empty."""
+        entries = [entry for group in self._groups.values() for entry in group.entries]
+        entries.sort(key=lambda entry: entry[1])
+        self._clear()
+        return [waiting.leave() for _, _, waiting in entries if waiting.item is not None]
+
+    def _clear(self) -> None:
         self._count = 0
-        return [w.item for w in waiting]
+        self.rows = 0
+        self._groups: dict[Hashable, _Group[T]] = {}
+        # Requests of equal totals are few: n rows have at most about sqrt(2n) different ones.
+        self._by_rows: dict[int, set[_Group[T]]] = {}
+        # By rank, at least the first of every group, so the first of all of them.
+        self._heads: _Heap[T] = _Heap()
+        # By arrival, kept only where a delay counts from it; by deadline, those that have one.
+        self._arrivals: _Heap[T] = _Heap()
+        self._deadlines: _Heap[T] = _Heap()
 
-    def _next_key(self, now_ns: int) -> Hashable:
-        """The oldest request's key if it is due or full, else that of the oldest full batch."""
-        oldest = self._oldest()
-        due_ns = self._groups[oldest][0].since_ns + self.max_queue_delay_ns
-        if due_ns <= now_ns or oldest in self._full:
-            return oldest
-        return min(self._full, key=lambda key: self._groups[key][0].number)
+    def _most_rows(self) -> int:
+        """Rows of the group that is next; where a delay lets groups overtake, of the largest."""
+        if self._by_rows:
+            return max(self._by_rows)
+        head = self._heads.first()
+        return head[2].group.rows if head else 0
 
-    def _oldest(self) -> Hashable:
-        """The key of the request that waits longest; arrivals that were cut since are forgotten."""
-        while True:
-            number, key = self._arrivals[0]
-            if key in self._groups and self._groups[key][0].number <= number:
-                return key
-            self._arrivals.popleft()
+    def _enough(self) -> int:
+        """Rows under one key that need not wait for more."""
+        return min((self.max_batch_size, *self._preferred))
 
-    def _set_rows(self, key: Hashable, rows: int) -> None:
-        self._rows[key] = rows
-        if rows >= self.max_batch_size:
-            self._full.add(key)
-        else:
-            self._full.discard(key)
+    def _next(self, late: bool) -> _Group[T] | None:
+        """The group that the next batch comes from, None if none is due."""
+        head = self._heads.first()
+        if head is None:
+            return None
+        group = head[2].group
+        if late or not self._delay_ns or group.rows >= self._enough():
+            return group
+        ready = [
+            g for rows, groups in self._by_rows.items() if rows >= self._enough() for g in groups
+        ]
+        return min(ready, key=lambda g: g.entries[0], default=None)
 
-    def _take(self, key: Hashable) -> list[T]:
-        group = self._groups[key]
-        batch: list[T] = []
-        rows = 0
-        while group and (not batch or rows + group[0].rows <= self.max_batch_size):
-            waiting = group.popleft()
-            batch.append(waiting.item)
+    def _cut_back(self, group: _Group[T], entries: list[_Entry[T]]) -> list[_Entry[T]]:
+        """As many of the entries as make the largest preferred size; the rest goes back."""
+        rows, best = 0, len(entries)
+        for number, (_, _, waiting) in enumerate(entries, 1):
             rows += waiting.rows
-        self._count -= len(batch)
-        self._set_rows(key, self._rows[key] - rows)
-        if not group:
-            del self._groups[key], self._rows[key]
-        return batch
+            if rows in self._preferred:
+                best = number
+        if rows >= self.max_batch_size:
+            return entries
+        for entry in entries[best:]:
+            group.push(entry)
+        return entries[:best]
+
+    def _left(self, group: _Group[T], count: int, rows: int) -> None:
+        """Account for requests that leave a group."""
+        if self._delay_ns:
+            self._rank_size(group, group.rows - rows)
+        group.rows -= rows
+        self.rows -= rows
+        self._count -= count
+        head = group.first()
+        if head is None:
+            del self._groups[group.key]
+        else:
+            self._heads.push(head)
+
+    def _rank_size(self, group: _Group[T], rows: int) -> None:
+        """Keep the groups by how many rows they hold: there may be a new limit at any time."""
+        same = self._by_rows.get(group.rows)
+        if same:
+            same.discard(group)
+            if not same:
+                del self._by_rows[group.rows]
+        if rows:
+            self._by_rows.setdefault(rows, set()).add(group)
