@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import orjson
 
 from dlbench.proxy.errors import RequestError
-from dlbench.proxy.http import JSON_TYPE, error_reply
+from dlbench.proxy.reply import JSON_TYPE, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dlbench.proxy.http import Respond
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
-
-    Respond = Callable[[int, bytes, list[bytes | memoryview]], None]
 
 LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from dlbench.proxy.errors import NotFound, TooMany
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dlbench.proxy.answer import Respond
-    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.served import ServedModel
 
     Handler = Callable[[ServedModel, HttpRequest, Respond], None]
@@ -111,7 +110,7 @@ class RespondAsync:
                 return
             found = self._results.begin(self._clock())
 
-            def keep(status: int, headers: bytes, pieces: list[bytes | memoryview]) -> None:
+            def keep(status: int, headers: bytes, pieces: Sequence[bytes | memoryview]) -> None:
                 self._results.finish(found, status, headers, pieces, self._clock())
 
             try:

@@ -14,8 +14,7 @@ from dlbench.proxy.errors import BadRequest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlbench.proxy.answer import Respond
-    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel

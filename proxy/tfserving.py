@@ -16,8 +16,7 @@ from dlbench.proxy.instances import read_instances, write_instances
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.answer import Respond
-    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
     from dlbench.proxy.tensors import Signature, TensorSpec

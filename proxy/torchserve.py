@@ -14,8 +14,7 @@ from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 
 if TYPE_CHECKING:
-    from dlbench.proxy.answer import Respond
-    from dlbench.proxy.http import HttpRequest
+    from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from dlbench.proxy.errors import NotFound, RequestError
-from dlbench.proxy.http import HttpRequest, error_reply
+from dlbench.proxy.head import RequestHead
+from dlbench.proxy.http import HttpRequest
+from dlbench.proxy.reply import error_reply
 from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 from dlbench.proxy.wire import Wire
 
@@ -103,7 +105,7 @@ def ask():
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kept = {name.replace("_", "-").encode(): value for name, value in headers.items()}
         try:
-            handler(subject, HttpRequest(b"POST", b"/", kept, data), respond)
+            handler(subject, HttpRequest(RequestHead(b"POST", b"/", kept), data), respond)
         except RequestError as error:
             respond(error.status, *error_reply(error))
         (reply,) = replies

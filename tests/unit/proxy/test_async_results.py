@@ -7,6 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from dlbench.proxy.async_results import PENDING, AsyncResults, RespondAsync
 from dlbench.proxy.errors import BadRequest, NotFound, TooMany
+from dlbench.proxy.head import RequestHead
 from dlbench.proxy.http import HttpRequest
 
 MOST, TTL = 3, 100
@@ -83,6 +84,10 @@ def test_ids_cannot_be_guessed():
     assert min(map(len, ids)) >= 43  # 256 bits in base 64
 
 
+def request(method, target, headers=None):
+    return HttpRequest(RequestHead(method, target, headers or {}), b"")
+
+
 class Client:
     """Calls handlers with one request line's worth of headers; keeps the replies."""
 
@@ -91,13 +96,13 @@ class Client:
 
     def infer(self, handler, prefer=None):
         headers = {} if prefer is None else {b"prefer": prefer}
-        return self._reply(self._handlers.wrap(handler), None, HttpRequest(b"POST", b"/", headers))
+        return self._reply(self._handlers.wrap(handler), None, request(b"POST", b"/", headers))
 
     def get(self, location):
-        return self._reply(self._handlers.poll, HttpRequest(b"GET", location))
+        return self._reply(self._handlers.poll, request(b"GET", location))
 
     def delete(self, location):
-        return self._reply(self._handlers.forget, HttpRequest(b"DELETE", location))
+        return self._reply(self._handlers.forget, request(b"DELETE", location))
 
     def _reply(self, handler, *arguments):
         replies = []
