@@ -151,6 +151,14 @@ def test_a_pause_shorter_than_the_window_gives_none_of_those_needed_back(name):
 
 
 @each_that_scales
+def test_workers_that_were_there_from_the_start_are_kept_for_a_window(name):
+    autoscaler = AUTOSCALERS[name](CONFIG)
+    idle = seen(workers=8, utilisation=0.0, arrivals_per_s=0.0)
+    decided = [autoscaler.decide(at(idle, second)) for second in range(WINDOW_S + 2)]
+    assert decided == [8] * (WINDOW_S + 1) + [1]
+
+
+@each_that_scales
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("rate", "service_s"), [(300, 0.010), (60, 0.050)])
 def test_a_constant_load_with_noise_does_not_make_it_oscillate(name, rate, service_s, seed):
