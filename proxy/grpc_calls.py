@@ -1,0 +1,164 @@
+"""What the calls of V2's gRPC service answer; those that are not in the table are unimplemented."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import orjson
+from google.protobuf.json_format import ParseDict
+
+from dlbench.proxy.errors import NotFound, RequestError
+from dlbench.proxy.grpc_wire import Message, pb, read, write
+from dlbench.proxy.repository import load_parameters
+from dlbench.proxy.v2 import EXTENSIONS, model_configuration, model_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from dlbench.proxy.repository import Repository
+    from dlbench.proxy.request import InferRequest, Outputs
+    from dlbench.proxy.served import ServedModel
+
+    Call = Callable[[Repository, Message], Awaitable[Message]]
+    Outcome = Outputs | RequestError
+
+# Requests of one stream that may be under way; its replies leave in their order.
+MOST_AHEAD = 64
+
+
+async def server_live(_: Repository, __: Message) -> Message:
+    """We answer, so we live."""
+    return pb.ServerLiveResponse(live=True)
+
+
+async def server_ready(models: Repository, _: Message) -> Message:
+    """Ready while every model has a worker."""
+    return pb.ServerReadyResponse(ready=all(model.ready for model in models.models))
+
+
+async def model_ready(models: Repository, request: Message) -> Message:
+    """Whether any worker takes requests; a model that is not here is not ready, as in Triton."""
+    try:
+        return pb.ModelReadyResponse(ready=models.get(request.name, request.version).ready)
+    except NotFound:
+        return pb.ModelReadyResponse(ready=False)
+
+
+async def server_metadata(_: Repository, __: Message) -> Message:
+    """Who we are and which extensions there are."""
+    return pb.ServerMetadataResponse(
+        name="dlbench", version=version("dlbench"), extensions=EXTENSIONS
+    )
+
+
+async def metadata(models: Repository, request: Message) -> Message:
+    """The model's metadata; what only V2's JSON has is left out."""
+    document = model_metadata(models.get(request.name, request.version))
+    return ParseDict(document, pb.ModelMetadataResponse(), ignore_unknown_fields=True)
+
+
+async def configuration(models: Repository, request: Message) -> Message:
+    """The model's configuration in Triton's words."""
+    document = {"config": model_configuration(models.get(request.name, request.version))}
+    return ParseDict(document, pb.ModelConfigResponse())
+
+
+async def statistics(models: Repository, request: Message) -> Message:
+    """What the model has done; without a name, what all have."""
+    named = [models.get(request.name, request.version)] if request.name else models.models
+    rows = [model.stats.triton(model.name, model.version) for model in named]
+    return ParseDict({"model_stats": rows}, pb.ModelStatisticsResponse())
+
+
+async def index(models: Repository, request: Message) -> Message:
+    """The repository's models."""
+    return pb.RepositoryIndexResponse(models=models.index(ready=request.ready))
+
+
+async def load(models: Repository, request: Message) -> Message:
+    """Serve a model; its parameter `config` holds knobs."""
+    parameters = {name: one.string_param for name, one in request.parameters.items()}
+    body = orjson.dumps({"parameters": parameters})
+    await models.load(request.model_name, load_parameters(body))
+    return pb.RepositoryModelLoadResponse()
+
+
+async def unload(models: Repository, request: Message) -> Message:
+    """Serve a model no more."""
+    await models.unload(request.model_name)
+    return pb.RepositoryModelUnloadResponse()
+
+
+async def infer(models: Repository, request: Message) -> Message:
+    """Run the model."""
+    model = models.get(request.model_name, request.model_version)
+    asked = read(model.signature, request)
+    return _response(model, asked, await _submitted(model, asked))
+
+
+async def stream_infer(
+    models: Repository, requests: AsyncIterator[Message]
+) -> AsyncGenerator[Message]:
+    """Run the model on each request; a failing one is answered with its error, the stream goes on."""
+    room = asyncio.Semaphore(MOST_AHEAD)
+    ahead: asyncio.Queue[Awaitable[Message] | None] = asyncio.Queue()
+
+    async def read_ahead() -> None:
+        try:
+            async for request in requests:
+                await room.acquire()
+                ahead.put_nowait(asyncio.ensure_future(_streamed(models, request)))
+        finally:
+            ahead.put_nowait(None)
+
+    reading = asyncio.ensure_future(read_ahead())
+    try:
+        while (answer := await ahead.get()) is not None:
+            yield await answer
+            room.release()
+        await reading
+    finally:
+        reading.cancel()
+
+
+async def _streamed(models: Repository, request: Message) -> Message:
+    try:
+        return pb.ModelStreamInferResponse(infer_response=await infer(models, request))
+    except RequestError as error:
+        known = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        return pb.ModelStreamInferResponse(error_message=str(error), infer_response=known)
+
+
+def _submitted(model: ServedModel, request: InferRequest) -> asyncio.Future[Outcome]:
+    """The outcome to come. An error is a result too: a call given up leaves nobody to fetch it."""
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def reply(found: Outcome) -> None:
+        if not outcome.done():
+            outcome.set_result(found)
+
+    model.submit(request, reply)
+    return outcome
+
+
+def _response(model: ServedModel, request: InferRequest, outcome: Outcome) -> Message:
+    if isinstance(outcome, RequestError):
+        raise outcome
+    return write(model, request, outcome)
+
+
+CALLS: dict[str, Call] = {
+    "ServerLive": server_live,
+    "ServerReady": server_ready,
+    "ModelReady": model_ready,
+    "ServerMetadata": server_metadata,
+    "ModelMetadata": metadata,
+    "ModelInfer": infer,
+    "ModelConfig": configuration,
+    "ModelStatistics": statistics,
+    "RepositoryIndex": index,
+    "RepositoryModelLoad": load,
+    "RepositoryModelUnload": unload,
+}
