@@ -1,125 +1,208 @@
 """What goes over the socket between the front and a worker: length-prefixed frames, no pickle. Pure.
 
-Every frame is `size, kind, id` and a body. A batch carries its tensors one after the other, each
-request's piece of a tensor contiguous, in the order of the requests; a result comes back the same
-way. So for a batch axis of 0 concatenating and splitting cost nothing, and for another axis it is
-the worker that rearranges: the front only cuts bytes.
+A frame is a head (`size, id, size of the layout, kind`), a layout and data. A batch's data are its
+tensors one after the other, each request's piece of a tensor contiguous, in the order of the
+requests; a result comes back the same way. So for a batch axis of 0 concatenating and splitting
+cost nothing, and for another axis it is the worker that rearranges: the front only cuts bytes.
+
+A layout says which rows and shapes the data have. The same few come again and again, so what was
+made of one is kept by its bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dlbench.proxy.tensors import Tensor
+import numpy as np
+
+from dlbench.proxy.tensors import Buffer, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    Buffer = bytes | bytearray | memoryview
+    Shapes = tuple[tuple[int, ...], ...]
 
-# Size of the frame after these eight bytes (a batch may be over 4 GiB), kind, batch id.
-HEAD = struct.Struct("<QBI")
-BATCH, RESULT, FAILURE, HELLO = range(4)
-# Requests, tensors.
-BATCH_HEAD = struct.Struct("<II")
-# Nanoseconds of computing, tensors.
-RESULT_HEAD = struct.Struct("<QI")
+# Size of the frame after these eight bytes (a batch may be over 4 GiB), id, size of the layout, kind.
+HEAD: Final = struct.Struct("<QIIB")
 SIZE: Final = struct.Struct("<Q")
-# Bytes of a row count and of an axis.
-COUNT_BYTES: Final = 4
+BATCH, RESULT, FAILURE, HELLO = range(4)
+# Requests, before their row counts.
+REQUESTS: Final = struct.Struct("<I")
+# Nanoseconds of input, computing and output, before a result's shapes.
+TIMES: Final = struct.Struct("<QQQ")
+# Bytes of one size in a shape.
+SIZE_BYTES: Final = 4
+# Layouts kept: row counts of every batch size and a few mixtures.
+LAYOUTS_KEPT: Final = 1024
+# Small frames are read through this room, several at a time; a larger one gets its own.
+ROOM_BYTES: Final = 64 << 10
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Work for a worker: rows per request, and per tensor one row's shape and the pieces."""
+class Frame(NamedTuple):
+    """A frame taken apart."""
+
+    kind: int
+    number: int
+    layout: bytes
+    data: memoryview
+
+
+class Batch(NamedTuple):
+    """The layout of work for a worker: rows per request, and the whole batch's shape per tensor."""
 
     rows: tuple[int, ...]
-    tensors: tuple[Tensor, ...]
+    shapes: Shapes
 
 
-@dataclass(frozen=True)
-class Result:
-    """A worker's answer: per output the whole batch's shape and bytes, request after request."""
+class Result(NamedTuple):
+    """A worker's answer: per output the whole batch's shape and bytes, request after request.
 
+    The times are those of the worker, in nanoseconds: from the batch's arrival to the start of the
+    run, the run, and from its end to the answer.
+    """
+
+    input_ns: int
     compute_ns: int
+    output_ns: int
     tensors: tuple[Tensor, ...]
 
 
-def encode(kind: int, number: int, body: Sequence[Buffer]) -> list[Buffer]:
-    """A frame as pieces for one gathered write."""
-    size = HEAD.size - SIZE.size + sum(len(piece) for piece in body)
-    return [HEAD.pack(size, kind, number), *body]
+def encode(
+    kind: int, number: int, layout: bytes, data: Sequence[Buffer], data_bytes: int
+) -> list[Buffer]:
+    """A frame as pieces for one gathered write; `data_bytes` is the size of all the data."""
+    size = HEAD.size - SIZE.size + len(layout) + data_bytes
+    return [HEAD.pack(size, number, len(layout), kind) + layout, *data]
+
+
+def size_of(head: Buffer) -> int:
+    """The size of a whole frame that begins so."""
+    size: int = SIZE.unpack_from(head)[0]
+    return SIZE.size + size
+
+
+def encode_text(kind: int, number: int, text: bytes) -> list[Buffer]:
+    """A hello or a failure."""
+    return encode(kind, number, b"", [text], len(text))
 
 
 def encode_batch(
     number: int, rows: Sequence[int], shapes: Sequence[Sequence[int]], pieces: Sequence[Buffer]
 ) -> list[Buffer]:
     """A batch; `shapes` are those of the whole batch, per tensor, `pieces` all their bytes in order."""
-    head = BATCH_HEAD.pack(len(rows), len(shapes)) + struct.pack(f"<{len(rows)}I", *rows)
-    return encode(BATCH, number, [head + _pack_shapes(shapes), *pieces])
+    layout = _batch_layout(tuple(rows), tuple(map(tuple, shapes)))
+    return encode(BATCH, number, layout, pieces, sum(map(len, pieces)))
 
 
-def encode_result(number: int, compute_ns: int, tensors: Sequence[Tensor]) -> list[Buffer]:
-    """A result."""
-    head = RESULT_HEAD.pack(compute_ns, len(tensors)) + _pack_shapes([t.shape for t in tensors])
-    return encode(RESULT, number, [head, *(t.data for t in tensors)])
+def encode_result(
+    number: int, times: tuple[int, int, int], shapes: Shapes, data: Sequence[Buffer], size: int
+) -> list[Buffer]:
+    """A result; `data` holds the outputs in order, `size` bytes together."""
+    return encode(RESULT, number, TIMES.pack(*times) + _pack_shapes(shapes), data, size)
 
 
-def decode_batch(body: memoryview, item_sizes: Sequence[int]) -> Batch:
-    """A batch from its body; `item_sizes` are the bytes per element of each tensor."""
-    requests, count = BATCH_HEAD.unpack_from(body)
-    rows = struct.unpack_from(f"<{requests}I", body, BATCH_HEAD.size)
-    shapes, start = _unpack_shapes(body, BATCH_HEAD.size + COUNT_BYTES * requests, count)
-    return Batch(rows, tuple(_tensors(body, start, shapes, item_sizes)))
+@lru_cache(LAYOUTS_KEPT)
+def decode_batch(layout: bytes) -> Batch:
+    """Rows and shapes of a batch."""
+    (requests,) = REQUESTS.unpack_from(layout)
+    rows = struct.unpack_from(f"<{requests}I", layout, REQUESTS.size)
+    return Batch(rows, _unpack_shapes(layout[REQUESTS.size + SIZE_BYTES * requests :]))
 
 
-def decode_result(body: memoryview, item_sizes: Sequence[int]) -> Result:
-    """A result from its body."""
-    compute_ns, count = RESULT_HEAD.unpack_from(body)
-    shapes, start = _unpack_shapes(body, RESULT_HEAD.size, count)
-    return Result(compute_ns, tuple(_tensors(body, start, shapes, item_sizes)))
+def decode_result(frame: Frame, item_sizes: tuple[int, ...]) -> Result:
+    """A result; `item_sizes` are the bytes per element of each output."""
+    data = frame.data
+    places = _places(frame.layout[TIMES.size :], item_sizes)
+    tensors = tuple([Tensor(shape, data[start:stop]) for shape, start, stop in places])
+    input_ns, compute_ns, output_ns = TIMES.unpack_from(frame.layout)
+    return Result(input_ns, compute_ns, output_ns, tensors)
 
 
 class Reader:
-    """Puts frames together from whatever arrives."""
+    """Puts frames together from whatever arrives.
+
+    The next bytes belong into `room()`; `received(count)` says how many came. A frame's data are
+    never overwritten: a reply or a cache may hold on to them.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._shared = memoryview(bytearray(ROOM_BYTES))
+        self._room = self._shared
+        self._filled = 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
-        """Yield (kind, id, body) of every frame that is complete."""
-        self._buffer += data
-        while len(self._buffer) >= SIZE.size:
-            end = SIZE.size + SIZE.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                return
-            frame = bytes(memoryview(self._buffer)[:end])
-            del self._buffer[:end]
-            _, kind, number = HEAD.unpack_from(frame)
-            yield kind, number, memoryview(frame)[HEAD.size :]
+    def room(self) -> memoryview:
+        """Where the next bytes go; never empty."""
+        return self._room[self._filled :]
+
+    def received(self, count: int) -> list[Frame]:
+        """The frames that are complete with `count` more bytes."""
+        self._filled += count
+        if self._room is self._shared:
+            return self._cut()
+        if self._filled < len(self._room):
+            return []
+        whole, self._room, self._filled = self._room, self._shared, 0
+        return [_taken_apart(whole)]
+
+    def _cut(self) -> list[Frame]:
+        found, start = [], 0
+        while (stop := self._end(start)) <= self._filled:
+            found.append(_taken_apart(memoryview(bytes(self._shared[start:stop]))))
+            start = stop
+        self._keep(start, stop)
+        return found
+
+    def _end(self, start: int) -> int:
+        """Where the frame at `start` ends, or its size if even that is incomplete."""
+        if self._filled - start < SIZE.size:
+            return start + SIZE.size
+        return start + size_of(self._shared[start:])
+
+    def _keep(self, start: int, stop: int) -> None:
+        """Put the beginning of a frame where its rest shall go: at the front, or in its own room."""
+        rest = bytes(self._shared[start : self._filled])
+        if stop - start > len(self._shared):
+            self._room = np.empty(stop - start, np.uint8).data  # not zeroed first
+        self._room[: len(rest)] = rest
+        self._filled = len(rest)
 
 
-def _pack_shapes(shapes: Sequence[Sequence[int]]) -> bytes:
+def _taken_apart(frame: memoryview) -> Frame:
+    _, number, layout_size, kind = HEAD.unpack_from(frame)
+    start = HEAD.size + layout_size
+    return Frame(kind, number, bytes(frame[HEAD.size : start]), frame[start:])
+
+
+@lru_cache(LAYOUTS_KEPT)
+def _batch_layout(rows: tuple[int, ...], shapes: Shapes) -> bytes:
+    return struct.pack(f"<I{len(rows)}I", len(rows), *rows) + _pack_shapes(shapes)
+
+
+@lru_cache(LAYOUTS_KEPT)
+def _pack_shapes(shapes: Shapes) -> bytes:
     return b"".join(struct.pack(f"<B{len(s)}I", len(s), *s) for s in shapes)
 
 
-def _unpack_shapes(body: memoryview, start: int, count: int) -> tuple[list[tuple[int, ...]], int]:
-    shapes = []
-    for _ in range(count):
-        axes = body[start]
-        shapes.append(struct.unpack_from(f"<{axes}I", body, start + 1))
-        start += 1 + COUNT_BYTES * axes
-    return shapes, start
+def _unpack_shapes(layout: bytes) -> Shapes:
+    shapes, start = [], 0
+    while start < len(layout):
+        axes = layout[start]
+        shapes.append(struct.unpack_from(f"<{axes}I", layout, start + 1))
+        start += 1 + SIZE_BYTES * axes
+    return tuple(shapes)
 
 
-def _tensors(
-    body: memoryview, start: int, shapes: list[tuple[int, ...]], item_sizes: Sequence[int]
-) -> Iterator[Tensor]:
-    for shape, item_size in zip(shapes, item_sizes, strict=True):
-        size = item_size
+@lru_cache(LAYOUTS_KEPT)
+def _places(
+    layout: bytes, item_sizes: tuple[int, ...]
+) -> tuple[tuple[tuple[int, ...], int, int], ...]:
+    """Shape, start and stop of every tensor in the data."""
+    places, start = [], 0
+    for shape, size in zip(_unpack_shapes(layout), item_sizes, strict=True):
         for axis in shape:
             size *= axis
-        yield Tensor(shape, body[start : start + size])
+        places.append((shape, start, start + size))
         start += size
+    return tuple(places)

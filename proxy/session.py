@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from dlbench.proxy.errors import DeviceError, ModelError
+from dlbench.proxy.providers import CPU, HINTS, REASONS, TRIED, blamed_option, got, missing
 from dlbench.proxy.signature import first_line
 from dlbench.proxy.tensors import FROM_ORT, TensorSpec
 
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
+    from dlbench.proxy.providers import Executor
+
+    Array = NDArray[Any]
+
 # Sizes are tried on purpose and failures come back as exceptions: its own log would only repeat them.
 ONLY_FATAL = 4
+LEVELS = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 
 
 class Session:
@@ -30,30 +39,30 @@ class Session:
     onnxruntime falls back to the CPU without a word, so `device` is what the session says it got.
     """
 
-    def __init__(self, path: str, device: str, intra_op_threads: int) -> None:
+    def __init__(self, path: str, executor: Executor) -> None:
         """Load the model.
 
         Raises:
-            DeviceError: `device` is "cuda" and the session did not get it.
+            DeviceError: a device was named and the session did not get it, or refuses its options.
             ModelError: the file is no model that can be served.
         """
-        self._session, self.device_reason = _open(path, device, _options(intra_op_threads))
-        self.device = "cuda" if CUDA in self._session.get_providers() else "cpu"
-        self.inputs = [_spec(value) for value in self._session.get_inputs()]
-        self.outputs = [_spec(value) for value in self._session.get_outputs()]
+        self.session, self.device, self.device_reason = _open(path, executor)
+        self.device_id = executor.device_id
+        # On a CPU memory is always kept from run to run; on a GPU that is what `io_binding` says.
+        self.binds = self.device == "cpu" or executor.io_binding
+        self.inputs = [_spec(value) for value in self.session.get_inputs()]
+        self.outputs = [_spec(value) for value in self.session.get_outputs()]
         self._names = [spec.name for spec in self.inputs]
         if not self.inputs:
             raise ModelError("the model has no inputs")
 
-    def run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Every output for these inputs, given in the model's order.
 
         Raises:
             Exception: whatever onnxruntime raises for inputs that the model refuses.
         """
-        found: list[NDArray[Any]] = self._session.run(
-            None, dict(zip(self._names, arrays, strict=True))
-        )
+        found: list[Array] = self.session.run(None, dict(zip(self._names, arrays, strict=True)))
         return found
 
     def shapes_of(self, shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -68,56 +77,130 @@ class Session:
         return [array.shape for array in self.run(arrays)]
 
 
-def _options(intra_op_threads: int) -> onnxruntime.SessionOptions:
+class BoundRun:
+    """Runs of a session over the same input memory, its outputs kept as well.
+
+    Nothing is looked up or allocated from the second run on. On a GPU the inputs have memory there
+    too, and outputs are copied back into the same arrays.
+    """
+
+    def __init__(self, session: Session, inputs: Sequence[Array]) -> None:
+        """`inputs` are aligned arrays, filled anew before every run."""
+        self._session, self._inputs = session, inputs
+        self._outputs: list[Array] = []
+        self._uploads: list[tuple[onnxruntime.OrtValue, Array]] = []
+        self._binding: onnxruntime.IOBinding | None = None
+
+    def run(self) -> list[Array]:
+        """Every output for what the inputs hold now; valid until the next run.
+
+        Raises:
+            Exception: whatever onnxruntime raises for inputs that the model refuses.
+        """
+        if self._binding is None:
+            return self._run_unbound()
+        try:
+            for value, array in self._uploads:
+                value.update_inplace(array)
+            self._session.session.run_with_iobinding(self._binding)
+        except Exception:
+            return self._run_refused()
+        return self._outputs
+
+    def _run_unbound(self) -> list[Array]:
+        outputs = self._session.run(self._inputs)
+        if self._session.binds:
+            self._bind(outputs)
+        return outputs
+
+    def _run_refused(self) -> list[Array]:
+        """Raise what the model refuses; if it runs after all, an output's size depends on the data."""
+        outputs = self._session.run(self._inputs)
+        if [a.shape for a in outputs] != [a.shape for a in self._outputs]:
+            self._session.binds, self._binding = False, None
+        return outputs
+
+    def _bind(self, outputs: list[Array]) -> None:
+        session = self._session
+        place = ("cpu", 0) if session.device == "cpu" else ("cuda", session.device_id)
+        self._outputs, self._binding = outputs, session.session.io_binding()
+        for spec, array in zip(session.inputs, self._inputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *place)
+            self._binding.bind_ortvalue_input(spec.name, value)
+            if session.device != "cpu":  # there the value is a copy, here it is the array
+                self._uploads.append((value, array))
+        for spec, array in zip(session.outputs, outputs, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            self._binding.bind_ortvalue_output(spec.name, value)
+
+
+def _options(executor: Executor) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
+    options.intra_op_num_threads = executor.intra_op_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ONLY_FATAL
-    # Threads that spin while they wait take the cores from front and client.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.graph_optimization_level = LEVELS[executor.graph_optimization]
+    options.enable_cpu_mem_arena = executor.memory_arena
+    spinning = str(int(executor.allow_spinning))
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     return options
 
 
-def _open(
-    path: str, device: str, options: onnxruntime.SessionOptions
-) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session on the device asked for, and why it is that device."""
-    if device == "cpu":
-        return _load(path, [CPU], options), "asked for"
-    missing = _missing_cuda()
-    if missing:
-        if device == "cuda":
-            raise DeviceError(f"--device cuda: {missing}")
-        return _load(path, [CPU], options), missing
-    session = _load(path, [CUDA, CPU], options)
-    if CUDA in session.get_providers():
-        return session, "asked for" if device == "cuda" else "CUDA works here"
-    reason = "onnxruntime could not start CUDA here"
-    if device == "cuda":
-        raise DeviceError(
-            f"--device cuda: {reason}; pip install 'dlbench[cuda]' brings its libraries"
-        )
-    return session, reason
+class Unavailable(Exception):
+    """A device cannot be had; the message says why."""
 
 
-def _missing_cuda() -> str:
-    """Why CUDA cannot even be tried, "" if it can."""
-    if CUDA not in onnxruntime.get_available_providers():
-        return "this onnxruntime is built without CUDA"
-    if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/dxg"):
-        return "no NVIDIA device"
-    with contextlib.suppress(Exception), contextlib.redirect_stdout(None):
-        onnxruntime.preload_dlls()  # from the nvidia wheels, if they are installed
-    return ""
+def _open(path: str, executor: Executor) -> tuple[onnxruntime.InferenceSession, str, str]:
+    """A session, the device that it got, and why that one."""
+    reason = ""
+    for device in TRIED[executor.device]:
+        try:
+            return _load(path, executor, device), device, reason or REASONS[executor.device]
+        except Unavailable as error:
+            reason = str(error)
+    raise DeviceError(f"--device {executor.device}: {reason}")
 
 
-def _load(
-    path: str, providers: list[str], options: onnxruntime.SessionOptions
-) -> onnxruntime.InferenceSession:
+def _load(path: str, executor: Executor, device: str) -> onnxruntime.InferenceSession:
+    if why := missing(device, onnxruntime.get_available_providers(), _has_gpu()):
+        raise Unavailable(why)
+    if device != "cpu":
+        with contextlib.suppress(Exception), contextlib.redirect_stdout(None):
+            onnxruntime.preload_dlls()  # from the nvidia wheels, if they are installed
+    elif executor.provider_option:
+        option = next(iter(executor.provider_option))
+        raise DeviceError(f"--provider-option {option}: the CPU takes none")
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        session = _made(path, executor, executor.providers(device))
     except Exception as error:
-        raise ModelError(f"{path} cannot be loaded: {first_line(error)}") from None
+        raise _explained(path, executor, device, first_line(error)) from None
+    if not got(device, session.get_providers()):
+        raise Unavailable(f"onnxruntime could not start {device} here; {HINTS[device]}")
+    return session
+
+
+def _made(
+    path: str, executor: Executor, providers: list[tuple[str, dict[str, str]]]
+) -> onnxruntime.InferenceSession:
+    # Without its fallback an error is raised here, and not printed and followed by a CPU session.
+    return onnxruntime.InferenceSession(
+        path, _options(executor), providers=providers, enable_fallback=0
+    )
+
+
+def _explained(path: str, executor: Executor, device: str, text: str) -> Exception:
+    """Whose fault it is that a session could not be made: an option's, the device's or the model's."""
+    if option := blamed_option(text, executor.provider_option):
+        return DeviceError(f"--provider-option {option}: {text}")
+    if device != "cpu":
+        with contextlib.suppress(Exception):
+            _made(path, executor, [(CPU, {})])
+            return Unavailable(text)
+    return ModelError(f"{path} cannot be loaded: {text}")
+
+
+def _has_gpu() -> bool:
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
 
 
 def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime's NodeArg

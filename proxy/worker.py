@@ -14,23 +14,29 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from dlbench.proxy import frames
+from dlbench.proxy.channel import Channel
 from dlbench.proxy.errors import ModelError, ProxyError
 from dlbench.proxy.independence import coupled_output
+from dlbench.proxy.prepared import PreparedBatch
+from dlbench.proxy.providers import Executor
 from dlbench.proxy.session import Session
 from dlbench.proxy.signature import first_line, row_shapes, settle, unbatchable
-from dlbench.proxy.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    import numpy as np
     from numpy.typing import NDArray
+
+    from dlbench.proxy.channel import Arrival
+    from dlbench.proxy.frames import Shapes
+    from dlbench.proxy.tensors import Buffer
 
 # Runs before a worker says that it is ready: the first ones allocate.
 WARMUP_RUNS = 2
+# Memory kept for batches of shapes that were seen; above it all of it is let go.
+KEPT_BYTES = 64 << 20
 
 
 def main() -> None:
@@ -42,54 +48,11 @@ def main() -> None:
     try:
         worker = Worker(**orjson.loads(sys.argv[2]))
     except ProxyError as error:
-        channel.send(frames.encode(frames.FAILURE, 0, [str(error).encode()]))
+        channel.send(frames.encode_text(frames.FAILURE, 0, str(error).encode()))
         return
-    channel.send(frames.encode(frames.HELLO, 0, [orjson.dumps(worker.hello())]))
-    while (frame := channel.receive()) is not None:
-        number, body = frame
-        channel.send(worker.answer(number, body))
-
-
-class Channel:
-    """Blocking frames over a stream socket."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        self._socket = stream
-
-    def send(self, pieces: list[Any]) -> None:
-        """Send all pieces of a frame; a front that is gone ends the process."""
-        views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-        try:
-            while views:
-                sent = self._socket.sendmsg(views[:512])
-                while views and sent >= len(views[0]):
-                    sent -= len(views.pop(0))
-                if sent:
-                    views[0] = views[0][sent:]
-        except OSError:
-            sys.exit(0)
-
-    def receive(self) -> tuple[int, memoryview] | None:
-        """The next frame's id and body, None when the socket has ended."""
-        head = self._exactly(frames.HEAD.size)
-        if head is None:
-            return None
-        size, _, number = frames.HEAD.unpack(head)
-        body = self._exactly(size + frames.SIZE.size - frames.HEAD.size)
-        return None if body is None else (number, memoryview(body))
-
-    def _exactly(self, size: int) -> bytearray | None:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        while len(view):
-            try:
-                count = self._socket.recv_into(view)
-            except OSError:
-                return None
-            if not count:
-                return None
-            view = view[count:]
-        return buffer
+    channel.send(frames.encode_text(frames.HELLO, 0, orjson.dumps(worker.hello())))
+    while (arrival := channel.receive()) is not None:
+        channel.send(worker.answer(arrival))
 
 
 class Worker:
@@ -98,13 +61,12 @@ class Worker:
     def __init__(
         self,
         path: str,
-        device: str,
-        intra_op_threads: int,
+        executor: dict[str, Any],
         max_batch_size: int,
         batch_axis: dict[str, int],
         shape: dict[str, list[int]],
     ) -> None:
-        self._session = Session(path, device, intra_op_threads)
+        self._session = Session(path, Executor(**executor))
         sizes = {name: tuple(values) for name, values in shape.items()}
         self.signature, self._one_row = settle(
             self._session.inputs, self._session.outputs, self._session.shapes_of, batch_axis, sizes
@@ -112,8 +74,9 @@ class Worker:
         # Who names the batch axis knows the model and is believed.
         if self.signature.batchable and not batch_axis:
             self._check_independence()
-        self._item_sizes = [spec.item_size for spec in self.signature.inputs]
         self._warm_up(max_batch_size)
+        self._room: NDArray[np.uint8] | None = None
+        self._prepared: dict[Shapes, PreparedBatch] = {}
 
     def hello(self) -> dict[str, Any]:
         """What the front needs to know."""
@@ -123,24 +86,40 @@ class Worker:
             "device_reason": self._session.device_reason,
         }
 
-    def answer(self, number: int, body: memoryview) -> list[Any]:
+    def answer(self, arrival: Arrival) -> list[Buffer]:
         """The result of a batch, or the model's own words why not."""
         try:
-            return self._run(number, frames.decode_batch(body, self._item_sizes))
+            return self._run(arrival)
         except Exception as error:
-            return frames.encode(frames.FAILURE, number, [first_line(error).encode()])
+            text = first_line(error).encode()
+            return frames.encode_text(frames.FAILURE, arrival.number, text)
 
-    def _run(self, number: int, batch: frames.Batch) -> list[Any]:
-        specs = self.signature.inputs
-        arrays = [_joined(s, t, batch.rows) for s, t in zip(specs, batch.tensors, strict=True)]
+    def _run(self, arrival: Arrival) -> list[Buffer]:
+        arrived = time.perf_counter_ns()
+        rows, shapes = frames.decode_batch(arrival.layout)
+        batch = self._prepare(shapes, arrival.room)
+        if batch.size != arrival.size:
+            raise ValueError(f"{arrival.size} bytes came for a batch of {batch.size}")
+        batch.join(rows)
         began = time.perf_counter_ns()
-        outputs = self._session.run(arrays)
-        took = time.perf_counter_ns() - began
-        tensors = [
-            _split(spec, array, batch.rows)
-            for spec, array in zip(self.signature.outputs, outputs, strict=True)
-        ]
-        return frames.encode_result(number, took, tensors)
+        outputs = batch.run()
+        ended = time.perf_counter_ns()
+        cut = batch.split(outputs, rows)
+        times = (began - arrived, ended - began, time.perf_counter_ns() - ended)
+        return frames.encode_result(arrival.number, times, cut.shapes, cut.data, cut.size)
+
+    def _prepare(self, shapes: Shapes, room: NDArray[np.uint8]) -> PreparedBatch:
+        """What is kept for batches of these shapes."""
+        if room is not self._room:
+            self._room = room
+            self._prepared.clear()
+        found = self._prepared.get(shapes)
+        if found is None:
+            if sum(batch.kept_bytes for batch in self._prepared.values()) > KEPT_BYTES:
+                self._prepared.clear()
+            found = PreparedBatch(self.signature, self._session, shapes, room)
+            self._prepared[shapes] = found
+        return found
 
     def _check_independence(self) -> None:
         """One request at a time where a batch would change the answers."""
@@ -168,35 +147,6 @@ class Worker:
                     raise ModelError(
                         f"the model does not run with a batch of {rows}: {first_line(error)}"
                     ) from None
-
-
-def _joined(spec: TensorSpec, tensor: Tensor, rows: Sequence[int]) -> NDArray[Any]:
-    """The pieces of an input as one array."""
-    flat = np.frombuffer(tensor.data, dtype=spec.numpy_type)
-    if spec.batch_axis <= 0 or len(rows) == 1:
-        return flat.reshape(tensor.shape)
-    per_row = flat.size // sum(rows)
-    ends = np.cumsum([count * per_row for count in rows])[:-1]
-    pieces = [
-        piece.reshape(_with_rows(spec, tensor.shape, count))
-        for piece, count in zip(np.split(flat, ends), rows, strict=True)
-    ]
-    return np.concatenate(pieces, axis=spec.batch_axis)
-
-
-def _split(spec: TensorSpec, array: NDArray[Any], rows: Sequence[int]) -> Tensor:
-    """An output with every request's piece contiguous."""
-    if spec.batch_axis <= 0 or len(rows) == 1:
-        data = np.ascontiguousarray(array)
-    else:
-        ends = np.cumsum(rows)[:-1]
-        pieces = np.split(array, ends, axis=spec.batch_axis)
-        data = np.concatenate([piece.ravel() for piece in pieces])
-    return Tensor(array.shape, data.reshape(-1).view(np.uint8).data)
-
-
-def _with_rows(spec: TensorSpec, shape: tuple[int, ...], rows: int) -> tuple[int, ...]:
-    return (*shape[: spec.batch_axis], rows, *shape[spec.batch_axis + 1 :])
 
 
 if __name__ == "__main__":

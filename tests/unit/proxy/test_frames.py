@@ -6,21 +6,50 @@ from hypothesis import strategies as st
 from dlbench.proxy import frames
 from dlbench.proxy.tensors import Tensor
 
+# Of the room that small frames share: what fits, what just does not, what is much larger.
+SIZES = st.sampled_from([0, 1, 7, 30, 500, frames.ROOM_BYTES - 20, 3 * frames.ROOM_BYTES])
 FRAMES = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 2**32 - 1), st.binary(max_size=30)), max_size=6
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(0, 2**32 - 1),
+        st.binary(max_size=30),
+        st.builds(lambda size, byte: bytes([byte]) * size, SIZES, st.integers(0, 255)),
+    ),
+    max_size=6,
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(FRAMES, st.lists(st.integers(1, 17), min_size=1, max_size=20))
-def test_frames_survive_any_chunking(sent, cuts):
-    stream = b"".join(b"".join(frames.encode(k, n, [body])) for k, n, body in sent)
+def read(stream, cuts=(1 << 30,)):
+    """All frames of a stream that arrives in pieces of these sizes, over and over."""
     reader, found, position, turn = frames.Reader(), [], 0, 0
     while position < len(stream):
-        size = cuts[turn % len(cuts)]
-        found += [(k, n, bytes(b)) for k, n, b in reader.feed(stream[position : position + size])]
+        room = reader.room()
+        size = min(cuts[turn % len(cuts)], len(room), len(stream) - position)
+        room[:size] = stream[position : position + size]
+        found += reader.received(size)
         position, turn = position + size, turn + 1
-    assert found == sent
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(FRAMES, st.lists(st.integers(1, 100_000), min_size=1, max_size=20))
+def test_frames_survive_any_chunking(sent, cuts):
+    stream = b"".join(
+        b"".join(frames.encode(kind, number, layout, [data], len(data)))
+        for kind, number, layout, data in sent
+    )
+    assert read(stream, cuts) == sent
+
+
+@settings(max_examples=50, deadline=None)
+@given(FRAMES)
+def test_frames_survive_arriving_byte_by_byte(sent):
+    sent = [(kind, number, layout, data[:40]) for kind, number, layout, data in sent]
+    stream = b"".join(
+        b"".join(frames.encode(kind, number, layout, [data], len(data)))
+        for kind, number, layout, data in sent
+    )
+    assert read(stream, [1]) == sent
 
 
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=4).map(tuple), min_size=1, max_size=4)
@@ -37,20 +66,30 @@ def test_batches_and_results_round_trip(shapes, rows, data):
         for axis in shape:
             size *= axis
         tensors.append(Tensor(shape, bytes([index + 1]) * size))
-    batch = b"".join(frames.encode_batch(7, rows, shapes, [t.data for t in tensors]))
-    ((kind, number, body),) = frames.Reader().feed(batch)
-    assert (kind, number) == (frames.BATCH, 7)
-    assert frames.decode_batch(body, sizes) == frames.Batch(tuple(rows), tuple(tensors))
-    result = b"".join(frames.encode_result(8, 123456789012, tensors))
-    ((kind, number, body),) = frames.Reader().feed(result)
-    assert (kind, number) == (frames.RESULT, 8)
-    assert frames.decode_result(body, sizes) == frames.Result(123456789012, tuple(tensors))
+    pieces = [tensor.data for tensor in tensors]
+    (frame,) = read(b"".join(frames.encode_batch(7, rows, shapes, pieces)))
+    assert (frame.kind, frame.number) == (frames.BATCH, 7)
+    assert frames.decode_batch(frame.layout) == (tuple(rows), tuple(shapes))
+    assert frame.data == b"".join(pieces)
+
+    times = (1, 123456789012, 3)
+    size = sum(map(len, pieces))
+    (frame,) = read(b"".join(frames.encode_result(8, times, tuple(shapes), pieces, size)))
+    assert (frame.kind, frame.number) == (frames.RESULT, 8)
+    assert frames.decode_result(frame, tuple(sizes)) == (*times, tuple(tensors))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200_000), st.integers(1, 200_000))
+def test_data_stays_as_it_was_when_more_frames_arrive(first_size, cut):
+    first, second = b"a" * first_size, b"b" * 200_000
+    stream = b"".join(
+        frames.encode_text(frames.FAILURE, 1, first) + frames.encode_text(frames.FAILURE, 2, second)
+    )
+    found = read(stream, [cut])
+    assert [frame.data for frame in found] == [first, second]
 
 
 def test_a_frame_may_be_larger_than_four_gibibytes():
-    class Huge:
-        def __len__(self):
-            return 5 << 30
-
-    head = frames.encode(frames.BATCH, 1, [Huge()])[0]
+    head = frames.encode(frames.BATCH, 1, b"", [], 5 << 30)[0]
     assert frames.HEAD.unpack(head)[0] > 5 << 30

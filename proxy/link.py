@@ -1,0 +1,210 @@
+"""One worker as the front sees it: a process, the socket to it, and how both end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from dlbench.proxy import frames
+from dlbench.proxy.clock import now_ns
+from dlbench.proxy.errors import DeviceError, ModelError, StartError
+from dlbench.proxy.tensors import signature_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dlbench.proxy.frames import Frame, Result
+    from dlbench.proxy.tensors import Buffer
+
+# Large enough that two batches of a few hundred kilobytes fit and nobody waits for the other.
+SOCKET_BUFFER_BYTES = 4 << 20
+STOP_TIMEOUT_S = 5.0
+# How fast the smoothed service time follows: about the last ten batches.
+SMOOTHING = 0.1
+# What ends a worker without a word of its own.
+LIKELY_CAUSES = {
+    signal.SIGKILL: " (out of memory?)",
+    signal.SIGSEGV: " (a crash in native code)",
+    signal.SIGABRT: " (a crash in native code)",
+    signal.SIGBUS: " (a crash in native code)",
+    signal.SIGILL: " (an instruction that this processor lacks)",
+}
+# The options that a worker names when it cannot have the device.
+DEVICE_OPTIONS = ("--device", "--provider-option")
+
+
+class WorkerLink(asyncio.BufferedProtocol):
+    """One worker process and the stream to it.
+
+    The owner sets `on_result(link, number, result or error text)` and `on_lost(link)`, which comes
+    when the process has been reaped and `death` says how it ended.
+    """
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.on_result: Callable[[WorkerLink, int, Result | str], None]
+        self.on_lost: Callable[[WorkerLink], None] = lambda _: None
+        self.item_sizes: Sequence[int] = ()
+        self.service_ns = 0.0
+        # Since when the oldest batch has been running; None while the worker has nothing to do.
+        self.running_since_ns: int | None = None
+        self.requests = 0  # answered; counted by whoever knows how many a batch had
+        self.alive = True
+        self.death = ""
+        self._arguments = arguments
+        self._reader = frames.Reader()
+        self._outstanding = 0
+        self._transport: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._burial: asyncio.Task[None] | None = None
+        self._buried = asyncio.Event()
+
+    async def startup(self) -> dict[str, Any]:
+        """Start the process and wait for its hello.
+
+        Raises:
+            ModelError, DeviceError: the worker could not load the model; the text is its own.
+            StartError: it died meanwhile.
+        """
+        self._process, stream = spawn(self._arguments)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self, sock=stream)
+        return await self.hello
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def send(self, pieces: Sequence[Buffer]) -> None:
+        """Hand over a batch."""
+        if not self._outstanding:
+            self.running_since_ns = now_ns()
+        self._outstanding += 1
+        self._transport.writelines(pieces)
+
+    def took(self, compute_ns: int) -> None:
+        """Remember how long a batch took, smoothed."""
+        before = self.service_ns or compute_ns
+        self.service_ns = before + SMOOTHING * (compute_ns - before)
+
+    async def shutdown(self) -> None:
+        """Close the stream, which ends the worker; one that does not obey is killed."""
+        self.on_lost = lambda _: None
+        if self._transport is not None:
+            self._transport.close()
+        if self._process is not None:
+            await asyncio.to_thread(_reap, self._process)
+        if self._transport is not None:
+            await self._buried.wait()
+
+    def kill(self, why: str = "killed by the proxy") -> None:
+        """End the worker at once, without waiting: its end is told like any other."""
+        self.death = self.death or why
+        if self._process is not None:
+            self._process.kill()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - a frame's size is known
+        return self._reader.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        for frame in self._reader.received(nbytes):
+            HANDLERS[frame.kind](self, frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a death is a death
+        self.alive = False
+        self.running_since_ns = None
+        self._burial = asyncio.get_running_loop().create_task(self._bury())
+
+    def said_hello(self, frame: Frame) -> None:
+        """The worker is ready."""
+        hello = orjson.loads(frame.data)
+        outputs = signature_from(hello["signature"]).outputs
+        self.item_sizes = [spec.item_size for spec in outputs]
+        self.hello.set_result(hello)
+
+    def finished(self, frame: Frame) -> None:
+        """A batch is done."""
+        self._done()
+        result = frames.decode_result(frame, tuple(self.item_sizes))
+        self.on_result(self, frame.number, result)
+
+    def failed(self, frame: Frame) -> None:
+        """A batch failed, or loading did."""
+        text = bytes(frame.data).decode(errors="replace")
+        if self.hello.done():
+            self._done()
+            self.on_result(self, frame.number, text)
+        else:
+            kind = DeviceError if text.startswith(DEVICE_OPTIONS) else ModelError
+            self.hello.set_exception(kind(text))
+
+    def _done(self) -> None:
+        self._outstanding -= 1
+        self.running_since_ns = now_ns() if self._outstanding else None
+
+    async def _bury(self) -> None:
+        """Reap the process and tell of its death; a socket may end a moment before its process."""
+        if self._process is not None:
+            code = await asyncio.to_thread(_reap, self._process)
+            self.death = self.death or meaning(code)
+        if not self.hello.done():
+            self.hello.set_exception(
+                StartError(f"a worker died while loading the model: {self.death}")
+            )
+        self._buried.set()
+        self.on_lost(self)
+
+
+HANDLERS: dict[int, Callable[[WorkerLink, Frame], None]] = {
+    frames.HELLO: WorkerLink.said_hello,
+    frames.RESULT: WorkerLink.finished,
+    frames.FAILURE: WorkerLink.failed,
+}
+
+
+def spawn(arguments: dict[str, Any]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A worker process and our end of the socket to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    # -P: a json.py or numpy.py in the user's folder must not be taken for the real one.
+    command = [sys.executable, "-P", "-m", "dlbench.proxy.worker", str(theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(
+            [*command, orjson.dumps(arguments).decode()],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    return process, ours
+
+
+def meaning(code: int) -> str:
+    """How a process ended, from its return code as `subprocess` gives it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        number = signal.Signals(-code)
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-code}"
+    return f"killed by {number.name}{LIKELY_CAUSES.get(number, '')}"
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
