@@ -158,6 +158,8 @@ def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, st
     plain = _plain_type(field)
     if get_origin(plain) is dict:
         return (list[str] | None), "NAME=VALUE"
+    if get_origin(plain) is tuple:
+        return (str | None), "LIST"
     if _is_duration(name, model):
         return (str | None), "DURATION"
     if get_origin(plain) is Literal:
@@ -169,15 +171,21 @@ def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
     text = field.description or ""
     default = field.get_default()
     if (
-        default in (None, "")
+        default in (None, "", ())
         or isinstance(default, dict)
         or "(default" in text
         or field.is_required()
     ):
         return text
     unit = name.rsplit("_", 1)[1] if _is_duration(name, model) else ""
-    shown = f"{default:g}{unit}" if isinstance(default, float) else f"{default}"
+    shown = f"{default:g}{unit}" if isinstance(default, float) else _plain(default)
     return f"{text} (default {shown})"
+
+
+def _plain(default: Any) -> str:  # noqa: ANN401 - a field's default
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return ("off", "on")[default] if isinstance(default, bool) else str(default)
 
 
 def _set_values(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,6 +203,8 @@ def _from_text(name: str, field: FieldInfo, text: str) -> Any:  # noqa: ANN401 -
     plain = _plain_type(field)
     if get_origin(plain) is dict:
         return dict(_pair(name, field, part) for part in text.split())
+    if get_origin(plain) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     suffix = next((s for s in SUFFIX_S if name.endswith(s)), None)
     return duration(text, SUFFIX_S[suffix]) if suffix and plain is float else text
 

@@ -1,153 +1,121 @@
-"""The V2 / Open Inference Protocol over HTTP: which path does what."""
+"""Which path does what: a table of all paths, made anew when models come or go."""
 
 from __future__ import annotations
 
-import logging
-from importlib.metadata import version
+import asyncio
+import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import orjson
-
-from dlbench.proxy.errors import BadRequest, MethodNotAllowed, NotFound, RequestError
+from dlbench.proxy import async_results, plain, tfserving, torchserve, v2
+from dlbench.proxy.async_results import RespondAsync
+from dlbench.proxy.errors import MethodNotAllowed, NotFound, RequestError
 from dlbench.proxy.http import JSON_TYPE, HttpRequest, error_reply
-from dlbench.proxy.wire import Wire
+from dlbench.proxy.repository import load_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from dlbench.proxy.dispatcher import Dispatcher
-    from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
+    from dlbench.proxy.http import Respond
+    from dlbench.proxy.metrics import Exposition
+    from dlbench.proxy.repository import Repository
 
-    Handler = Callable[["Api", HttpRequest, Any], None]
+    Route = Callable[[HttpRequest, Respond], None]
+    # Method -> handler and what it handles requests for: a model or all of them.
+    Methods = dict[bytes, tuple[Callable[..., None], Any]]
 
-LOG = logging.getLogger(__name__)
-
-MODEL_VERSION = "1"
-# More bytes than 64 bits can count; int() refuses thousands of digits in its own way.
-MOST_DIGITS = 19
-PLATFORM = "onnxruntime_onnx"
-# Only what is there: clients choose by it.
-EXTENSIONS = ["binary_tensor_data"]
+MODEL_ROUTES = {**v2.ROUTES, **tfserving.ROUTES, **torchserve.ROUTES}
+SERVER_ROUTES = {**v2.SERVER_ROUTES, **torchserve.SERVER_ROUTES, **plain.SERVER_ROUTES}
+CHANGE = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 
 
 class Api:
-    """Answers HTTP requests for one model."""
+    """Routes requests to the models of a repository."""
 
-    def __init__(self, name: str, signature: Signature, dispatcher: Dispatcher) -> None:
-        self._name = name
-        self._dispatcher = dispatcher
-        self._wire = Wire(name, signature)
-        self._metadata = _metadata(name, signature)
-        self._routes = _routes(name)
+    def __init__(
+        self,
+        repository: Repository,
+        respond_async: RespondAsync,
+        exposition: Exposition,
+    ) -> None:
+        self._repository = repository
+        self._respond_async, self._exposition = respond_async, exposition
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._table: dict[str, Methods] = {}
+        self.refresh()
+        repository.on_change = self.refresh
 
-    def handle(self, request: HttpRequest, respond: Any) -> None:  # noqa: ANN401 - http's callback
-        """Route a request; RequestErrors raised here become its answer."""
-        path = request.target.partition(b"?")[0]
-        found = self._routes.get(path)
-        if found is None:
-            found = self._routes.get(unquote(path).encode())
-        if found is None:
+    def refresh(self) -> None:
+        """List the paths of the models that are served now."""
+        table: dict[str, Methods] = {"/metrics": {b"GET": (_metrics, self._exposition)}}
+        for path, (method, handler) in SERVER_ROUTES.items():
+            table.setdefault(path, {})[method] = (handler, self._repository)
+        for model in self._repository.models:
+            for pattern, (method, run) in MODEL_ROUTES.items():
+                path = pattern.format(name=model.name, version=model.version)
+                table.setdefault(path, {})[method] = (run, model)
+        self._table = table
+
+    def handle(self, request: HttpRequest, respond: Respond) -> None:
+        """Route a request; RequestErrors raised here become its answer.
+
+        A head that was routed before is known again; a table made anew forgets.
+        """
+        head = request.head
+        memo = head.memo
+        if memo is None or memo[0] is not self._table:
+            memo = head.memo = (self._table, self._found(request))
+        memo[1](request, respond)
+
+    def _found(self, request: HttpRequest) -> Route:
+        path = unquote(request.target.partition(b"?")[0])
+        methods = self._table.get(path) or self._others(path)
+        if not methods:
             raise NotFound(self._unknown(path))
-        method, handler = found
-        if request.method != method and (request.method, method) != (b"HEAD", b"GET"):
-            raise MethodNotAllowed(f"{method.decode()} only")
-        handler(self, request, respond)
+        method = b"GET" if request.method == b"HEAD" else request.method
+        if method not in methods:
+            raise MethodNotAllowed(methods)
+        handler, subject = methods[method]
+        if b"prefer" in request.headers and method == b"POST":
+            handler = self._respond_async.wrap(handler)
+        return partial(handler, subject)
 
-    def infer(self, request: HttpRequest, respond: Any) -> None:  # noqa: ANN401
-        """Run the model; answered from a callback."""
-        asked = self._wire.read(request.body, _json_size(request))
+    def _others(self, path: str) -> Methods:
+        """Paths that cannot be listed: models that are not served yet, results under way."""
+        if path.startswith(async_results.PATH):
+            polls = self._respond_async
+            return {b"GET": (RespondAsync.poll, polls), b"DELETE": (RespondAsync.forget, polls)}
+        if change := CHANGE.fullmatch(path):
+            name, what = change.groups()
+            return {b"POST": (partial(self._change, name), what)}
+        return {}
 
-        def reply(outcome: tuple[Tensor, ...] | RequestError) -> None:
-            if isinstance(outcome, RequestError):
-                respond(outcome.status, *error_reply(outcome))
-                return
-            try:
-                answer = self._wire.write(asked, outcome)
-            except Exception:  # on its way to others too: it must not cost them their answers
-                LOG.exception("a reply broke the proxy")
-                failed = RequestError("the proxy failed; its log says how")
-                respond(failed.status, *error_reply(failed))
-                return
-            respond(
-                200, _headers(answer.json, bool(answer.tensors)), [answer.json, *answer.tensors]
-            )
+    def _change(self, name: str, what: str, request: HttpRequest, respond: Respond) -> None:
+        """Load or unload a model, and answer when that is done."""
+        if what == "load":
+            work = self._repository.load(name, load_parameters(request.body))
+        else:
+            work = self._repository.unload(name)
+        task = asyncio.ensure_future(_answered(work, respond))
+        self._tasks.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
 
-        self._dispatcher.submit(asked, reply)
+    def _unknown(self, path: str) -> str:
+        if path.startswith("/v2/models/"):
+            return self._repository.unknown(path.removeprefix("/v2/models/"))
+        return f"nothing at {path}; GET /v2 says what this server is"
 
-    def server(self, _: HttpRequest, respond: Any) -> None:  # noqa: ANN401
-        """Who we are and which extensions there are."""
-        document = {"name": "dlbench", "version": version("dlbench"), "extensions": EXTENSIONS}
-        respond(200, JSON_TYPE, [orjson.dumps(document)])
 
-    def model(self, _: HttpRequest, respond: Any) -> None:  # noqa: ANN401
-        """The model's metadata."""
-        respond(200, JSON_TYPE, [self._metadata])
+def _metrics(exposition: Exposition, request: HttpRequest, respond: Respond) -> None:
+    kind, text = exposition.render(request.headers.get(b"accept", b""))
+    respond(200, b"content-type: %b\r\n" % kind, [text])
 
-    def healthy(self, _: HttpRequest, respond: Any) -> None:  # noqa: ANN401
-        """Live and ready from the moment that we listen: workers are warm by then."""
+
+async def _answered(work: Coroutine[Any, Any, None], respond: Respond) -> None:
+    try:
+        await work
+    except RequestError as error:
+        respond(error.status, *error_reply(error))
+    else:
         respond(200, JSON_TYPE, [b""])
-
-    def index(self, _: HttpRequest, respond: Any) -> None:  # noqa: ANN401
-        """The repository's only model."""
-        row = {"name": self._name, "version": MODEL_VERSION, "state": "READY", "reason": ""}
-        respond(200, JSON_TYPE, [orjson.dumps([row])])
-
-    def _unknown(self, path: bytes) -> str:
-        text = unquote(path)
-        if text.startswith("/v2/models/"):
-            return f"unknown model in {text}; the model served here is {self._name!r}, version 1"
-        return f"nothing at {text}; GET /v2 says what this server is"
-
-
-def _routes(name: str) -> dict[bytes, tuple[bytes, Handler]]:
-    """Path -> method and handler; a model's paths exist with and without its version."""
-    table: dict[str, tuple[bytes, Handler]] = {
-        "/v2": (b"GET", Api.server),
-        "/v2/": (b"GET", Api.server),
-        "/v2/health/live": (b"GET", Api.healthy),
-        "/v2/health/ready": (b"GET", Api.healthy),
-        "/v2/repository/index": (b"POST", Api.index),
-    }
-    for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{MODEL_VERSION}"):
-        table[model] = (b"GET", Api.model)
-        table[f"{model}/ready"] = (b"GET", Api.healthy)
-        table[f"{model}/infer"] = (b"POST", Api.infer)
-    return {path.encode(): route for path, route in table.items()}
-
-
-def _headers(json: bytes, has_tensors: bool) -> bytes:
-    if not has_tensors:
-        return JSON_TYPE
-    size = b"inference-header-content-length: %d\r\n" % len(json)
-    return b"content-type: application/octet-stream\r\n" + size
-
-
-def _json_size(request: HttpRequest) -> int | None:
-    text = request.headers.get(b"inference-header-content-length")
-    if text is None:
-        return None
-    if not text.isdigit() or len(text) > MOST_DIGITS:
-        raise BadRequest("Inference-Header-Content-Length has to be a number of bytes")
-    return int(text)
-
-
-def _metadata(name: str, signature: Signature) -> bytes:
-    document = {
-        "name": name,
-        "versions": [MODEL_VERSION],
-        "platform": PLATFORM,
-        "inputs": [_described(spec) for spec in signature.inputs],
-        "outputs": [_described(spec) for spec in signature.outputs],
-    }
-    return orjson.dumps(document)
-
-
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    """A tensor's metadata; the parameter tells a load generator which open size is the batch."""
-    return {
-        "name": spec.name,
-        "datatype": spec.datatype,
-        "shape": spec.shape,
-        "parameters": {"batch_axis": spec.batch_axis},
-    }

@@ -41,7 +41,7 @@ class KeyMaker:
 
     def _describe(self, shapes: Shapes, wanted: tuple[WantedOutput, ...]) -> hashlib.blake2b:
         """The hash's state before the first tensor, which most requests share."""
-        description = repr((shapes, tuple(w.index for w in wanted))).encode()
+        description = repr((shapes, tuple(w.place for w in wanted))).encode()
         state = self._model.copy()
         state.update(_length(description) + description)
         return state

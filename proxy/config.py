@@ -10,7 +10,7 @@ import os
 from typing import Any, Literal, Self
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # Measured on 2 cores: one single-threaded worker per physical core beats fewer workers with more
 # threads. On a GPU a second worker per device hides the copies of the first.
@@ -55,10 +55,50 @@ class ServingConfig(BaseModel):
         ge=0,
         le=1000,
     )
+    preferred_batch_sizes: tuple[int, ...] = knob(
+        (),
+        "batch sizes that are cut without waiting out the delay, as 4,8; none: only full ones are",
+    )
+    batching: Literal["greedy", "adaptive"] = knob(
+        "greedy",
+        "greedy: up to max_batch_size; adaptive: the limit grows while slo_ms holds, shrinks when not",
+    )
+    slo_ms: float = knob(
+        100.0,
+        "latency that adaptive batching and the cost autoscaler hold, in milliseconds",
+        ge=0.1,
+        le=600_000,
+    )
+    split_batch_over: int = knob(
+        1,
+        "workers that the rows of one large request are spread over",
+        ge=1,
+        le=256,
+    )
     workers: int = knob(
         0,
         "worker processes, one model session each; 0: one per physical core, on a GPU two per device",
         search=(1, 2, 3, 4, 6, 8, 12, 16),
+        restart=True,
+        ge=0,
+        le=256,
+    )
+    worker_weights: tuple[float, ...] = knob(
+        (),
+        "share of each worker under weighted_round_robin and consistent_hash, as 2,1,1; none: equal",
+        restart=True,
+    )
+    autoscaler: Literal["none", "threshold", "queue_length", "predictive", "cost"] = knob(
+        "none",
+        "what adds and drains workers between min_workers and max_workers while serving",
+        restart=True,
+    )
+    min_workers: int = knob(
+        1, "fewest workers that the autoscaler keeps", restart=True, ge=1, le=256
+    )
+    max_workers: int = knob(
+        0,
+        "most workers that the autoscaler starts; 0: one per physical core",
         restart=True,
         ge=0,
         le=256,
@@ -71,17 +111,82 @@ class ServingConfig(BaseModel):
         ge=1,
         le=256,
     )
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = knob(
+        "all",
+        "how far onnxruntime rewrites the graph when it loads the model",
+        restart=True,
+    )
+    memory_arena: bool = knob(
+        True,
+        "keep freed tensors for the next batch: faster, holds more memory",
+        restart=True,
+    )
+    allow_spinning: bool = knob(
+        False,
+        "let compute threads spin while they wait: only where cores are not shared",
+        restart=True,
+    )
+    cache_policy: Literal["none", "lru", "lfu", "fifo", "two_level"] = knob(
+        "lru",
+        "what the result cache forgets first; two_level: a small LRU before a large FIFO",
+    )
     cache_size: int = knob(
         0,
-        "entries in the result cache (LRU); 0: no cache",
+        "entries in the result cache; 0: no cache",
         search=(0, 256, 1024, 4096, 16384),
         ge=0,
         le=10_000_000,
     )
-    scheduling_policy: Literal["shared_queue", "round_robin", "random", "least_outstanding"] = knob(
+    cache_max_mb: float = knob(
+        256.0,
+        "bytes that the cached results may hold, in MiB",
+        ge=0.001,
+        le=1_000_000,
+    )
+    cache_ttl_s: float = knob(
+        0.0,
+        "seconds that a cached result is good for; 0: until it is forgotten",
+        ge=0,
+        le=31_536_000,
+    )
+    cache_scope: Literal["shared", "worker"] = knob(
+        "shared",
+        "one cache, or one per worker (each its share of the size), looked up after scheduling",
+    )
+    cache_write: Literal["write_through", "write_back", "write_combining"] = knob(
+        "write_through",
+        "when --cache-backend learns of a result: at once, when it is forgotten here, or in one "
+        "pipeline per window",
+    )
+    scheduling_policy: Literal[
+        "shared_queue",
+        "round_robin",
+        "weighted_round_robin",
+        "random",
+        "least_outstanding",
+        "power_of_two_choices",
+        "shortest_response_time",
+        "consistent_hash",
+    ] = knob(
         "shared_queue",
         "which worker a request waits for; shared_queue: the next idle one",
         search=("shared_queue", "round_robin", "random", "least_outstanding"),
+    )
+    queue_order: Literal["fifo", "priority", "edf"] = knob(
+        "fifo",
+        "who is next: the oldest, the highest priority (ageing), or the earliest deadline",
+    )
+    priority_ageing_ms: float = knob(
+        1000.0,
+        "wait that is worth one level of priority, in milliseconds",
+        ge=1,
+        le=3_600_000,
+    )
+    default_timeout_ms: float = knob(
+        0.0,
+        "deadline of requests that name none, in milliseconds from arrival; 0: none",
+        ge=0,
+        le=3_600_000,
     )
     max_queue_size: int = knob(
         4096,
@@ -89,6 +194,24 @@ class ServingConfig(BaseModel):
         ge=1,
         le=1_000_000,
     )
+    worker_timeout_s: float = knob(
+        60.0,
+        "seconds that a batch may run before its worker is taken for hung and replaced",
+        ge=0.01,
+        le=86_400,
+    )
+
+    @field_validator("preferred_batch_sizes", "worker_weights")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(value <= 0 for value in values):
+            raise ValueError("must hold numbers over 0")
+        return values
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that the autoscaler may reach."""
+        return max(self.min_workers, self.max_workers or physical_cores())
 
     def resolved(self, device: str) -> Self:
         """The same configuration with `workers` spelled out for `device` ("cpu" or "cuda")."""

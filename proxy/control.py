@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,7 +18,8 @@ from dlbench.proxy.errors import ProxyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.dispatcher import Dispatcher
+    from dlbench.proxy.repository import Repository
+    from dlbench.proxy.served import ServedModel
 
 
 class NoControl:
@@ -28,7 +28,7 @@ class NoControl:
     def tell(self, event: dict[str, Any]) -> None:
         """There is nobody to tell."""
 
-    def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
+    def serve(self, repository: Repository) -> None:
         """There is nobody to serve."""
 
     def close(self) -> None:
@@ -42,8 +42,7 @@ class Control(asyncio.Protocol):
         self._stop, self._stop_now = stop, stop_now
         self._buffer = b""
         self._transport: Any = None
-        self._dispatcher: Dispatcher | None = None
-        self._pids: Callable[[], dict[str, Any]] = dict
+        self._repository: Repository | None = None
 
     @classmethod
     async def open(cls, fd: int, stop: Callable[[], None], stop_now: Callable[[], None]) -> Control:
@@ -57,9 +56,9 @@ class Control(asyncio.Protocol):
         """Send a line."""
         self._transport.write(orjson.dumps(event) + b"\n")
 
-    def serve(self, dispatcher: Dispatcher, pids: Callable[[], dict[str, Any]]) -> None:
-        """From now on commands are for this dispatcher."""
-        self._dispatcher, self._pids = dispatcher, pids
+    def serve(self, repository: Repository) -> None:
+        """From now on commands are for its first model."""
+        self._repository = repository
 
     def close(self) -> None:
         """Hang up, once everything that was said has been sent."""
@@ -85,7 +84,7 @@ class Control(asyncio.Protocol):
 
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
         """Change knobs in place; the cache is empty afterwards."""
-        dispatcher = self._ready()
+        dispatcher = self._served()[1].dispatcher
         now = dispatcher.config.model_dump()
         wanted = ServingConfig.model_validate({**now, **command["knobs"]})
         for name in sorted(restart_knobs()):
@@ -95,18 +94,18 @@ class Control(asyncio.Protocol):
         return {}
 
     def _counters(self, _: dict[str, Any]) -> dict[str, Any]:
-        dispatcher = self._ready()
-        counts = asdict(dispatcher.counters)
-        return {**counts, "in_flight": dispatcher.in_flight, "pids": self._pids()}
+        repository, model = self._served()
+        counts = model.stats.counters()
+        return {**counts, "in_flight": model.in_flight, "pids": repository.pids}
 
     def _halt(self, _: dict[str, Any]) -> dict[str, Any]:
         self._stop()
         return {}
 
-    def _ready(self) -> Dispatcher:
-        if self._dispatcher is None:
+    def _served(self) -> tuple[Repository, ServedModel]:
+        if self._repository is None or not self._repository.models:
             raise ProxyError("not ready yet")
-        return self._dispatcher
+        return self._repository, self._repository.models[0]
 
 
 COMMANDS: dict[str, Callable[[Control, dict[str, Any]], dict[str, Any]]] = {

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dlbench.proxy.admission import Admission
-from dlbench.proxy.batcher import Batcher
-from dlbench.proxy.cache import make_cache
-from dlbench.proxy.errors import BadRequest, Overloaded, ProxyError, RequestError, WorkerFailed
+from dlbench.proxy.batch_limit import BATCH_LIMITS
+from dlbench.proxy.cache import NoCache
+from dlbench.proxy.cache_key import KeyMaker
+from dlbench.proxy.clock import now_ns
+from dlbench.proxy.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Overloaded,
+    RequestError,
+    WorkerFailed,
+)
 from dlbench.proxy.frames import Result, encode_batch
-from dlbench.proxy.policy import POLICIES, SHARED
-from dlbench.proxy.pool import WorkerLink, now_ns
-from dlbench.proxy.tensors import Signature, Tensor
+from dlbench.proxy.job import Job, Seat, Whole
+from dlbench.proxy.lineup import NS_PER_MS, Lineup
+from dlbench.proxy.results import Results
+from dlbench.proxy.rows import gather, merge, scatter, spread
 from dlbench.proxy.timer import make_timer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from dlbench.proxy.backend import Backend
+    from dlbench.proxy.batcher import Batcher
+    from dlbench.proxy.cache import Cache
     from dlbench.proxy.config import ServingConfig
-    from dlbench.proxy.wire import InferRequest
-
-    Outputs = tuple[Tensor, ...]
-    Reply = Callable[[Outputs | RequestError], None]
+    from dlbench.proxy.pool import WorkerLink
+    from dlbench.proxy.request import InferRequest, Outputs, Reply
+    from dlbench.proxy.stats import ModelStats
+    from dlbench.proxy.tensors import Signature
 
 # A second batch is committed to a busy worker only while batches are shorter than this: it hides
 # the way there and back (+32 % with a sub-millisecond model), but a longer one would wait behind
@@ -31,46 +44,6 @@ if TYPE_CHECKING:
 PREFETCH_BELOW_NS = 5_000_000
 # A request that was there when two workers died is suspected of killing them.
 MOST_DEATHS = 2
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A request on its way, with whom to answer."""
-
-    request: InferRequest
-    reply: Reply
-    since_ns: int
-    cache_key: bytes | None = None
-    deaths: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A worker as the dispatcher sees it: its link, the queue it takes from, what it has to do."""
-
-    link: WorkerLink
-    queue: Batcher[Job]
-    batches: dict[int, list[Job]] = field(default_factory=dict)
-    running: int = 0
-
-    @property
-    def outstanding(self) -> int:
-        """Requests that wait for this worker or run on it."""
-        return len(self.queue) + self.running
-
-
-@dataclass(slots=True)
-class Counters:
-    """Cumulative counts since the start; times in nanoseconds."""
-
-    requests: int = 0
-    errors: int = 0
-    batches: int = 0
-    rows: int = 0
-    cache_hits: int = 0
-    cache_misses: int = 0
-    queue_ns: int = 0
-    compute_ns: int = 0
 
 
 class Dispatcher:
@@ -81,172 +54,234 @@ class Dispatcher:
         signature: Signature,
         identity: bytes,
         config: ServingConfig,
-        links: Sequence[WorkerLink],
-        replace: Callable[[], Awaitable[WorkerLink]],
-        on_fatal: Callable[[ProxyError], None],
+        backend: Backend,
+        stats: ModelStats,
     ) -> None:
-        """`replace` starts a worker in place of a dead one; `on_fatal` hears when that fails."""
-        self.counters = Counters()
+        """`identity` is what all cache keys share: the model's name, version and file."""
+        self.stats = stats
         self.in_flight = 0
+        self.served_per_s = math.inf  # lately, as whoever watches over us says
+        self.on_lost: Callable[[Seat], None] = lambda _: None
         self._signature = signature
-        self._identity = identity
-        self._item_sizes = [spec.item_size for spec in signature.outputs]
-        self._replace, self._on_fatal = replace, on_fatal
-        self._joined: dict[bytes, list[Reply]] = {}
+        self._results = Results(backend, stats)
+        self._keys = KeyMaker(identity)
         self._number = 0
-        self._replacing: set[asyncio.Task[None]] = set()
-        self._timer = make_timer(asyncio.get_running_loop(), self._pump_all)
-        self._shared = self._new_queue(config)
-        self.workers = [Worker(self._adopted(link), self._shared) for link in links]
+        self._timer = make_timer(asyncio.get_running_loop(), self._on_time)
+        self._lineup = Lineup(config, 1)
+        self._cache: Cache = NoCache()
+        self._per_worker = False
         self.configure(config)
-        self._check_alive(links)
+
+    @property
+    def live(self) -> Sequence[Seat]:
+        """The workers that get work."""
+        return self._lineup.live
+
+    @property
+    def waiting(self) -> int:
+        """Requests in queues."""
+        return self._lineup.waiting
+
+    @property
+    def caches(self) -> list[Cache]:
+        """The result caches: one, or one per live worker."""
+        return [seat.cache for seat in self.live] if self._per_worker else [self._cache]
 
     def configure(self, config: ServingConfig) -> None:
         """Change every knob that needs no restart; what waits is queued again, the cache is empty."""
+        self._forget()
         self.config = config
-        self._cache = make_cache(config.cache_size, self._identity)
+        most = config.max_batch_size if self._signature.batchable else 1
+        self._limit = BATCH_LIMITS[config.batching](most, int(config.slo_ms * NS_PER_MS))
         self._admission = Admission(config.max_queue_size)
-        self._policy = POLICIES[config.scheduling_policy]()
-        waiting = self._drain_queues()
-        self._shared = self._new_queue(config)
-        self._shares = config.scheduling_policy == "shared_queue"
-        for worker in self.workers:
-            worker.queue = self._shared if self._shares else self._new_queue(config)
-        for job in waiting:
-            self._enqueue(job, job.request.batch_key)
+        self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
+        self._commits = config.queue_order == "fifo"
+        waiting = self._lineup.configure(config, self._limit.limit)
+        self._per_worker = config.cache_scope == "worker" and not self._lineup.shares
+        self._results.configure(config)
+        self._cache = self._results.new_cache()
+        self._needs_key = self._results.active or self._lineup.needs_key
+        for seat in self.live:
+            seat.cache = self._new_cache()
+        self._requeue(waiting)
 
     def submit(self, request: InferRequest, reply: Reply) -> None:
         """Take a request; `reply` is called once, perhaps before this returns."""
-        self.counters.requests += 1
-        key = self._cache.key(request)
-        if key is not None and self._answered_elsewhere(key, reply):
+        self.stats.received()
+        job = Job(request, reply, now_ns())
+        if self._needs_key:
+            job.cache_key = self._keys.key(request)
+        if not self._results.active:
+            self._admit(job)
             return
-        try:
-            self._admission.check(self._waiting())
-        except Overloaded as error:
-            self._refuse(reply, error)
-            return
-        if key is not None:
-            self._joined[key] = []
-        self.in_flight += 1
-        self._enqueue(Job(request, reply, now_ns(), key), request.batch_key)
+        if self._per_worker:
+            job.seat = self._lineup.choose(job.cache_key)
+        self._results.find(job, self._cache_of(job), self._admit)
 
-    async def shutdown(self) -> None:
-        """Stop all workers; what is still unanswered is answered 503."""
-        running = [job for w in self.workers for jobs in w.batches.values() for job in jobs]
+    def join(self, seat: Seat) -> None:
+        """A worker that is ready gets work from now on."""
+        link = seat.link
+        link.on_result = partial(self._on_result, seat)
+        link.on_lost = partial(self._on_lost, seat)
+        seat.cache = self._new_cache()
+        self._requeue(self._lineup.join(seat))
+        self._pump(seat)
+        if not link.alive:  # it died between its hello and now, when nobody listened
+            self._on_lost(seat, link)
+
+    def leave(self, seat: Seat) -> None:
+        """A worker gets nothing more; it is idle once what it runs is done."""
+        if seat.index < 0:
+            return
+        self._requeue(self._lineup.leave(seat))
+        if not seat.batches:
+            seat.idle.set()
+
+    def shutdown(self) -> None:
+        """What is still unanswered is answered 503."""
         self._timer.close()
-        for task in self._replacing:
-            task.cancel()
-        for job in [*running, *self._drain_queues()]:
+        running = [job for s in self.live for jobs in s.batches.values() for job in jobs]
+        for job in [*running, *self._lineup.drain()]:
             self._finish(job, Overloaded("the proxy is stopping"))
-        await asyncio.gather(*(worker.link.shutdown() for worker in self.workers))
+        self._forget()
 
-    def _answered_elsewhere(self, key: bytes, reply: Reply) -> bool:
-        """Answer from the cache, or join the identical request in flight."""
-        found = self._cache.get(key)
-        if found is not None:
-            self.counters.cache_hits += 1
-            reply(found)
-            return True
-        followers = self._joined.get(key)
-        if followers is None:
-            self.counters.cache_misses += 1
-            return False
-        self.counters.cache_hits += 1
-        followers.append(reply)
-        return True
+    # On the way in
 
-    def _refuse(self, reply: Reply, error: RequestError) -> None:
-        self.counters.errors += 1
-        reply(error)
-
-    def _waiting(self) -> int:
-        waiting = len(self._shared)  # without sharing: what came while no worker was alive
-        if not self._shares:
-            waiting += sum(len(worker.queue) for worker in self.workers)
-        return waiting
-
-    def _enqueue(self, job: Job, key: Hashable) -> None:
-        """Queue a job where the policy says, and see whether a worker takes it at once."""
-        live = [worker for worker in self.workers if worker.link.alive]
-        loads = [] if self._shares else [worker.outstanding for worker in live]
-        choice = self._policy.choose(loads) if live else SHARED
-        if choice == SHARED:
-            self._shared.add(key, job.request.rows, job, job.since_ns)
-            self._pump_shared(live)
+    def _admit(self, job: Job) -> None:
+        try:
+            self._admission.check(self._lineup.waiting, self.served_per_s)
+        except Overloaded as error:
+            self.in_flight += 1
+            self._finish(job, error)
             return
-        worker = live[choice]
-        worker.queue.add(key, job.request.rows, job, job.since_ns)
-        self._pump(worker)
+        timeout_ns = job.request.layout.timeout_ns or self._timeout_ns
+        if timeout_ns:
+            job.deadline_ns = job.since_ns + timeout_ns
+            self._timer.at(job.deadline_ns)
+        self.in_flight += 1
+        parts = self._parts(job.request.rows)
+        if parts > 1:
+            self._spread(job, parts)
+        else:
+            self._enqueue(job, job.request.batch_key)
 
-    def _pump_shared(self, live: list[Worker]) -> None:
+    def _parts(self, rows: int) -> int:
+        """Over how many workers a request is spread: none of them gets less than half a batch."""
+        most = self.config.split_batch_over
+        if most == 1 or rows <= self.config.max_batch_size or not self._signature.batchable:
+            return 1
+        return min(most, -(-rows // self.config.max_batch_size), max(1, len(self.live)))
+
+    def _spread(self, job: Job, parts: int) -> None:
+        whole = Whole(job, parts)
+        for number, request in enumerate(spread(self._signature, job.request, parts)):
+            part = Job(request, job.reply, job.since_ns)
+            part.deadline_ns, part.whole, part.part = job.deadline_ns, whole, number
+            part.cache_key = b"%b%d" % (job.cache_key, number)
+            self._enqueue(part, request.batch_key)
+
+    def _enqueue(self, job: Job, batch_key: Hashable) -> None:
+        """Queue a job where the policy says, and see whether a worker takes it at once."""
+        seat = job.seat
+        if seat is None or seat.index < 0:
+            seat = self._lineup.choose(job.cache_key)
+        self._lineup.add(job, batch_key, seat)
+        if seat is None:
+            self._pump_shared()
+        else:
+            self._pump(seat)
+
+    def _requeue(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            job.seat = None
+            self._enqueue(job, job.request.batch_key)
+
+    def _run_alone(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            job.seat = None
+            self._enqueue(job, ("alone", id(job)))
+
+    # To the workers
+
+    def _pump_shared(self) -> None:
         """Offer the shared queue to idle workers first, then to one that may take a second batch."""
-        for worker in live:
-            if not worker.batches:
-                self._pump(worker)
+        live = self._lineup.live
+        for seat in live:
+            if not seat.batches:
+                self._pump(seat)
                 return
-        if self._shared.is_full():
-            for worker in live:
-                self._pump(worker)
+        if self._lineup.shared.is_full():
+            for seat in live:
+                self._pump(seat)
 
-    def _pump_all(self) -> None:
-        for worker in self.workers:
-            self._pump(worker)
+    def _on_time(self) -> None:
+        """A delay is over or a deadline has passed."""
+        now = now_ns()
+        for queue in self._lineup.queues():
+            self._expire(queue, now)
+        for seat in list(self._lineup.live):
+            self._pump(seat)
 
-    def _pump(self, worker: Worker) -> None:
+    def _expire(self, queue: Batcher[Job], now: int) -> None:
+        for job in queue.expire(now):
+            self._lineup.taken_back(job)
+            self._finish(job, DeadlineExceeded("the deadline passed before the request could run"))
+        if (due := queue.next_deadline_ns()) is not None:
+            self._timer.at(due)
+
+    def _pump(self, seat: Seat) -> None:
         """Give a worker what is due, up to one batch running and one committed."""
-        while worker.link.alive and self._can_take(worker):
+        queue = self._lineup.queue_of(seat)
+        while self._can_take(seat, queue):
             now = now_ns()
-            jobs = worker.queue.cut(now)
+            self._expire(queue, now)
+            jobs = queue.cut(now)
             if not jobs:
-                due = worker.queue.due_ns()
+                due = queue.due_ns()
                 if due is not None:
                     self._timer.at(due)
                 return
-            self._send(worker, jobs, now)
+            self._send(seat, jobs, now)
 
-    def _can_take(self, worker: Worker) -> bool:
-        if not worker.batches:
+    def _can_take(self, seat: Seat, queue: Batcher[Job]) -> bool:
+        if seat.index < 0:
+            return False
+        if not seat.batches:
             return True
-        short = 0 < worker.link.service_ns < PREFETCH_BELOW_NS
-        return len(worker.batches) == 1 and short and worker.queue.is_full()
+        short = 0 < seat.link.service_ns < PREFETCH_BELOW_NS
+        return len(seat.batches) == 1 and self._commits and short and queue.is_full()
 
-    def _send(self, worker: Worker, jobs: list[Job], now: int) -> None:
-        rows = [job.request.rows for job in jobs]
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        worker.batches[self._number] = jobs
-        worker.running += len(jobs)
-        self.counters.batches += 1
-        self.counters.rows += sum(rows)
-        self.counters.queue_ns += sum(now - job.since_ns for job in jobs)
-        worker.link.send(encode_batch(self._number, rows, *self._gathered(jobs, sum(rows))))
+    def _send(self, seat: Seat, jobs: list[Job], now: int) -> None:
+        requests = [job.request for job in jobs]
+        rows = [request.rows for request in requests]
+        total = sum(rows)
+        self._number = number = (self._number + 1) & 0xFFFFFFFF
+        seat.batches[number] = jobs
+        seat.requests += len(jobs)
+        self._lineup.waiting -= len(jobs)
+        self.stats.batch_sent(total, [now - job.since_ns for job in jobs])
+        seat.link.send(encode_batch(number, rows, *gather(self._signature, requests, total)))
 
-    def _gathered(self, jobs: list[Job], rows: int) -> tuple[list[Sequence[int]], list[Any]]:
-        """Per tensor the whole batch's shape, and all pieces in order."""
-        shapes: list[Sequence[int]] = []
-        pieces: list[Any] = []
-        for index, spec in enumerate(self._signature.inputs):
-            first = jobs[0].request.tensors[index]
-            if spec.batch_axis < 0:
-                shapes.append(first.shape)
-                pieces.append(first.data)
-                continue
-            axis = spec.batch_axis
-            shapes.append((*first.shape[:axis], rows, *first.shape[axis + 1 :]))
-            pieces += [job.request.tensors[index].data for job in jobs]
-        return shapes, pieces
+    # And back
 
-    def _on_result(self, link: WorkerLink, number: int, result: Result | str) -> None:
-        worker = self._worker_of(link)
-        jobs = worker.batches.pop(number)
-        worker.running -= len(jobs)
+    def _on_result(self, seat: Seat, link: WorkerLink, number: int, result: Result | str) -> None:
+        jobs = seat.batches.pop(number)
+        rows = sum([job.request.rows for job in jobs])
+        compute_ns = 0
+        if not isinstance(result, str):
+            compute_ns = result.compute_ns
+            link.took(compute_ns)
+            self.stats.batch_done(len(jobs), rows, result.input_ns, compute_ns, result.output_ns)
+        self._lineup.ended(seat, len(jobs), rows, compute_ns)
+        self._pump(seat)  # the worker first: it can go on while the answers are written
         if isinstance(result, str):
             self._on_refused(jobs, result)
         else:
-            link.took(result.compute_ns)
-            self.counters.compute_ns += result.compute_ns
-            self._answer(jobs, result.tensors)
-        self._pump(worker)
+            self._adapt(rows, now_ns() - jobs[0].since_ns, compute_ns)
+            self._answer(jobs, result.tensors, rows)
+        self._pump(seat)
+        if seat.index < 0 and not seat.batches:
+            seat.idle.set()
 
     def _on_refused(self, jobs: list[Job], text: str) -> None:
         """The model refused a batch: each request is run alone, so that only the guilty one fails."""
@@ -255,101 +290,71 @@ class Dispatcher:
         else:
             self._run_alone(jobs)
 
-    def _run_alone(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._enqueue(job, ("alone", id(job)))
-
-    def _answer(self, jobs: list[Job], tensors: Outputs) -> None:
+    def _answer(self, jobs: list[Job], tensors: Outputs, rows: int) -> None:
         if len(jobs) == 1:
             self._finish(jobs[0], tensors)
             return
-        total = sum(job.request.rows for job in jobs)
         pairs = zip(self._signature.outputs, tensors, strict=True)
-        if any(tensor.shape[spec.batch_axis] != total for spec, tensor in pairs):
+        if any(tensor.shape[spec.batch_axis] != rows for spec, tensor in pairs):
             # It grew with the batch when it was tried, but its size depends on the data.
             self._run_alone(jobs)
             return
-        start = 0
-        for job in jobs:
-            stop = start + job.request.rows
-            self._finish(job, self._cut(tensors, start, stop, total))
-            start = stop
+        found = scatter(self._signature, tensors, [job.request.rows for job in jobs])
+        for job, outputs in zip(jobs, found, strict=True):
+            self._finish(job, outputs)
 
-    def _cut(self, tensors: Outputs, start: int, stop: int, total: int) -> Outputs:
-        """Rows start to stop of every output."""
-        found = []
-        for spec, tensor in zip(self._signature.outputs, tensors, strict=True):
-            axis, row_bytes = spec.batch_axis, len(tensor.data) // total
-            shape = (*tensor.shape[:axis], stop - start, *tensor.shape[axis + 1 :])
-            found.append(Tensor(shape, tensor.data[start * row_bytes : stop * row_bytes]))
-        return tuple(found)
+    def _adapt(self, rows: int, latency_ns: int, compute_ns: int) -> None:
+        before = self._limit.limit
+        self._limit.observe(rows, max(0, latency_ns - compute_ns), compute_ns)
+        if self._limit.limit != before:
+            self._lineup.limit_batches(self._limit.limit)
 
     def _finish(self, job: Job, outcome: Outputs | RequestError) -> None:
         """Answer a job and all that joined it, and keep the result."""
+        if job.whole is not None:
+            self._collect(job, job.whole, outcome)
+            return
         self.in_flight -= 1
-        followers: list[Reply] = []
-        if job.cache_key is not None:
-            followers = self._joined.pop(job.cache_key, [])
-            if not isinstance(outcome, RequestError):
-                self._cache.put(job.cache_key, outcome)
+        latency_ns = now_ns() - job.since_ns
         if isinstance(outcome, RequestError):
-            self.counters.errors += 1 + len(followers)
-        for reply in (job.reply, *followers):
-            reply(outcome)
+            self.stats.failed(latency_ns, outcome.status)
+        else:
+            self.stats.succeeded(latency_ns)
+        if self._results.active:
+            for reply in self._results.keep(job, self._cache_of(job), outcome):
+                reply(outcome)
+        job.reply(outcome)
 
-    def _on_lost(self, link: WorkerLink) -> None:
-        """A worker died: its requests run again elsewhere, one by one, and it is replaced."""
-        worker = self._worker_of(link)
-        lost = [job for jobs in worker.batches.values() for job in jobs]
-        waiting = [] if worker.queue is self._shared else worker.queue.drain()
-        worker.batches.clear()
-        worker.running = 0
-        task = asyncio.ensure_future(self._revive(worker))
-        self._replacing.add(task)
-        task.add_done_callback(self._replacing.discard)
+    def _collect(self, part: Job, whole: Whole, outcome: Outputs | RequestError) -> None:
+        found = whole.collect(part.part, outcome)
+        if isinstance(found, RequestError):
+            self._finish(whole.job, found)
+        elif found is not None:
+            self._finish(whole.job, merge(self._signature, found))
+
+    # When a worker is lost
+
+    def _on_lost(self, seat: Seat, link: WorkerLink) -> None:  # noqa: ARG002 - the seat's own
+        """A worker died: its requests run again elsewhere, one by one."""
+        lost = [job for jobs in seat.batches.values() for job in jobs]
+        seat.batches.clear()
+        self.leave(seat)
+        seat.idle.set()
+        self.on_lost(seat)
         for job in lost:
             job.deaths += 1
             if job.deaths >= MOST_DEATHS:
                 self._finish(job, WorkerFailed("two workers died while they ran this request"))
             else:
                 self._run_alone([job])
-        for job in waiting:
-            self._enqueue(job, job.request.batch_key)
 
-    async def _revive(self, worker: Worker) -> None:
-        await worker.link.shutdown()  # reaps the process
-        try:
-            worker.link = self._adopted(await self._replace())
-        except ProxyError as error:
-            self._on_fatal(error)
-            return
-        stranded = [] if self._shares else self._shared.drain()
-        for job in stranded:  # they came while no worker was alive
-            self._enqueue(job, job.request.batch_key)
-        self._pump(worker)
-        self._check_alive([worker.link])
+    def _cache_of(self, job: Job) -> Cache:
+        return job.seat.cache if self._per_worker and job.seat is not None else self._cache
 
-    def _check_alive(self, links: Sequence[WorkerLink]) -> None:
-        """Replace those that died between their hello and now, when nobody listened."""
-        for link in links:
-            if not link.alive:
-                self._on_lost(link)
+    def _new_cache(self) -> Cache:
+        return self._results.new_cache(max(1, self.config.workers) if self._per_worker else 1)
 
-    def _adopted(self, link: WorkerLink) -> WorkerLink:
-        link.item_sizes = self._item_sizes
-        link.on_result = self._on_result
-        link.on_lost = self._on_lost
-        return link
-
-    def _worker_of(self, link: WorkerLink) -> Worker:
-        return next(worker for worker in self.workers if worker.link is link)
-
-    def _drain_queues(self) -> list[Job]:
-        """Everything that waits, oldest first."""
-        queues = {id(q): q for q in (self._shared, *(worker.queue for worker in self.workers))}
-        jobs = [job for queue in queues.values() for job in queue.drain()]
-        return sorted(jobs, key=lambda job: job.since_ns)
-
-    def _new_queue(self, config: ServingConfig) -> Batcher[Job]:
-        rows = config.max_batch_size if self._signature.batchable else 1
-        return Batcher(rows, int(config.max_queue_delay_ms * 1e6))
+    def _forget(self) -> None:
+        """Empty the caches; what only they know goes to the backend."""
+        for cache in self.caches:
+            cache.clear(now_ns())

@@ -6,19 +6,26 @@ ProxyError                 one line for a person
 ├── StartError             the proxy cannot start: port in use, a worker that died
 └── RequestError           an answer over HTTP; carries its status
     ├── BadRequest         400
+    ├── Unauthorized       401
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── RequestTimeout     408
     ├── TooLarge           413
     ├── BadEncoding        415
+    ├── BadExpectation     417
+    ├── TooMany            429
     ├── HeadTooLarge       431
     ├── WorkerFailed       500
-    └── Overloaded         503
+    ├── Overloaded         503
+    └── DeadlineExceeded   504
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class ProxyError(Exception):
@@ -41,14 +48,22 @@ class RequestError(ProxyError):
     """A request that gets an error for an answer: `{"error": text}` with `status`."""
 
     status: ClassVar[int] = 500
+    # Header lines of the answer, each with its CRLF.
+    headers: bytes = b""
     # The client may try again after so many seconds; None: no use in trying.
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
 
 class BadRequest(RequestError):
     """The request makes no sense; sending it again will not help."""
 
     status = 400
+
+
+class Unauthorized(RequestError):
+    """No bearer token, or one that is not known."""
+
+    status = 401
 
 
 class NotFound(RequestError):
@@ -58,9 +73,14 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The path is there, the method is not."""
+    """The path is there, the method is not; `headers` names those that are."""
 
     status = 405
+
+    def __init__(self, methods: Collection[bytes]) -> None:
+        allowed = b", ".join(sorted({*methods, *([b"HEAD"] if b"GET" in methods else [])}))
+        super().__init__(f"{allowed.decode()} only")
+        self.headers = b"allow: %b\r\n" % allowed
 
 
 class RequestTimeout(RequestError):
@@ -81,6 +101,19 @@ class BadEncoding(RequestError):
     status = 415
 
 
+class BadExpectation(RequestError):
+    """An Expect header that is not 100-continue."""
+
+    status = 417
+
+
+class TooMany(RequestError):
+    """More is kept for clients than the limit allows; later there may be room."""
+
+    status = 429
+    retry_after_s = 1
+
+
 class HeadTooLarge(RequestError):
     """Request line and headers are over the limit."""
 
@@ -98,3 +131,9 @@ class Overloaded(RequestError):
 
     status = 503
     retry_after_s = 1
+
+
+class DeadlineExceeded(RequestError):
+    """The request's deadline passed before it could be run."""
+
+    status = 504

@@ -10,28 +10,29 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import os
 import signal
 import sys
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dlbench.proxy.access import NoTokens, Tokens, refuse_public
 from dlbench.proxy.api import Api
+from dlbench.proxy.async_results import AsyncResults, RespondAsync
+from dlbench.proxy.backend import make_backend
+from dlbench.proxy.clock import now_ns
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.control import Control, NoControl
-from dlbench.proxy.dispatcher import Dispatcher
 from dlbench.proxy.errors import ProxyError, StartError
 from dlbench.proxy.http import HttpProtocol, Limits
-from dlbench.proxy.model import resolve_model
-from dlbench.proxy.pool import start_worker, start_workers
+from dlbench.proxy.metrics import Exposition
+from dlbench.proxy.repository import Repository
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.tensors import signature_from
+from dlbench.proxy.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.tensors import Signature
+    from dlbench.proxy.served import ModelInfo
 
 # How often connections are looked at for time-outs.
 SWEEP_S = 0.5
@@ -44,15 +45,11 @@ GRACE_S = 0.2
 
 @dataclass(frozen=True)
 class StartInfo:
-    """What a proxy says once it is ready."""
+    """What a proxy says once it is ready; `grpc` is the address of that service, if there is one."""
 
     url: str
-    name: str
-    device: str
-    device_reason: str
-    batchable: bool
-    inputs: list[dict[str, Any]]
-    notes: list[str]
+    models: list[ModelInfo]
+    grpc: str = ""
 
 
 def run(
@@ -129,31 +126,21 @@ class Proxy:
     async def _startup(self, control: Control | NoControl) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        model = resolve_model(self._settings.model)
-        name = self._settings.name or model.name
-        path = str(model.path)
-        links = await start_workers(path, self._settings, self._config, self._config.workers or 1)
-        hello = links[0].hello.result()
-        signature = signature_from(hello["signature"])
-        self._config = self._config.resolved(hello["device"])
-        more = self._config.workers - len(links)
-        links += await start_workers(path, self._settings, self._config, more)
-        self._dispatcher = Dispatcher(
-            signature,
-            f"{name}/1".encode(),
-            self._config,
-            links,
-            partial(start_worker, path, self._settings, self._config),
-            self._give_up,
-        )
+        settings = self._settings
+        refuse_public(settings.host, settings.token_file, insecure=settings.insecure)
+        self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        self._backend = make_backend(settings)
+        await self._backend.startup()
+        self._repository = Repository(settings, self._config, self._backend, self._give_up)
+        await self._repository.startup()
         try:
-            url = await self._listen(Api(name, signature, self._dispatcher))
+            url = await self._listen()
         except ProxyError:
-            await self._dispatcher.shutdown()
+            await self._repository.shutdown()
             raise
-        info = _info(url, name, signature, hello)
-        control.serve(self._dispatcher, self._pids)
-        control.tell({"event": "ready", **asdict(info), "pids": self._pids()})
+        info = StartInfo(url, [model.info for model in self._repository.models])
+        control.serve(self._repository)
+        control.tell({"event": "ready", "url": url, **_first(info), "pids": self._repository.pids})
         self._announce(info)
 
     async def _main_loop(self) -> None:
@@ -175,7 +162,8 @@ class Proxy:
         while self._connections and self._patient and loop.time() < deadline:
             self._drain_connections(loop.time(), graceful=loop.time() < began + GRACE_S)
             await asyncio.sleep(DRAIN_POLL_S)
-        await self._dispatcher.shutdown()
+        await self._repository.shutdown()
+        await self._backend.shutdown()
 
     def _drain_connections(self, now: float, *, graceful: bool) -> None:
         for connection in list(self._connections):
@@ -184,26 +172,27 @@ class Proxy:
             if not graceful:
                 connection.close_if_idle()
 
-    async def _listen(self, api: Api) -> str:
-        limits = _limits(self._settings)
-        host, port = self._settings.host, self._settings.port
+    async def _listen(self) -> str:
+        settings = self._settings
+        results = AsyncResults(settings.async_results, int(settings.async_ttl_s * 1e9))
+        exposition = Exposition(lambda: self._repository.models, lambda: len(self._connections))
+        api = Api(self._repository, RespondAsync(results, now_ns), exposition)
+        access = Tokens.from_file(settings.token_file) if settings.token_file else NoTokens()
+        limits = _limits(settings)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: HttpProtocol(api.handle, limits, self._connections),
-                host,
-                port,
+                lambda: HttpProtocol(api.handle, limits, self._connections, access=access),
+                settings.host,
+                settings.port,
                 backlog=BACKLOG,
+                ssl=self._tls,
             )
         except OSError as error:
-            raise StartError(_cannot_listen(host, port, error)) from None
-        bound = self._server.sockets[0].getsockname()
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        return f"http://{shown}:{bound[1]}"
-
-    def _pids(self) -> dict[str, Any]:
-        workers = [w.link.pid for w in self._dispatcher.workers if w.link.alive]
-        return {"front": os.getpid(), "workers": workers}
+            raise StartError(_cannot_listen(settings.host, settings.port, error)) from None
+        host, port, *_ = self._server.sockets[0].getsockname()
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _give_up(self, error: ProxyError) -> None:
         self._failure = error
@@ -224,23 +213,9 @@ class Proxy:
         self._stop()
 
 
-def _info(url: str, name: str, signature: Signature, hello: dict[str, Any]) -> StartInfo:
-    axes = {s.name: s.batch_axis for s in signature.inputs if s.batch_axis > 0}
-    notes = [f"{hello['device']}: {hello['device_reason']}"]
-    notes += [f"the batch is axis {axis} of {name!r}" for name, axis in axes.items()]
-    inputs = [
-        {"name": s.name, "datatype": s.datatype, "shape": s.shape, "batch_axis": s.batch_axis}
-        for s in signature.inputs
-    ]
-    return StartInfo(
-        url,
-        name,
-        hello["device"],
-        hello["device_reason"],
-        signature.batchable,
-        inputs,
-        [*notes, *signature.notes],
-    )
+def _first(info: StartInfo) -> dict[str, Any]:
+    """What is said of the model that the tuner asked for."""
+    return asdict(info.models[0]) if info.models else {}
 
 
 def _limits(settings: ServerSettings) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from dlbench.proxy.demo import DEMOS, demo_path
 from dlbench.proxy.errors import ModelError
 
 DEMO_PREFIX = "demo:"
+FIRST_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -17,22 +19,58 @@ class ModelFile:
 
     path: Path
     name: str
+    version: str = FIRST_VERSION
+
+    def fingerprint(self) -> bytes:
+        """Changes with the model: a hash of the file, and the state of weights that lie beside it."""
+        with self.path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "blake2b")
+        for beside in sorted(self.path.parent.glob(f"{self.path.stem}*")):
+            status = beside.stat()
+            found.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return found.digest()
 
 
 def resolve_model(model: str) -> ModelFile:
-    """The file behind `model`; a demo model is made on first use.
+    """The file behind PATH or NAME=PATH; a demo model is made on first use.
 
     Raises:
         ModelError: no such file or demo.
     """
+    name, equals, rest = model.partition("=")
+    if equals and name and "/" not in name and not Path(model).exists():
+        return ModelFile(resolve_model(rest).path, name)
     if model.startswith(DEMO_PREFIX):
         return _demo(model.removeprefix(DEMO_PREFIX))
     path = Path(model).expanduser()
     if not path.exists():
         raise ModelError(f"{model}: no such file; name an .onnx file or one of {_demos()}")
     if not path.is_file():
-        raise ModelError(f"{model} is not a file; name an .onnx file")
+        raise ModelError(f"{model} is not a file; name an .onnx file (--repository for a folder)")
     return ModelFile(path, path.stem)
+
+
+def find_models(folder: str) -> dict[str, ModelFile]:
+    """Name -> model of a repository: NAME.onnx, or NAME/VERSION/model.onnx of the highest version.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ModelError(f"--repository {folder}: no such folder")
+    found = {path.stem: ModelFile(path, path.stem) for path in sorted(root.glob("*.onnx"))}
+    for path in sorted(root.glob("*/*/model.onnx"), key=_version):
+        if _version(path):
+            name = path.parent.parent.name
+            found[name] = ModelFile(path, name, path.parent.name)
+    return found
+
+
+def _version(path: Path) -> int:
+    """The number of a version's folder; 0 for a folder that is none."""
+    name = path.parent.name
+    return int(name) if name.isascii() and name.isdigit() else 0
 
 
 def _demo(name: str) -> ModelFile:

@@ -12,10 +12,27 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="path of an .onnx file, demo:mlp or demo:cnn")
+    model: str = Field("", description="path of an .onnx file, demo:mlp or demo:cnn")
     name: str = Field("", description="name to serve the model under (default: the file's stem)")
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    also: tuple[str, ...] = Field(
+        (), description="more models to serve beside it, as PATH or NAME=PATH"
+    )
+    repository: str = Field(
+        "",
+        description="folder of models to load on request: NAME.onnx or NAME/VERSION/model.onnx",
+    )
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto", description="where to run; auto: CUDA if a session really gets it, else the CPU"
+    )
+    device_ids: tuple[int, ...] = Field(
+        (0,), description="GPUs that the workers are spread over, as 0,1"
+    )
+    provider_option: dict[str, str] = Field(
+        default_factory=dict,
+        description="option of onnxruntime's execution provider, as KEY=VALUE",
+    )
+    io_binding: bool = Field(
+        True, description="on a GPU bind inputs and outputs instead of copying them on every run"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, description="port to listen on; 0: any free one", ge=0, le=65535)
@@ -25,6 +42,42 @@ class ServerSettings(BaseModel):
     shape: dict[str, tuple[int, ...]] = Field(
         default_factory=dict,
         description="sizes of a tensor with symbolic dimensions, batch axis included, as NAME=D1,D2",
+    )
+    insecure: bool = Field(False, description="allow a public --host without --token-file")
+    token_file: str = Field(
+        "", description="file with one bearer token per line; requests need one of them"
+    )
+    tls_cert: str = Field("", description="PEM certificate chain: speak TLS")
+    tls_key: str = Field("", description="PEM key of --tls-cert")
+    tls_client_ca: str = Field(
+        "", description="PEM certificates of those who sign clients: demand a client certificate"
+    )
+    grpc_port: int | None = Field(
+        None,
+        description="port of the V2 gRPC service; 0: any free one (default: no gRPC)",
+        ge=0,
+        le=65535,
+    )
+    cache_backend: str = Field(
+        "",
+        description="cache shared between proxies: redis://HOST:PORT/DB or memcached://HOST:PORT",
+    )
+    cache_window_ms: float = Field(
+        5.0, description="time over which write_combining gathers", gt=0, le=10_000
+    )
+    async_ttl_s: float = Field(
+        300.0, description="how long the result of a Prefer: respond-async request is kept", gt=0
+    )
+    async_results: int = Field(
+        1000, description="most results kept for respond-async requests", ge=1, le=10_000_000
+    )
+    log_format: Literal["text", "json"] = Field("text", description="how log lines look")
+    access_log: bool = Field(False, description="one log line per request, with its id")
+    otlp_endpoint: str = Field(
+        "", description="OpenTelemetry collector to send spans to (pip install 'dlbench[otel]')"
+    )
+    max_connections: int = Field(
+        4096, description="open connections; one more is answered 503 and closed", ge=1
     )
     max_header_kb: int = Field(16, description="longest request head, in KiB", ge=1, le=1024)
     max_body_mb: int = Field(64, description="largest request body, in MiB", ge=1, le=16384)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Buffer = bytes | bytearray | memoryview
 
 # V2 datatype -> (NumPy's name, bytes per element, onnxruntime's name).
 DATATYPES = {
@@ -73,8 +76,7 @@ class TensorSpec:
         return (*shape[: self.batch_axis], *shape[self.batch_axis + 1 :])
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor's shape and its little-endian bytes; name and datatype follow from its place."""
 
     shape: tuple[int, ...]
@@ -93,6 +95,11 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def unbatched_inputs(self) -> tuple[int, ...]:
+        """Places of the inputs without a batch axis: requests share a batch only with equal bytes there."""
+        return tuple(i for i, spec in enumerate(self.inputs) if spec.batch_axis < 0)
 
 
 def signature_from(document: dict[str, Any]) -> Signature:

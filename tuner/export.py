@@ -68,4 +68,6 @@ def recommended_toml(point: Point, settings: ServerSettings, found: Sequence[str
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a CSV cell
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

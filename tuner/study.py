@@ -159,7 +159,7 @@ def _load(path: Path, *, create: bool) -> optuna.Study:
 def _trial(point: Point) -> optuna.trial.FrozenTrial:
     attrs = {"point": point.model_dump(mode="json"), "phase": point.phase}
     params = {**point.config.model_dump(), "load_share": point.share}
-    known = {name: value for name, value in params.items() if value is not None}
+    known = {name: v for name, v in params.items() if v is not None and not isinstance(v, tuple)}
     measured = point.measurement
     if measured is None or measured.p99_ms is None:
         return create_trial(state=TrialState.FAIL, user_attrs=attrs)
@@ -177,6 +177,8 @@ def _distribution(name: str) -> BaseDistribution:
     if name == "load_share":
         return FloatDistribution(0.0, 1.0)
     field = ServingConfig.model_fields[name]
+    if field.annotation is bool:
+        return CategoricalDistribution((False, True))
     if names := get_args(field.annotation):
         return CategoricalDistribution(names)
     low = next(m.ge for m in field.metadata if hasattr(m, "ge"))

@@ -20,7 +20,8 @@ KNOBS = ServingConfig.model_fields
 def test_every_knob_has_help_and_bounds(name):
     schema = ServingConfig.model_json_schema()["properties"][name]
     assert schema["description"]
-    assert "enum" in schema or {"minimum", "maximum"} <= schema.keys()
+    bounded = "enum" in schema or {"minimum", "maximum"} <= schema.keys()
+    assert bounded or schema["type"] in ("boolean", "array")
     assert set(metadata(KNOBS[name])) == {"search", "restart"}
 
 
@@ -37,7 +38,9 @@ def test_values_to_search_are_within_bounds_and_without_repetition():
 
 
 def test_what_needs_new_workers():
-    assert restart_knobs() == {"workers", "intra_op_threads"}
+    inside_a_worker = {"intra_op_threads", "graph_optimization", "memory_arena", "allow_spinning"}
+    how_many = {"workers", "worker_weights", "autoscaler", "min_workers", "max_workers"}
+    assert restart_knobs() == inside_a_worker | how_many
 
 
 def test_every_policy_can_be_chosen():
@@ -52,7 +55,14 @@ def test_workers_are_spelled_out_for_the_device(device, workers):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_batch_size": 0}, {"max_queue_delay_ms": -1}, {"wokers": 1}, {"workers": 257}]
+    "wrong",
+    [
+        {"max_batch_size": 0},
+        {"max_queue_delay_ms": -1},
+        {"wokers": 1},
+        {"workers": 257},
+        {"worker_weights": [1, 0]},
+    ],
 )
 def test_out_of_bounds_or_unknown_is_refused(wrong):
     with pytest.raises(ValidationError):

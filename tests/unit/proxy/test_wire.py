@@ -45,6 +45,12 @@ def tensors(draw):
     return datatype, np.array(values, dtype=dtype).reshape(rows, columns)
 
 
+def echo(request):
+    """The inputs as outputs."""
+    pairs = zip(request.layout.shapes, request.data, strict=True)
+    return tuple(Tensor(shape, data) for shape, data in pairs)
+
+
 def described(name, datatype, array, **more):
     return {"name": name, "datatype": datatype, "shape": list(array.shape), **more}
 
@@ -53,7 +59,7 @@ def described(name, datatype, array, **more):
 @given(tensors())
 def test_binary_tensors_come_and_go_byte_for_byte(case):
     datatype, array = case
-    wire = Wire("m", signature(datatype))
+    wire = Wire("m", "1", signature(datatype))
     size = {"binary_data_size": array.nbytes}
     head = orjson.dumps(
         {
@@ -65,9 +71,9 @@ def test_binary_tensors_come_and_go_byte_for_byte(case):
     for _ in range(2):  # the second time from the remembered plan
         request = wire.read(head + array.tobytes(), len(head))
         assert request.rows == len(array)
-        assert request.tensors[0].shape == array.shape
-        assert bytes(request.tensors[0].data) == array.tobytes()
-        reply = wire.write(request, request.tensors)
+        assert request.layout.shapes[0] == array.shape
+        assert bytes(request.data[0]) == array.tobytes()
+        reply = wire.write(request, echo(request))
         assert b"".join(map(bytes, reply.tensors)) == array.tobytes()
         document = orjson.loads(reply.json)
         assert document["id"] == "7"
@@ -78,13 +84,13 @@ def test_binary_tensors_come_and_go_byte_for_byte(case):
 @given(tensors(), st.booleans())
 def test_json_tensors_come_and_go_exactly(case, nested):
     datatype, array = case
-    wire = Wire("m", signature(datatype))
+    wire = Wire("m", "1", signature(datatype))
     data = array.tolist() if nested else array.ravel().tolist()
     request = wire.read(
         json.dumps({"inputs": [described("x", datatype, array, data=data)]}).encode(), None
     )
-    assert bytes(request.tensors[0].data) == array.tobytes()
-    (output,) = json.loads(wire.write(request, request.tensors).json)["outputs"]
+    assert bytes(request.data[0]) == array.tobytes()
+    (output,) = json.loads(wire.write(request, echo(request)).json)["outputs"]
     back = np.array(output.pop("data"), dtype=array.dtype)
     assert back.tobytes() == array.tobytes()
     assert output == described("y", datatype, array)
@@ -94,27 +100,27 @@ def test_json_tensors_come_and_go_exactly(case, nested):
 @given(st.lists(st.floats(width=32), min_size=1, max_size=4))
 def test_binary_carries_what_json_cannot(values):
     array = np.array([values], np.float32)
-    wire = Wire("m", signature())
+    wire = Wire("m", "1", signature())
     head = orjson.dumps(
         {"inputs": [described("x", "FP32", array, parameters={"binary_data_size": array.nbytes})]}
     )
     request = wire.read(head + array.tobytes(), len(head))
-    wire.write(request, request.tensors)  # as JSON: NaN has no spelling there, but nothing breaks
-    assert bytes(request.tensors[0].data) == array.tobytes()
+    wire.write(request, echo(request))  # as JSON: NaN has no spelling there, but nothing breaks
+    assert bytes(request.data[0]) == array.tobytes()
 
 
 def test_a_raw_body_is_the_only_input():
     spec = TensorSpec("x", "FP32", ("n", 2), 0)
-    wire = Wire("m", Signature((spec,), (spec,), batchable=True))
+    wire = Wire("m", "1", Signature((spec,), (spec,), batchable=True))
     body = np.arange(6, dtype=np.float32).tobytes()
-    assert wire.read(body, 0).tensors[0].shape == (3, 2)
+    assert wire.read(body, 0).layout.shapes[0] == (3, 2)
     for broken in (body[:-1], b"", body[:4]):
         with pytest.raises(BadRequest, match="row"):
             wire.read(broken, 0)
     with pytest.raises(BadRequest, match="exactly one input"):
-        Wire("m", two_inputs()).read(body, 0)
+        Wire("m", "1", two_inputs()).read(body, 0)
     with pytest.raises(BadRequest, match="open sizes"):
-        Wire("m", signature()).read(body, 0)
+        Wire("m", "1", signature()).read(body, 0)
 
 
 X = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
@@ -126,12 +132,12 @@ def test_a_request_may_mix_json_and_binary_tensors():
     del x["data"]
     head = orjson.dumps({"inputs": [S, x], "outputs": [{"name": "z"}]})
     raw = np.array([1, 2], np.float32).tobytes()
-    wire = Wire("m", two_inputs())
+    wire = Wire("m", "1", two_inputs())
     request = wire.read(head + raw, len(head))
-    assert bytes(request.tensors[0].data) == raw
-    assert bytes(request.tensors[1].data) == np.array([3]).tobytes()
+    assert bytes(request.data[0]) == raw
+    assert bytes(request.data[1]) == np.array([3]).tobytes()
     z = Tensor((1,), np.array([0.5], np.float32).tobytes())
-    (output,) = orjson.loads(wire.write(request, (request.tensors[0], z)).json)["outputs"]
+    (output,) = orjson.loads(wire.write(request, (echo(request)[0], z)).json)["outputs"]
     assert (output["name"], output["data"]) == ("z", [0.5])
 
 
@@ -140,7 +146,7 @@ def test_some_outputs_binary_and_some_not():
         "inputs": [X, S],
         "outputs": [{"name": "z"}, {"name": "y", "parameters": {"binary_data": True}}],
     }
-    wire = Wire("m", two_inputs())
+    wire = Wire("m", "1", two_inputs())
     request = wire.read(orjson.dumps(document), None)
     y, z = Tensor((1, 2), b"12345678"), Tensor((1,), b"\0\0\0\0")
     reply = wire.write(request, (y, z))
@@ -208,18 +214,18 @@ BAD = {
 def test_a_bad_request_says_what_is_wrong(case):
     document, text = BAD[case]
     with pytest.raises(BadRequest, match=text):
-        Wire("m", two_inputs()).read(orjson.dumps(document), None)
+        Wire("m", "1", two_inputs()).read(orjson.dumps(document), None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[NaN]", b'{"a": 1e999}'])
 def test_broken_json(body):
     with pytest.raises(BadRequest, match="JSON is broken"):
-        Wire("m", two_inputs()).read(body, None)
+        Wire("m", "1", two_inputs()).read(body, None)
 
 
 def test_a_header_length_that_does_not_fit_the_body():
     with pytest.raises(BadRequest, match="does not fit a body of 2 bytes"):
-        Wire("m", two_inputs()).read(b"{}", 3)
+        Wire("m", "1", two_inputs()).read(b"{}", 3)
 
 
 @pytest.mark.parametrize("extra", [-1, 1])
@@ -230,7 +236,7 @@ def test_binary_sizes_that_do_not_add_up(extra):
     )
     raw = bytes(8 + extra)
     with pytest.raises(BadRequest, match="promises 8 bytes"):
-        Wire("m", signature()).read(head + raw, len(head))
+        Wire("m", "1", signature()).read(head + raw, len(head))
 
 
 @pytest.mark.parametrize("size", [2**32, 2**63, 2**64 - 1])
@@ -238,7 +244,7 @@ def test_a_size_that_no_tensor_has_is_refused_even_without_elements(size):
     wide = {"name": "x", "datatype": "FP32", "shape": [1, 0, size], "data": []}
     spec = TensorSpec("x", "FP32", ("n", "", ""), 0)
     with pytest.raises(BadRequest, match="'x'"):
-        Wire("m", Signature((spec,), (spec,), batchable=True)).read(
+        Wire("m", "1", Signature((spec,), (spec,), batchable=True)).read(
             orjson.dumps({"inputs": [wide]}), None
         )
 
@@ -246,7 +252,7 @@ def test_a_size_that_no_tensor_has_is_refused_even_without_elements(size):
 def test_large_heads_are_not_remembered():
     array = np.zeros((1, 2), np.float32)
     given = described("x", "FP32", array, parameters={"binary_data_size": 8})
-    wire = Wire("m", signature())
+    wire = Wire("m", "1", signature())
     for size in (1, 1 << 20):
         head = orjson.dumps({"inputs": [given], "parameters": {"padding": "p" * size}})
         wire.read(head + bytes(8), len(head))
@@ -279,7 +285,7 @@ FIELDS = ["name", "shape", "datatype", "data", "parameters"]
 @given(st.binary(max_size=60), st.none() | st.integers(0, 80))
 def test_arbitrary_bytes_are_a_bad_request_and_nothing_worse(body, size):
     with pytest.raises(BadRequest):
-        Wire("m", two_inputs()).read(body, size)
+        Wire("m", "1", two_inputs()).read(body, size)
 
 
 @settings(max_examples=300, deadline=None)
@@ -291,11 +297,11 @@ def test_arbitrary_json_in_any_place_is_a_bad_request_or_is_read(
     if spread:
         document |= {"outputs": outputs, "parameters": parameters}
     with suppress(BadRequest):
-        assert len(Wire("m", two_inputs()).read(orjson.dumps(document), None).tensors) == 2
+        assert len(Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).data) == 2
 
 
 def test_small_and_very_large_unsigned_integers_together_stay_exact():
     values = [1, 2**63, 2**64 - 1]
     given = {"name": "x", "datatype": "UINT64", "shape": [1, 3], "data": values}
-    request = Wire("m", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
-    assert np.frombuffer(request.tensors[0].data, np.uint64).tolist() == values
+    request = Wire("m", "1", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
+    assert np.frombuffer(request.data[0], np.uint64).tolist() == values

@@ -1,0 +1,94 @@
+"""A request on its way through the proxy, and the worker that it is on its way to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dlbench.proxy.errors import RequestError
+
+if TYPE_CHECKING:
+    from dlbench.proxy.batcher import Batcher
+    from dlbench.proxy.cache import Cache
+    from dlbench.proxy.pool import WorkerLink
+    from dlbench.proxy.request import InferRequest, Outputs, Reply
+
+
+class Job:
+    """A request, with whom to answer and how long that is worth waiting for.
+
+    `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it; `seat`
+    is the worker in whose cache it was looked for; `whole` is the job that it is a part of.
+    """
+
+    __slots__ = (
+        "cache_key",
+        "deadline_ns",
+        "deaths",
+        "part",
+        "reply",
+        "request",
+        "seat",
+        "since_ns",
+        "whole",
+    )
+
+    def __init__(self, request: InferRequest, reply: Reply, since_ns: int) -> None:
+        self.request = request
+        self.reply = reply
+        self.since_ns = since_ns
+        self.deadline_ns = 0
+        self.cache_key = b""
+        self.deaths = 0
+        self.seat: Seat | None = None
+        self.whole: Whole | None = None
+        self.part = 0
+
+
+class Whole:
+    """A job that was spread over several workers, and what has come back of it."""
+
+    def __init__(self, job: Job, parts: int) -> None:
+        self.job = job
+        self._outcomes: dict[int, Outputs] = {}
+        self._parts = parts
+        self._failed = False
+
+    def collect(
+        self, part: int, outcome: Outputs | RequestError
+    ) -> list[Outputs] | RequestError | None:
+        """All parts in order once the last one is there, the first error at once, else None."""
+        if self._failed:
+            return None
+        if isinstance(outcome, RequestError):
+            self._failed = True
+            return outcome
+        self._outcomes[part] = outcome
+        if len(self._outcomes) < self._parts:
+            return None
+        return [self._outcomes[number] for number in range(self._parts)]
+
+
+class Seat:
+    """A worker as the dispatcher sees it: its link, the queue it takes from, what it has to do.
+
+    A seat outlives its process: a replacement takes the place, the name and the weight.
+    """
+
+    def __init__(self, number: int, weight: float, link: WorkerLink) -> None:
+        self.number = number
+        self.name = f"worker-{number}"
+        self.weight = weight
+        self.link = link
+        self.index = -1  # among the live ones, -1 while it is not one of them
+        self.requests = 0
+        self.restarts = 0
+        self.batches: dict[int, list[Job]] = {}
+        self.idle = asyncio.Event()  # set while it is not live and nothing runs on it
+        self.queue: Batcher[Job]
+        self.cache: Cache
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that run on it, or wait for it alone."""
+        return sum(map(len, self.batches.values())) + len(self.queue)

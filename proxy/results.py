@@ -1,0 +1,89 @@
+"""Answers that need no worker: from the cache, its backend, or an identical request in flight."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dlbench.proxy.cache import make_cache
+from dlbench.proxy.clock import now_ns
+from dlbench.proxy.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.backend import Backend
+    from dlbench.proxy.cache import Cache
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.proxy.job import Job
+    from dlbench.proxy.request import Outputs, Reply
+    from dlbench.proxy.stats import ModelStats
+
+
+class Results:
+    """Looks a job up before it is queued, and keeps what came of it.
+
+    A job in flight stands for every identical one: they are answered together.
+    """
+
+    def __init__(self, backend: Backend, stats: ModelStats) -> None:
+        self._backend, self._stats = backend, stats
+        self._joined: dict[bytes, list[Reply]] = {}
+
+    def configure(self, config: ServingConfig) -> None:
+        """Keep results as `config` says from now on."""
+        self._config = config
+        self.active = bool(config.cache_size and config.cache_policy != "none") or bool(
+            self._backend
+        )
+        self._ttl_s = config.cache_ttl_s
+        self._writes_back = bool(self._backend) and config.cache_write == "write_back"
+        self._combines = config.cache_write == "write_combining"
+
+    def new_cache(self, share: int = 1) -> Cache:
+        """An empty cache, or one of `share` parts of it."""
+        cache = make_cache(self._config, share)
+        cache.on_evicted = self._store
+        return cache
+
+    def find(self, job: Job, cache: Cache, missed: Callable[[Job], None]) -> None:
+        """Answer the job, let it join another, or hand it to `missed`, perhaps later."""
+        found = cache.get(job.cache_key, job.since_ns)
+        if found is not None:
+            self._hit(job, found)
+            return
+        followers = self._joined.get(job.cache_key)
+        if followers is not None:
+            self._stats.joined()
+            followers.append(job.reply)
+            return
+        self._joined[job.cache_key] = []
+        self._backend.fetch(job.cache_key, partial(self._fetched, job, cache, missed))
+
+    def keep(self, job: Job, cache: Cache, outcome: Outputs | RequestError) -> list[Reply]:
+        """Remember a job's result; returns whom else it answers."""
+        if not isinstance(outcome, RequestError):
+            cache.put(job.cache_key, outcome, now_ns(), dirty=self._writes_back)
+            if not self._writes_back:
+                self._store(job.cache_key, outcome)
+        return self._joined.pop(job.cache_key, [])
+
+    def _fetched(
+        self, job: Job, cache: Cache, missed: Callable[[Job], None], found: Outputs | None
+    ) -> None:
+        """The backend has answered."""
+        if found is None:
+            self._stats.cache_miss(now_ns() - job.since_ns)
+            missed(job)
+            return
+        cache.put(job.cache_key, found, now_ns())
+        self._hit(job, found)
+        for reply in self._joined.pop(job.cache_key, []):
+            reply(found)
+
+    def _hit(self, job: Job, found: Outputs) -> None:
+        self._stats.cache_hit(now_ns() - job.since_ns)
+        job.reply(found)
+
+    def _store(self, key: bytes, outputs: Outputs) -> None:
+        self._backend.store(key, outputs, self._ttl_s, combined=self._combines)

@@ -1,0 +1,180 @@
+"""One model being served: its workers, its queues, its counts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dlbench.proxy.clock import now_ns
+from dlbench.proxy.crew import Crew
+from dlbench.proxy.dispatcher import Dispatcher
+from dlbench.proxy.metrics import WorkerSeen
+from dlbench.proxy.pool import start_worker, start_workers
+from dlbench.proxy.scaling import NS_PER_S, Scaling
+from dlbench.proxy.stats import ModelStats
+from dlbench.proxy.tensors import signature_from
+from dlbench.proxy.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.backend import Backend
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.proxy.errors import ProxyError
+    from dlbench.proxy.model import ModelFile
+    from dlbench.proxy.request import InferRequest, Reply
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.proxy.tensors import Signature
+
+# How often the autoscaler looks; a start takes about as long.
+LOOK_S = 1.0
+DRAIN_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is said of a model once it is ready."""
+
+    name: str
+    version: str
+    device: str
+    device_reason: str
+    batchable: bool
+    inputs: list[dict[str, Any]]
+    notes: list[str]
+
+
+class ServedModel:
+    """Takes requests for one version of a model."""
+
+    def __init__(
+        self, source: ModelFile, signature: Signature, hello: dict[str, Any], dispatcher: Dispatcher
+    ) -> None:
+        self.name, self.version = source.name, source.version
+        self.signature = signature
+        self.info = _info(source, signature, hello)
+        self.wire = Wire(source.name, source.version, signature)
+        self.dispatcher = dispatcher
+        self.stats = dispatcher.stats
+        self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
+        self.crew: Crew
+        self._watch: asyncio.Task[None]
+
+    @property
+    def config(self) -> ServingConfig:
+        """The knobs that it is served with."""
+        return self.dispatcher.config
+
+    @property
+    def ready(self) -> bool:
+        """Whether any worker takes requests."""
+        return bool(self.dispatcher.live)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in queues."""
+        return self.dispatcher.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """Requests admitted and not answered."""
+        return self.dispatcher.in_flight
+
+    @property
+    def cache_entries(self) -> int:
+        """Results kept."""
+        return sum(map(len, self.dispatcher.caches))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the results kept."""
+        return sum(cache.size_bytes for cache in self.dispatcher.caches)
+
+    def workers_seen(self) -> list[WorkerSeen]:
+        """The workers, dead ones included."""
+        return [
+            WorkerSeen(s.name, s.link.alive, s.outstanding, s.requests, s.link.pid, s.restarts)
+            for s in self.crew.seats
+        ]
+
+    def start(self, crew: Crew) -> None:
+        """Watch over the workers from now on."""
+        self.crew = crew
+        self._watch = asyncio.ensure_future(self._main_loop())
+
+    async def shutdown(self) -> None:
+        """Answer what is left, stop the workers."""
+        self._watch.cancel()
+        self.dispatcher.shutdown()
+        await self.crew.shutdown()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let what was accepted be answered, then shut down."""
+        deadline = now_ns() + int(timeout_s * NS_PER_S)
+        while self.in_flight and now_ns() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        await self.shutdown()
+
+    async def _main_loop(self) -> None:
+        """Look for hung workers often, and at the load every second."""
+        scaling = Scaling(self.config, self.dispatcher, self.crew)
+        looked = now_ns()
+        while True:
+            await asyncio.sleep(min(LOOK_S, self.config.worker_timeout_s / 2))
+            now = now_ns()
+            self.crew.check(now)
+            if now - looked >= 0.9 * LOOK_S * NS_PER_S:
+                looked = now
+                scaling.look(now)
+
+
+async def serve_model(
+    source: ModelFile,
+    settings: ServerSettings,
+    config: ServingConfig,
+    backend: Backend,
+    on_fatal: Callable[[ProxyError], None],
+) -> ServedModel:
+    """Start a model's workers and what stands before them.
+
+    Raises:
+        ModelError, DeviceError, StartError: in the failing worker's words; nothing is left.
+    """
+    path = str(source.path)
+    fingerprint = await asyncio.to_thread(source.fingerprint)
+    # Without a number the first worker tells the device, and that the number.
+    links = await start_workers(path, settings, config, config.workers or 1)
+    hello = links[0].hello.result()
+    config = config.resolved(hello["device"])
+    more = (start_worker(path, settings, config, n) for n in range(len(links), config.workers))
+    links += await asyncio.gather(*more)
+    signature = signature_from(hello["signature"])
+    identity = f"{source.name}/{source.version}/".encode() + fingerprint
+    dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
+    served = ServedModel(source, signature, hello, dispatcher)
+    start = partial(start_worker, path, settings, config)
+    crew = Crew(dispatcher, start, config.worker_weights, on_fatal)
+    crew.adopt(links)
+    served.start(crew)
+    return served
+
+
+def _info(source: ModelFile, signature: Signature, hello: dict[str, Any]) -> ModelInfo:
+    axes = {s.name: s.batch_axis for s in signature.inputs if s.batch_axis > 0}
+    notes = [f"{hello['device']}: {hello['device_reason']}"]
+    notes += [f"the batch is axis {axis} of {name!r}" for name, axis in axes.items()]
+    inputs = [
+        {"name": s.name, "datatype": s.datatype, "shape": s.shape, "batch_axis": s.batch_axis}
+        for s in signature.inputs
+    ]
+    return ModelInfo(
+        source.name,
+        source.version,
+        hello["device"],
+        hello["device_reason"],
+        signature.batchable,
+        inputs,
+        [*notes, *signature.notes],
+    )
