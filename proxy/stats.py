@@ -51,7 +51,7 @@ class ModelStats:
 
     Each request is `received` once and ends exactly once: `refused`, `succeeded` or `failed`.
     Before that it is a `cache_hit`, or it `joined` an identical request in flight, or it goes into
-    batches; with a cache the latter two are a `cache_miss` first.
+    batches, with a cache after a `cache_miss`.
     """
 
     __slots__ = (

@@ -114,7 +114,7 @@ def test_cache_hits_are_successes_and_no_inferences():
 # Each kind of request, in the calls that the dispatcher makes for it.
 LIVES = {
     "hit": lambda s: (s.cache_hit(5), s.succeeded(9)),
-    "joined": lambda s: (s.cache_miss(5), s.joined(), s.succeeded(70)),
+    "joined": lambda s: (s.joined(), s.succeeded(70)),
     "alone": lambda s: (
         s.cache_miss(5),
         s.batch_sent(2, [20]),

@@ -1,0 +1,137 @@
+"""`dlbench top`: what a running proxy does right now."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from dlbench.cli.dashboard import dashboard
+from dlbench.cli.failure import UsageError
+from dlbench.cli.options import duration
+from dlbench.cli.scrape import Scrape, between, parse
+from dlbench.proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlbench.cli.scrape import View
+
+NAME = "top"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench top http://127.0.0.1:8000
+
+dlbench top http://127.0.0.1:8000 --once --interval 10s
+
+dlbench top http://127.0.0.1:8000 --json | jq '.models[0].p99_ms'
+"""
+
+TIMEOUT_S = 5.0
+
+
+def command(
+    url: Annotated[str, typer.Argument(metavar="URL", help="a proxy that `dlbench serve` started")],
+    interval: Annotated[
+        str, typer.Option("--interval", metavar="DURATION", help="what rates and latencies are of")
+    ] = "1s",
+    once: Annotated[
+        bool, typer.Option("--once", help="print one interval and exit; so does a pipe")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one interval as a JSON document and exit")
+    ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="file whose first line is a bearer token"
+        ),
+    ] = None,
+) -> None:
+    """Watch a running proxy: rates, latencies and load of the last interval, until Ctrl-C."""
+    interval_s = duration(interval)
+    if interval_s <= 0:
+        raise UsageError(f"--interval {interval}: must be over 0")
+    with _client(url, token_file) as http:
+        views = _views(http, interval_s)
+        console = Console()
+        if as_json:
+            json.dump(asdict(next(views)), sys.stdout, indent=2)
+            print()
+        elif once or not console.is_terminal:
+            console.print(dashboard(url, next(views)))
+        else:
+            _watch(console, url, views)
+
+
+def _watch(console: Console, url: str, views: Iterator[View]) -> None:
+    """Until Ctrl-C, which is how one leaves."""
+    try:
+        with console.status(f"watching {url}"):
+            first = next(views)
+        with Live(dashboard(url, first), console=console, screen=True, auto_refresh=False) as live:
+            for view in views:
+                live.update(dashboard(url, view), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _views(http: httpx.Client, interval_s: float) -> Iterator[View]:
+    """One view per interval, without drift."""
+    before = _scrape(http)
+    while True:
+        time.sleep(max(0.0, before.at_s + interval_s - time.monotonic()))
+        after = _scrape(http)
+        yield between(before, after)
+        before = after
+
+
+def _client(url: str, token_file: Path | None) -> httpx.Client:
+    headers = {} if token_file is None else {"authorization": f"Bearer {_token(token_file)}"}
+    base = url if "://" in url else f"http://{url}"
+    try:
+        return httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{url}: {error}") from None
+
+
+def _token(path: Path) -> str:
+    try:
+        lines = [line.strip() for line in path.read_text("ascii").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--token-file {path}: {error}") from None
+    token = next((line for line in lines if line and not line.startswith("#")), None)
+    if token is None:
+        raise UsageError(f"--token-file {path}: there is no token in it")
+    return token
+
+
+def _scrape(http: httpx.Client) -> Scrape:
+    """One look.
+
+    Raises:
+        ProxyError: nobody answers, or not a proxy of ours.
+    """
+    where = str(http.base_url).rstrip("/")
+    try:
+        response = http.get("/metrics", headers={"accept": "text/plain"})
+    except httpx.RequestError as error:
+        raise ProxyError(f"cannot reach {where}: {error}") from None
+    at_s = time.monotonic()
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise ProxyError(f"{where} wants a token: --token-file FILE")
+    try:
+        scrape = parse(response.text, at_s)
+    except ValueError:
+        scrape = Scrape(at_s, {})
+    if not scrape.labels_of("dlbench_connections"):
+        raise ProxyError(f"{where}/metrics is not that of a dlbench proxy")
+    return scrape
