@@ -1,4 +1,4 @@
-"""HTTP/1.1 for one connection: an asyncio.Protocol over httptools. It knows nothing of inference.
+"""HTTP/1.1 for one connection: an asyncio.Protocol. It knows nothing of inference.
 
 Replies leave in the order of their requests, whatever order they are ready in. Making a task and a
 future per request would cost a third of the throughput, so a handler is given a callback.
@@ -7,81 +7,51 @@ future per request would cost a third of the throughput, so a handler is given a
 from __future__ import annotations
 
 import asyncio
-import logging
-import zlib
 from collections import deque
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httptools
-import orjson
-
-from dlbench.proxy.errors import (
-    BadEncoding,
-    BadRequest,
-    HeadTooLarge,
-    RequestError,
-    RequestTimeout,
-    TooLarge,
-)
+from dlbench.proxy.access import Access, NoTokens
+from dlbench.proxy.encoding import AT_ONCE, unpacked
+from dlbench.proxy.errors import Overloaded, RequestError, RequestTimeout, TooLarge
+from dlbench.proxy.head import HeadMemo, RequestHead
+from dlbench.proxy.limits import Limits
+from dlbench.proxy.reader import HEAD, IDLE, RequestReader
+from dlbench.proxy.reply import JSON_TYPE, Exchange, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LOG = logging.getLogger(__name__)
+    Respond = Callable[[int, bytes, Sequence[bytes | memoryview]], None]
+
+__all__ = ["JSON_TYPE", "HttpProtocol", "HttpRequest", "Limits", "error_reply"]
 
 # Replies that one connection may owe before its requests are no longer read.
 MOST_PIPELINED = 64
 # How long a client may go on sending after an error ended its connection. Closing at once would
 # reset the connection, and the client would lose the answer that says what was wrong.
 LINGER_S = 5.0
-# Headers that matter to us; the rest is not even kept.
-KEPT_HEADERS = frozenset(
-    (
-        b"accept-encoding",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"expect",
-        b"inference-header-content-length",
-        b"transfer-encoding",
-    )
-)
-# zlib's window bits: gzip, zlib ("deflate" as the standard has it).
-WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
-STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
-JSON_TYPE = b"content-type: application/json\r\n"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may not exceed; bytes and seconds."""
-
-    head_bytes: int
-    body_bytes: int
-    header_timeout_s: float
-    body_timeout_s: float
-    idle_timeout_s: float
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class HttpRequest:
-    """A complete request; `headers` holds the kept ones under lower-case names."""
+    """A complete request; its head is shared with others that began with the same bytes."""
 
-    method: bytes = b""
-    target: bytes = b""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
+    head: RequestHead
+    body: bytes
 
+    @property
+    def method(self) -> bytes:
+        return self.head.method
 
-@dataclass(slots=True)
-class _Slot:
-    """The place of a reply in the order of requests."""
+    @property
+    def target(self) -> bytes:
+        return self.head.target
 
-    keep_alive: bool
-    reply: list[Any] | None = None
-    linger: bool = False
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return self.head.headers
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -89,80 +59,70 @@ class HttpProtocol(asyncio.Protocol):
 
     `handle(request, respond)` is called for each complete request and calls
     `respond(status, headers, body pieces)` once, now or later; `headers` are complete lines.
+    `connections` and `heads` are shared by the connections of a server.
     """
 
     def __init__(
         self,
-        handle: Callable[[HttpRequest, Any], None],
+        handle: Callable[[HttpRequest, Respond], None],
         limits: Limits,
         connections: set[HttpProtocol],
+        *,
+        access: Access | None = None,
+        heads: HeadMemo | None = None,
     ) -> None:
         self._handle = handle
         self._limits = limits
         self._connections = connections
-        self._loop = asyncio.get_running_loop()
-        self._slots: deque[_Slot] = deque()
+        self._time = asyncio.get_running_loop().time
+        self._exchanges: deque[Exchange] = deque()
         self._transport: Any = None
-        self._parser: Any = None
-        self._request = HttpRequest()
-        self._pieces: list[bytes] = []
-        self._received = 0
-        self._head_bytes = 0
-        self._unparsed = 0
-        self._progress = False
-        self._in_head = True
-        self._started = False
-        self._awaits_continue = False
+        self._reader = RequestReader(limits, heads or HeadMemo(), access or NoTokens(), self._take)
+        self._turns = 0
         self._closing = False
-        self._draining = False
         self._lingering = False
+        self._silent = False
         self._unsent = 0
         self._write_paused = False
         self._read_paused = False
-        self.since = self._loop.time()
+        self.draining = False
+        self.since = self._time()
 
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._parser = httptools.HttpRequestParser(self)
+        others = len(self._connections)
         self._connections.add(self)
+        if others >= self._limits.connections:
+            self._turn_away(others)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
         self._connections.discard(self)
         self._closing = True
-        self._slots.clear()
-        self._parser = None  # the parser and we refer to each other
+        self._exchanges.clear()
+        self._reader.close()
+        self._transport = None
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            self._silent = False
             return
-        if not self._started:
-            self._began()
-        self._progress = False
+        reader = self._reader
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self._fail(cause if isinstance(cause, RequestError) else BadRequest("bad request"))
-        except httptools.HttpParserUpgrade:
-            self._fail(BadRequest("upgrades are not supported"))
-        except httptools.HttpParserError as error:
-            self._fail(BadRequest(f"not HTTP/1.1: {error}"))
+            reader.feed(data)
+        except RequestError as error:
+            self._fail(error)
         else:
-            # The parser keeps a line to itself until it ends.
-            self._unparsed = (
-                0 if self._progress or not self._in_head else self._unparsed + len(data)
-            )
-            if self._unparsed > self._limits.head_bytes:
-                self._fail(_head_too_large(self._limits))
+            if reader.turns != self._turns:
+                self._turned()
 
     def eof_received(self) -> bool:
         """A client that sends no more still gets what it asked for: True keeps the connection."""
-        if not self._slots:
+        if not self._exchanges or not self._transport.can_write_eof():
             return False
         self._closing = True
-        self._slots[-1].keep_alive = False
+        self._exchanges[-1].keep_alive = False
         return True
 
     def pause_writing(self) -> None:
@@ -173,68 +133,15 @@ class HttpProtocol(asyncio.Protocol):
         self._write_paused = False
         self._regulate()
 
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        self._request = HttpRequest()
-        self._pieces = []
-        self._received = 0
-        self._began()
-
-    def on_url(self, url: bytes) -> None:
-        self._count_head(len(url))
-        self._request.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value))
-        name = name.lower()
-        if name in KEPT_HEADERS:
-            self._request.headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self.since = self._loop.time()
-        if self._parser.should_upgrade():
-            raise BadRequest("upgrades are not supported: speak plain HTTP/1.1")
-        headers = self._request.headers
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body_bytes:
-            raise _body_too_large(self._limits)
-        if headers.get(b"expect", b"").lower() == b"100-continue":
-            self._awaits_continue = True
-            self._invite()
-
-    def on_body(self, body: bytes) -> None:
-        self._awaits_continue = False
-        self._received += len(body)
-        if self._received > self._limits.body_bytes:
-            raise _body_too_large(self._limits)
-        self._pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        request = self._request
-        request.method = self._parser.get_method()
-        pieces = self._pieces
-        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._in_head = True
-        self._progress = True
-        self._started = False
-        slot = _Slot(self._parser.should_keep_alive())
-        self._slots.append(slot)
-        self.since = self._loop.time()
-        self._dispatch(request, slot)
-        if len(self._slots) >= MOST_PIPELINED:
-            self._regulate()
-
     # What the server calls
 
     def drain(self) -> None:
         """From now on every reply after which nothing is owed says goodbye and ends the connection."""
-        self._draining = True
+        self.draining = True
 
     def close_if_idle(self) -> None:
         """Close unless a request is being received or answered."""
-        if not self._slots and not self._started:
+        if not self._exchanges and self._reader.phase == IDLE:
             self._closing = True
             self._transport.close()
 
@@ -244,160 +151,158 @@ class HttpProtocol(asyncio.Protocol):
         if unsent != self._unsent:
             self._unsent, self.since = unsent, now
         waited = now - self.since
-        if self._lingering or unsent:
-            if waited > (LINGER_S if self._lingering else self._limits.idle_timeout_s):
-                self._transport.abort()
-            return
-        if self._slots or self._closing:
-            return
-        if not self._started:
+        if self._lingering:
+            self._check_linger(waited)
+        elif unsent:
             if waited > self._limits.idle_timeout_s:
+                self._transport.abort()
+        elif not self._exchanges and not self._closing:
+            self._check_request(waited)
+
+    def _check_linger(self, waited: float) -> None:
+        """TLS has no half-closed connections: there silence says that the client has finished."""
+        if waited > LINGER_S:
+            self._transport.abort()
+        elif self._silent and not self._unsent and not self._transport.can_write_eof():
+            self._transport.close()
+        self._silent = True
+
+    def _check_request(self, waited: float) -> None:
+        limits, phase = self._limits, self._reader.phase
+        if phase == IDLE:
+            if waited > limits.idle_timeout_s:
                 self._closing = True
                 self._transport.close()
-        elif self._in_head and waited > self._limits.header_timeout_s:
-            self._fail(RequestTimeout("the request's head did not arrive in time"))
-        elif not self._in_head and waited > self._limits.body_timeout_s:
+        elif phase == HEAD:
+            if waited > limits.header_timeout_s:
+                self._fail(RequestTimeout("the request's head did not arrive in time"))
+        elif waited > limits.body_timeout_s:
             self._fail(RequestTimeout("the request's body did not arrive in time"))
 
-    # Our own
+    # What an exchange calls
 
-    def _began(self) -> None:
-        self._started = True
-        self._progress = True
-        self._head_bytes = 0
-        self.since = self._loop.time()
+    def say_goodbye(self, exchange: Exchange) -> bool:
+        """Whether the client is owed nothing after this and asks for nothing: no more is read."""
+        exchanges = self._exchanges
+        if self._reader.phase != IDLE or not exchanges or exchanges[-1] is not exchange:
+            return False
+        self._closing = True
+        return True
 
-    def _count_head(self, size: int) -> None:
-        self._progress = True
-        self._head_bytes += size
-        if self._head_bytes > self._limits.head_bytes:
-            raise _head_too_large(self._limits)
-
-    def _invite(self) -> None:
-        """Tell a client that waits for it to send its body, once all before it is answered."""
-        if self._awaits_continue and not self._slots:
-            self._awaits_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _dispatch(self, request: HttpRequest, slot: _Slot) -> None:
-        def respond(status: int, headers: bytes, body: Sequence[bytes | memoryview]) -> None:
-            size = 0
-            for piece in body:
-                size += len(piece)
-            if self._draining and self._is_last(slot):
-                slot.keep_alive = False
-                self._closing = True
-            ending = b"\r\n" if slot.keep_alive else b"connection: close\r\n\r\n"
-            head = b"%bcontent-length: %d\r\n%b%b" % (STATUS_LINES[status], size, headers, ending)
-            slot.reply = [head] if request.method == b"HEAD" else [head, *body]
-            self._flush()
-
-        try:
-            if encoding := request.headers.get(b"content-encoding"):
-                request.body = _decoded(request.body, encoding, self._limits.body_bytes)
-            self._handle(request, respond)
-        except RequestError as error:
-            respond(error.status, *error_reply(error))
-        except Exception:
-            LOG.exception("a request broke the proxy")
-            respond(500, *error_reply(RequestError("the proxy failed; its log says how")))
-
-    def _is_last(self, slot: _Slot) -> bool:
-        return not self._started and bool(self._slots) and self._slots[-1] is slot
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Send the replies that are ready, as far as none before them is missing."""
-        if self._transport is None or self._parser is None:
+        transport, exchanges = self._transport, self._exchanges
+        if transport is None:
             return
-        slots = self._slots
-        while slots and slots[0].reply is not None:
-            slot = slots.popleft()
-            self._transport.writelines(slot.reply)
-            if not slot.keep_alive:
+        while exchanges and (reply := exchanges[0].reply) is not None:
+            exchange = exchanges.popleft()
+            transport.writelines(reply) if len(reply) > 1 else transport.write(reply[0])
+            if not exchange.keep_alive:
                 self._closing = True
-                slots.clear()
-                self._end(linger=slot.linger)
+                exchanges.clear()
+                self._end(linger=exchange.linger)
                 return
-        if not slots:
-            self.since = self._loop.time()
-            self._invite()
+        if not exchanges:
+            self.since = self._time()
+            if self._reader.awaits_continue:
+                self._invite()
         if self._read_paused:
             self._regulate()
 
-    def _end(self, *, linger: bool) -> None:
-        """Close; with `linger` only our side, until the client has read the reply and closes too."""
-        self.since = self._loop.time()
-        self._lingering = linger and self._transport.can_write_eof()
-        if not self._lingering:
-            self._transport.close()
+    def aside(self, work: Callable[[], Any], then: Callable[[Callable[[], Any]], None]) -> None:
+        """Do work that would hold up the others in a thread; `then` is given a getter of its result."""
+        future = asyncio.get_running_loop().run_in_executor(None, work)
+        future.add_done_callback(lambda done: then(done.result))
+
+    # Our own
+
+    def _take(self, head: RequestHead, body: bytes) -> None:
+        """Answer a complete request."""
+        if self._closing:
             return
-        self._transport.write_eof()
-        if self._read_paused:
-            self._read_paused = False
-            self._transport.resume_reading()
+        exchange = Exchange(self, head)
+        self._exchanges.append(exchange)
+        if head.encodings:
+            self._unpack(exchange, head, body)
+        else:
+            self._run(exchange, HttpRequest(head, body))
+        if len(self._exchanges) >= MOST_PIPELINED:
+            self._regulate()
+
+    def _run(self, exchange: Exchange, request: HttpRequest) -> None:
+        try:
+            self._handle(request, exchange.respond)
+        except Exception as error:
+            exchange.refuse(error)
+
+    def _unpack(self, exchange: Exchange, head: RequestHead, body: bytes) -> None:
+        """Run a request with a packed body: at once if it is small, else after work in a thread."""
+        most = self._limits.body_bytes
+        unpack = partial(unpacked, body, head.encodings)
+        try:
+            request = HttpRequest(head, unpack(min(AT_ONCE, most)))
+        except TooLarge:
+            self.aside(partial(unpack, most), partial(self._run_unpacked, exchange, head))
+        except RequestError as error:
+            exchange.refuse(error)
+        else:
+            self._run(exchange, request)
+
+    def _run_unpacked(
+        self, exchange: Exchange, head: RequestHead, body: Callable[[], bytes]
+    ) -> None:
+        try:
+            request = HttpRequest(head, body())
+        except Exception as error:
+            exchange.refuse(error)
+        else:
+            self._run(exchange, request)
+
+    def _turned(self) -> None:
+        """A message or its body has begun or ended: the clock starts anew."""
+        self._turns = self._reader.turns
+        self.since = self._time()
+        if self._reader.awaits_continue:
+            self._invite()
+
+    def _invite(self) -> None:
+        """Tell a client that waits for it to send its body, once all before it is answered."""
+        if not self._exchanges:
+            self._reader.awaits_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _regulate(self) -> None:
         """Read only from a client that takes its replies and does not run far ahead of them."""
-        pause = self._write_paused or len(self._slots) >= MOST_PIPELINED
+        pause = self._write_paused or len(self._exchanges) >= MOST_PIPELINED
         if pause == self._read_paused or self._closing:
             return
         self._read_paused = pause
         (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
+    def _turn_away(self, others: int) -> None:
+        """One connection too many: say so, unless there is a crowd that has been told already."""
+        if others >= 2 * self._limits.connections:
+            self._transport.abort()
+        else:
+            self._fail(Overloaded("too many connections are open"))
+
     def _fail(self, error: RequestError) -> None:
         """Answer what broke the connection after everything before it, and close."""
-        slot = _Slot(keep_alive=False, linger=True)
-        self._slots.append(slot)
-        headers, body = error_reply(error)
-        size = len(body[0])
-        head = b"%bcontent-length: %d\r\n%bconnection: close\r\n\r\n" % (
-            STATUS_LINES[error.status],
-            size,
-            headers,
-        )
-        slot.reply = [head, *body]
+        exchange = Exchange(self, RequestHead())
+        exchange.linger = True
+        self._exchanges.append(exchange)
         self._closing = True
-        self._flush()
+        exchange.refuse(error)
 
-
-def error_reply(error: RequestError) -> tuple[bytes, list[bytes]]:
-    """Headers and body of an error: `{"error": text}`."""
-    headers = JSON_TYPE
-    if error.retry_after_s is not None:
-        headers += b"retry-after: %d\r\n" % error.retry_after_s
-    return headers, [orjson.dumps({"error": str(error)})]
-
-
-def _decoded(body: bytes, encodings: bytes, limit: int) -> bytes:
-    """The body with its content encodings taken off, last first; never more than `limit` bytes."""
-    for encoding in reversed([e.strip().lower() for e in encodings.split(b",")]):
-        if encoding == b"identity":
-            continue
-        bits = WINDOW_BITS.get(encoding)
-        if bits is None:
-            raise BadEncoding(
-                f"content-encoding {encoding.decode(errors='replace')}: send gzip or deflate"
-            )
-        body = _inflated(body, bits, limit)
-    return body
-
-
-def _inflated(body: bytes, bits: int, limit: int) -> bytes:
-    inflater = zlib.decompressobj(bits)
-    try:
-        found = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise BadRequest(f"the compressed body is broken: {error}") from None
-    if len(found) > limit:
-        raise TooLarge(f"the body unpacks to more than {limit} bytes")
-    if not inflater.eof or inflater.unused_data:
-        raise BadRequest("the compressed body is broken: it ends too early or goes on")
-    return found
-
-
-def _head_too_large(limits: Limits) -> HeadTooLarge:
-    return HeadTooLarge(f"request line and headers are over {limits.head_bytes} bytes")
-
-
-def _body_too_large(limits: Limits) -> TooLarge:
-    return TooLarge(f"the body is over {limits.body_bytes} bytes")
+    def _end(self, *, linger: bool) -> None:
+        """Close; with `linger` only our side, until the client has read the reply and closes too."""
+        self.since = self._time()
+        self._lingering = linger
+        if not linger:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        if self._read_paused:
+            self._read_paused = False
+            self._transport.resume_reading()

@@ -12,7 +12,7 @@ BODY = json.dumps({"inputs": [X]}).encode()
 
 def post(model):
     path = f"/v2/models/{model}/infer"
-    return f"POST {path} HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
 
 
 @pytest.mark.parametrize("sent", [1, 20, -1])
@@ -20,7 +20,7 @@ def test_a_request_that_is_half_there_is_answered(models, start_proxy, sent):
     proxy = start_proxy(models.affine())
     with proxy.client() as client, proxy.client() as witness:
         client.send(post("affine")[:sent])
-        witness.send(b"GET /v2 HTTP/1.1\r\n\r\n")
+        witness.send(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert witness.reply()[0] == 200
         os.kill(proxy.process.pid, signal.SIGTERM)
         assert witness.ended()
@@ -47,7 +47,7 @@ def test_a_second_signal_does_not_wait(models, start_proxy):
     proxy = start_proxy(models.affine())
     with proxy.client() as client, proxy.client() as witness:
         client.send(post("affine")[:20])
-        witness.send(b"GET /v2 HTTP/1.1\r\n\r\n")
+        witness.send(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert witness.reply()[0] == 200
         os.kill(proxy.process.pid, signal.SIGTERM)
         assert witness.ended()

@@ -28,7 +28,7 @@ def strict(models, start_proxy):
 
 def post(body=BODY, headers="", length=None):
     size = len(body) if length is None else length
-    head = f"POST /v2/models/affine/infer HTTP/1.1\r\nContent-Length: {size}\r\n{headers}\r\n"
+    head = f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n{headers}\r\n"
     return head.encode() + body
 
 
@@ -61,8 +61,8 @@ def test_too_much_is_refused_and_the_answer_arrives(strict):
         "unpacked": (post(gzip.compress(bytes(50 << 20)), "Content-Encoding: gzip\r\n"), 413),
         "one header": (post(headers=f"X: {long}\r\n"), 431),
         "many headers": (post(headers="X: 0123456789\r\n" * 500), 431),
-        "the address": (f"GET /{long} HTTP/1.1\r\n\r\n".encode(), 431),
-        "one endless line": (b"GET /v2 HTTP/1.1\r\nX: " + b"a" * 2_000_000, 431),
+        "the address": (f"GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), 431),
+        "one endless line": (b"GET /v2 HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 2_000_000, 431),
         "an endless address": (b"GET /" + b"a" * 2_000_000, 431),
     }
     for request, status in requests.values():
@@ -74,7 +74,7 @@ def test_too_much_is_refused_and_the_answer_arrives(strict):
             else:
                 refused(client, status)
     with strict.client() as client:
-        client.send(b"POST /v2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"POST /v2 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         client.send(b"200000\r\n" + bytes(0x200000))
         refused(client, 413)
     assert still_serves(strict)
@@ -83,7 +83,7 @@ def test_too_much_is_refused_and_the_answer_arrives(strict):
 def test_half_a_request_is_408_and_an_idle_connection_is_closed(strict):
     with strict.client() as head, strict.client() as body, strict.client() as idle:
         with strict.client() as second:
-            head.send(b"POST /v2 HTTP/1.1\r\nContent-")
+            head.send(b"POST /v2 HTTP/1.1\r\nHost: h\r\nContent-")
             body.send(post(BODY[:10], length=50))
             second.send(post() + b"POST /v2")
             assert second.answer()[0] == 200

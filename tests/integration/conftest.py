@@ -1,0 +1,125 @@
+"""The HTTP front alone, as a child process, and a client that sends bytes as they are."""
+
+import contextlib
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ECHO_FRONT = Path(__file__).parents[1] / "fuzz" / "echo_front.py"
+PATIENCE_S = 20
+
+
+class FrontClient:
+    """One connection to the front."""
+
+    def __init__(self, connection):
+        self.socket = connection
+        self._file = connection.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def reply(self, body=True):
+        """Status, headers and body; None when the connection has ended."""
+        line = self._file.readline()
+        if not line:
+            return None
+        headers = {}
+        while (header := self._file.readline()) not in (b"\r\n", b""):
+            name, _, value = header.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        size = int(headers.get("content-length", 0)) if body else 0
+        return int(line.split()[1]), headers, self._file.read(size)
+
+    def echo(self):
+        """Method, target, headers and body as the front understood them."""
+        status, headers, body = self.reply()
+        assert status == 200, body
+        return *json.loads(headers["x-request"]), body
+
+    def refused(self):
+        """Status and text of an error; the connection ends after it."""
+        status, headers, body = self.reply()
+        assert headers["connection"] == "close"
+        assert self.ended()
+        return status, json.loads(body)["error"]
+
+    def ended(self):
+        try:
+            return self._file.read(1) == b""
+        except (ConnectionResetError, ssl.SSLError):
+            return True
+
+
+class Front:
+    """The front as a process."""
+
+    def __init__(self, log, **options):
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ECHO_FRONT), json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        self.port = int(self.process.stdout.readline())
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+
+    def client(self, tls=None):
+        connection = self.connect()
+        return FrontClient(
+            tls.wrap_socket(connection, server_hostname="localhost") if tls else connection
+        )
+
+    def drain(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        """End it; nobody may have found anything wrong with it."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(PATIENCE_S)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+        return code, self.log.read_text()
+
+
+@pytest.fixture
+def start_front(tmp_path):
+    """A function that starts a front; a clean end and an empty log are part of every test."""
+    running = []
+
+    def start(**options):
+        running.append(Front(tmp_path / f"front-{len(running)}.log", **options))
+        return running[-1]
+
+    yield start
+    for front in running:
+        assert front.stop() == (0, "")
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory):
+    """A front for tests that leave it as it was."""
+    shared = Front(tmp_path_factory.mktemp("front") / "front.log")
+    yield shared
+    assert shared.stop() == (0, "")
