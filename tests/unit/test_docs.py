@@ -1,0 +1,116 @@
+"""docs/serving.md says what the code does: its table, its command lines, its names."""
+
+import re
+import runpy
+import shlex
+import tomllib
+from pathlib import Path
+from typing import get_args, get_origin
+
+import pytest
+import typer
+
+from dlbench.cli.main import app
+from dlbench.cli.options import ENVIRONMENT_PREFIX, option_name, read
+from dlbench.proxy.autoscaler import AUTOSCALERS
+from dlbench.proxy.batch_limit import BATCH_LIMITS
+from dlbench.proxy.cache import CACHES
+from dlbench.proxy.cache_write import WRITERS
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.metrics import Exposition
+from dlbench.proxy.order import ORDERS
+from dlbench.proxy.policy import POLICIES
+from dlbench.proxy.providers import TRIED
+from dlbench.proxy.settings import ServerSettings
+
+DOCS = Path(__file__).parents[2] / "docs"
+GENERATOR = runpy.run_path(str(DOCS / "serving_table.py"))
+PAGE = (DOCS / "serving.md").read_text(encoding="utf-8")
+PROSE = "".join(PAGE.split(GENERATOR["MARKER"])[::2])
+MODELS = (ServingConfig, ServerSettings)
+FIELDS = {name: model for model in MODELS for name in model.model_fields}
+CHOICES = {
+    choice
+    for model in MODELS
+    for field in model.model_fields.values()
+    if get_origin(field.annotation) not in (dict, tuple)
+    for choice in get_args(field.annotation)
+    if isinstance(choice, str)
+}
+# Names on the page that are other programs'.
+FOREIGN = {"perf_analyzer"}
+
+
+def blocks(language):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def serve_lines():
+    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("dlbench serve")]
+
+
+def names_in_backticks(pattern):
+    return {
+        name for quoted in re.findall(r"`([^`\n]+)`", PROSE) for name in re.findall(pattern, quoted)
+    }
+
+
+def test_the_table_is_that_of_the_declarations():
+    assert GENERATOR["rewritten"](PAGE) == PAGE, "run: python docs/serving_table.py"
+
+
+def test_the_table_has_a_row_for_every_field():
+    keys = re.findall(r"^\| [^|]+ \| `(\w+)` \|", GENERATOR["table"](), re.MULTILINE)
+    assert keys == [*ServingConfig.model_fields, *ServerSettings.model_fields]
+
+
+@pytest.mark.parametrize("line", serve_lines())
+def test_command_lines_are_understood(line):
+    """Parsed to the end, as `dlbench` does it, and checked against the bounds."""
+    serve = typer.main.get_command(app).commands["serve"]
+    given = serve.make_context("serve", shlex.split(line, comments=True)[2:]).params
+    assert given["models"] or given["repository"] or given["config"]
+    values = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items() if v is not None}
+    for model in MODELS:
+        read(model, {name: value for name, value in values.items() if value != []}, {})
+
+
+def test_there_are_command_lines_and_files():
+    assert len(serve_lines()) > 5
+    assert blocks("toml")
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_configuration_files_are_valid(block):
+    file = tomllib.loads(block)
+    assert file.keys() <= FIELDS.keys()
+    for model in MODELS:
+        read(model, {}, file)
+
+
+def test_snake_case_names_exist():
+    known = FIELDS.keys() | CHOICES | FOREIGN
+    assert {
+        n for n in names_in_backticks(r"\b[a-z]+(?:_[a-z]+)+\b") if not n.startswith("dlbench_")
+    } <= known
+
+
+def test_options_and_variables_exist():
+    options = {option_name(name, model) for name, model in FIELDS.items()} | {"--config"}
+    assert names_in_backticks(r"(?<!\w)--[a-z][a-z-]+") <= options
+    variables = {ENVIRONMENT_PREFIX + name.upper() for name in FIELDS}
+    assert names_in_backticks(r"DLBENCH_[A-Z_]+[A-Z]") <= variables
+
+
+def test_metrics_exist():
+    _, text = Exposition(list, lambda: 0).render(b"")
+    exposed = set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
+    assert names_in_backticks(r"\bdlbench_\w+") <= exposed
+
+
+@pytest.mark.parametrize(
+    "table", [POLICIES, AUTOSCALERS, CACHES, ORDERS, WRITERS, BATCH_LIMITS, TRIED]
+)
+def test_every_choice_is_explained(table):
+    assert set(table) <= names_in_backticks(r"\w+")
