@@ -96,10 +96,13 @@ ADD = st.tuples(
     st.integers(0, 4),  # priority
     st.sampled_from([0, 0, 3, 40]),  # time-out
 )
-OTHER = st.tuples(st.sampled_from(["cut", "expire", "drain"]))
+TAKE = st.tuples(st.sampled_from(["cut", "cut", "cut", "expire", "drain"]))
 LIMIT = st.tuples(st.just("limit"), st.integers(1, 9))
+# Long lists: only where much waits is there anything to choose.
 STEPS = st.lists(
-    st.tuples(st.sampled_from([0, 0, 1, 10]), st.one_of(ADD, ADD, ADD, OTHER, LIMIT)), max_size=60
+    st.tuples(st.sampled_from([0, 0, 1, 10]), st.one_of(ADD, ADD, ADD, TAKE, LIMIT)),
+    min_size=20,
+    max_size=60,
 )
 PREFERRED = st.sets(st.integers(1, 9), max_size=2)
 
@@ -134,7 +137,12 @@ def test_it_does_what_sorting_everything_would(order, most, delay, preferred, st
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, 9), st.sampled_from([0, 1, 15, 1000]), PREFERRED, st.lists(ADD, max_size=40))
+@given(
+    st.integers(1, 9),
+    st.sampled_from([0, 1, 15, 1000]),
+    PREFERRED,
+    st.lists(ADD, min_size=5, max_size=40),
+)
 def test_every_request_leaves_once_and_none_later_than_the_delay(
     order, most, delay, preferred, adds
 ):
