@@ -155,7 +155,8 @@ class SharedBackend:
     async def shutdown(self) -> None:
         self._urgent.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._flushed.wait(), FLUSH_TIMEOUT_S)
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self._flushed.wait()
         if self._main is not None:
             self._main.cancel()
             await asyncio.gather(self._main, return_exceptions=True)
@@ -187,7 +188,8 @@ class SharedBackend:
         """Connect and serve until the server is lost, again and again, ever more slowly."""
         while True:
             try:
-                await asyncio.wait_for(self._server.connect(), CONNECT_TIMEOUT_S)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await self._server.connect()
                 self._came()
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read_loop())
@@ -220,7 +222,8 @@ class SharedBackend:
         while True:
             await self._stored.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), self._window_s)
+                async with asyncio.timeout(self._window_s):
+                    await self._urgent.wait()
             while self._pending:
                 await self._write(_taken(self._pending))
             self._stored.clear()
@@ -229,7 +232,8 @@ class SharedBackend:
 
     async def _write(self, items: list[Item]) -> None:
         self._pending_bytes -= sum(item.size_bytes for item in items)
-        refusal = await asyncio.wait_for(self._server.write(items), WRITE_TIMEOUT_S)
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            refusal = await self._server.write(items)
         if refusal and not self._refusal:
             LOG.warning("%s does not keep every result: %s", self._name, refusal)
         self._refusal = self._refusal or refusal

@@ -1,7 +1,7 @@
 """When a cache backend learns of a result: `cache_write`'s three ways.
 
-A result's time to live begins anew in the backend, so one that is written back may be twice as old
-as `cache_ttl_s` when it goes.
+A result's time to live begins anew in each level that it is put into, so one that is written back
+and fetched by another proxy may be three times as old as `cache_ttl_s` when it goes.
 """
 
 from __future__ import annotations
