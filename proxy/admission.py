@@ -1,10 +1,14 @@
-"""Whether another request may wait. Pure."""
+"""Whether another request may wait, and when a refused one may come again. Pure."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dlbench.proxy.errors import Overloaded
+
+# Longer than this nobody can tell how fast the queue will be.
+MOST_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,19 @@ class Admission:
 
     max_queue_size: int
 
-    def check(self, waiting: int) -> None:
-        """Raise Overloaded if `waiting` requests already fill the queue."""
+    def check(self, waiting: int, served_per_s: float = math.inf) -> None:
+        """Raise Overloaded if `waiting` requests already fill the queue.
+
+        With the rate at which requests are served lately it says when there will be room.
+        """
         if waiting >= self.max_queue_size:
-            raise Overloaded(f"the queue is full ({self.max_queue_size} requests wait)")
+            error = Overloaded(f"the queue is full ({self.max_queue_size} requests wait)")
+            error.retry_after_s = retry_after_s(waiting, served_per_s)
+            raise error
+
+
+def retry_after_s(waiting: int, served_per_s: float) -> int:
+    """Whole seconds until the queue is worked off, from 1 to MOST_RETRY_AFTER_S."""
+    if waiting > served_per_s * MOST_RETRY_AFTER_S:
+        return MOST_RETRY_AFTER_S
+    return max(1, math.ceil(waiting / served_per_s)) if waiting else 1

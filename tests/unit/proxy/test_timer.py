@@ -1,4 +1,4 @@
-"""The two timers, and the bound on the queue."""
+"""The two timers."""
 
 import asyncio
 import sys
@@ -6,8 +6,6 @@ import sys
 import pytest
 
 from dlbench.proxy import main
-from dlbench.proxy.admission import Admission
-from dlbench.proxy.errors import Overloaded
 from dlbench.proxy.pool import now_ns
 from dlbench.proxy.timer import LoopTimer, TimerFd, make_timer
 
@@ -109,14 +107,6 @@ def test_the_finest_timer_that_the_system_has(monkeypatch, platform, kind):
         timer.close()
 
     run(story)
-
-
-def test_the_queue_is_bounded():
-    admission = Admission(2)
-    admission.check(1)
-    with pytest.raises(Overloaded, match="2 requests wait") as refused:
-        admission.check(2)
-    assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
 
 
 def test_without_uvloop_the_standard_loop_serves(monkeypatch):
