@@ -37,7 +37,7 @@ SIZE_BYTES: Final = 4
 # Layouts kept: row counts of every batch size and a few mixtures.
 LAYOUTS_KEPT: Final = 1024
 # Small frames are read through this room, several at a time; a larger one gets its own.
-ROOM_BYTES: Final = 64 << 10
+ROOM_BYTES: Final = 256 << 10
 
 
 class Frame(NamedTuple):
@@ -127,8 +127,8 @@ class Reader:
     never overwritten: a reply or a cache may hold on to them.
     """
 
-    def __init__(self) -> None:
-        self._shared = memoryview(bytearray(ROOM_BYTES))
+    def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
+        self._shared = memoryview(bytearray(room_bytes))
         self._room = self._shared
         self._filled = 0
 
