@@ -151,3 +151,16 @@ def test_the_batch_table_stays_bounded_whatever_sizes_come():
     assert len(stats.batch_table) == EXACT_ROWS + 2
     assert stats.batch_table[2 * EXACT_ROWS][0] == EXACT_ROWS
     assert stats.inferences == sum(range(1, 3 * EXACT_ROWS))
+
+
+def test_the_entry_has_the_fields_of_the_published_message_and_no_others():
+    service = pytest.importorskip("tritonclient.grpc.service_pb2")
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    stats = ModelStats()
+    for life in LIVES.values():
+        life(stats)
+    entry = stats.triton("mlp", "1")
+    message = json_format.ParseDict(entry, service.ModelStatistics())
+    assert message.inference_stats.cache_miss.count == stats.cache_misses
+    assert message.batch_stats[0].compute_infer.ns == 40
+    assert message.last_inference > 1_600_000_000_000
