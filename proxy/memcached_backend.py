@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dlbench.proxy.backend import Item
+    from dlbench.proxy.shared_backend import Item
 
     Arguments = TypeVarTuple("Arguments")
     Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlbench.proxy.backend import Item
+    from dlbench.proxy.shared_backend import Item
 
 # One to read and one to write.
 CONNECTIONS = 2

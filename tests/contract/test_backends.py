@@ -7,19 +7,12 @@ import logging
 import pytest
 import uvloop
 
-from dlbench.proxy import backend as backend_module
-from dlbench.proxy.backend import (
-    MAX_BATCH,
-    MAX_FETCHES,
-    MAX_PENDING_BYTES,
-    SERVERS,
-    NoBackend,
-    SharedBackend,
-    make_backend,
-)
+from dlbench.proxy import shared_backend
+from dlbench.proxy.backend import SERVERS, NoBackend, make_backend
 from dlbench.proxy.cache_value import encode
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.shared_backend import MAX_BATCH, MAX_FETCHES, MAX_PENDING_BYTES, SharedBackend
 from dlbench.proxy.tensors import Tensor
 
 # Far beyond every bound of the backend's: reached only by what hangs.
@@ -64,7 +57,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def lines():
-    handler, logger = Lines(), logging.getLogger("dlbench.proxy.backend")
+    handler, logger = Lines(), logging.getLogger("dlbench.proxy.shared_backend")
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
@@ -72,7 +65,7 @@ def lines():
 
 @pytest.fixture(autouse=True)
 def _a_busy_machine_is_no_server_that_hangs(monkeypatch):
-    monkeypatch.setattr(backend_module, "FETCH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(shared_backend, "FETCH_TIMEOUT_S", 1.0)
 
 
 @contextlib.asynccontextmanager

@@ -55,7 +55,7 @@ def meaning(signature, request):
             signature.inputs, request.layout.shapes, request.data, strict=True
         )
     ]
-    return tensors, [wanted.index for wanted in request.layout.wanted]
+    return tensors, [wanted.place for wanted in request.layout.wanted]
 
 
 @settings(max_examples=400, deadline=None)
