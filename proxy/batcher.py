@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from dlbench.proxy.order import rank_by
@@ -154,7 +155,7 @@ class Batcher(Generic[T]):
             self._heads.push(entry)
         if self._delay_ns:
             self._arrivals.push((since_ns, number, waiting))
-            self._rank_size(group, group.rows + rows)
+            self._note_size(group, group.rows + rows)
         if deadline_ns:
             self._deadlines.push((deadline_ns, number, waiting))
         group.rows += rows
@@ -217,7 +218,8 @@ class Batcher(Generic[T]):
         self._count = 0
         self.rows = 0
         self._groups: dict[Hashable, _Group[T]] = {}
-        # Requests of equal totals are few: n rows have at most about sqrt(2n) different ones.
+        # Groups by their rows, kept only with a delay: without, size changes nobody's turn. The
+        # keys are few: with n rows in all, at most about sqrt(2n) sizes differ.
         self._by_rows: dict[int, set[_Group[T]]] = {}
         # By rank, at least the first of every group, so the first of all of them.
         self._heads: _Heap[T] = _Heap()
@@ -244,9 +246,9 @@ class Batcher(Generic[T]):
         group = head[2].group
         if late or not self._delay_ns or group.rows >= self._enough():
             return group
-        ready = [
-            g for rows, groups in self._by_rows.items() if rows >= self._enough() for g in groups
-        ]
+        enough = self._enough()  # more than one row, or the head would have it: these are few
+        sizes = [groups for rows, groups in self._by_rows.items() if rows >= enough]
+        ready = chain.from_iterable(sizes)
         return min(ready, key=lambda g: g.entries[0], default=None)
 
     def _cut_back(self, group: _Group[T], entries: list[_Entry[T]]) -> list[_Entry[T]]:
@@ -265,7 +267,7 @@ class Batcher(Generic[T]):
     def _left(self, group: _Group[T], count: int, rows: int) -> None:
         """Account for requests that leave a group."""
         if self._delay_ns:
-            self._rank_size(group, group.rows - rows)
+            self._note_size(group, group.rows - rows)
         group.rows -= rows
         self.rows -= rows
         self._count -= count
@@ -275,8 +277,8 @@ class Batcher(Generic[T]):
         else:
             self._heads.push(head)
 
-    def _rank_size(self, group: _Group[T], rows: int) -> None:
-        """Keep the groups by how many rows they hold: there may be a new limit at any time."""
+    def _note_size(self, group: _Group[T], rows: int) -> None:
+        """File a group under its new size, where a limit that changes finds it."""
         same = self._by_rows.get(group.rows)
         if same:
             same.discard(group)
