@@ -5,7 +5,7 @@ import runpy
 import shlex
 import tomllib
 from pathlib import Path
-from typing import get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -13,9 +13,7 @@ import typer
 from dlbench.cli.main import app
 from dlbench.cli.options import ENVIRONMENT_PREFIX, option_name, read
 from dlbench.proxy.autoscaler import AUTOSCALERS
-from dlbench.proxy.batch_limit import BATCH_LIMITS
 from dlbench.proxy.cache import CACHES
-from dlbench.proxy.cache_write import WRITERS
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.metrics import Exposition
 from dlbench.proxy.order import ORDERS
@@ -29,16 +27,14 @@ PAGE = (DOCS / "serving.md").read_text(encoding="utf-8")
 PROSE = "".join(PAGE.split(GENERATOR["MARKER"])[::2])
 MODELS = (ServingConfig, ServerSettings)
 FIELDS = {name: model for model in MODELS for name in model.model_fields}
-CHOICES = {
-    choice
-    for model in MODELS
-    for field in model.model_fields.values()
-    if get_origin(field.annotation) not in (dict, tuple)
-    for choice in get_args(field.annotation)
-    if isinstance(choice, str)
-}
 # Names on the page that are other programs'.
 FOREIGN = {"perf_analyzer"}
+
+
+def choices(name):
+    """The values of a field that are words."""
+    annotation = FIELDS[name].model_fields[name].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def blocks(language):
@@ -90,7 +86,7 @@ def test_configuration_files_are_valid(block):
 
 
 def test_snake_case_names_exist():
-    known = FIELDS.keys() | CHOICES | FOREIGN
+    known = FIELDS.keys() | {word for name in FIELDS for word in choices(name)} | FOREIGN
     assert {
         n for n in names_in_backticks(r"\b[a-z]+(?:_[a-z]+)+\b") if not n.startswith("dlbench_")
     } <= known
@@ -110,7 +106,8 @@ def test_metrics_exist():
 
 
 @pytest.mark.parametrize(
-    "table", [POLICIES, AUTOSCALERS, CACHES, ORDERS, WRITERS, BATCH_LIMITS, TRIED]
+    "table",
+    [POLICIES, AUTOSCALERS, CACHES, ORDERS, TRIED, choices("batching"), choices("cache_write")],
 )
 def test_every_choice_is_explained(table):
     assert set(table) <= names_in_backticks(r"\w+")
