@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlbench.proxy.errors import NotFound, TooMany
 
@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dlbench.proxy.http import HttpRequest, Respond
-    from dlbench.proxy.served import ServedModel
 
-    Handler = Callable[[ServedModel, HttpRequest, Respond], None]
+    Handler = Callable[[Any, HttpRequest, Respond], None]
 
 PATH = "/v2/async/"
 APPLIED = b"preference-applied: respond-async\r\n"
@@ -104,9 +103,9 @@ class RespondAsync:
         What it raises is still answered at once: there is nothing to wait for.
         """
 
-        def handle(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
+        def handle(subject: Any, request: HttpRequest, respond: Respond) -> None:  # noqa: ANN401 - the handler's
             if not _preferred(request):
-                handler(model, request, respond)
+                handler(subject, request, respond)
                 return
             found = self._results.begin(self._clock())
 
@@ -114,7 +113,7 @@ class RespondAsync:
                 self._results.finish(found, status, headers, pieces, self._clock())
 
             try:
-                handler(model, request, keep)
+                handler(subject, request, keep)
             except BaseException:
                 self._results.forget(found)
                 raise
