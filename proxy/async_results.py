@@ -85,10 +85,11 @@ class AsyncResults:
         return known
 
     def _expire(self, now_ns: int) -> None:
-        for found, result in list(self._finished.items()):
-            if result.expires_ns > now_ns:
+        while self._finished:
+            oldest = next(iter(self._finished))
+            if self._finished[oldest].expires_ns > now_ns:
                 return
-            del self._finished[found]
+            del self._finished[oldest]
 
 
 class RespondAsync:
