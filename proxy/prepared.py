@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from dlbench.proxy.regroup import join, paired, split
-from dlbench.proxy.session import BoundRun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +45,7 @@ class PreparedBatch:
         self._moved: list[tuple[Array, Array, int]] = []
         self._axes = [spec.batch_axis for spec in signature.outputs]
         pairs = zip(signature.inputs, shapes, strict=True)
-        self._run = BoundRun(session, [self._placed(spec, shape, room) for spec, shape in pairs])
+        self._runs = session.over([self._placed(spec, shape, room) for spec, shape in pairs])
         self._joins = lru_cache(CUTS_KEPT)(self._joined)
         self._cuts = lru_cache(CUTS_KEPT)(self._cut)
         self._outputs: list[Array] = []
@@ -64,7 +63,7 @@ class PreparedBatch:
 
     def run(self) -> list[Array]:
         """The outputs of the batch, valid until the next run."""
-        return self._run.run()
+        return self._runs.run()
 
     def split(self, outputs: list[Array], rows: Rows) -> Cut:
         """Put each request's piece of every output together, also valid until the next run."""

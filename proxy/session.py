@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # Sizes are tried on purpose and failures come back as exceptions: its own log would only repeat them.
 ONLY_FATAL = 4
+onnxruntime.set_default_logger_severity(ONLY_FATAL)
+# Where in its own source something failed, which onnxruntime puts before what failed.
+SOURCE_PLACE = re.compile(r"^/onnxruntime_src/\S+ .*?\) ")
 LEVELS = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -47,14 +51,20 @@ class Session:
             ModelError: the file is no model that can be served.
         """
         self.session, self.device, self.device_reason = _open(path, executor)
-        self.device_id = executor.device_id
-        # On a CPU memory is always kept from run to run; on a GPU that is what `io_binding` says.
-        self.binds = self.device == "cpu" or executor.io_binding
         self.inputs = [_spec(value) for value in self.session.get_inputs()]
         self.outputs = [_spec(value) for value in self.session.get_outputs()]
+        self.runs: type[PlainRun] = PlainRun
+        if self.device == "cpu":
+            self.runs = BoundRun
+        elif executor.io_binding:
+            self.runs = UploadedRun
         self._names = [spec.name for spec in self.inputs]
         if not self.inputs:
             raise ModelError("the model has no inputs")
+
+    def over(self, inputs: Sequence[Array]) -> PlainRun:
+        """Runs over these very arrays, aligned and filled anew before each."""
+        return self.runs(self, inputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Every output for these inputs, given in the model's order.
@@ -77,19 +87,11 @@ class Session:
         return [array.shape for array in self.run(arrays)]
 
 
-class BoundRun:
-    """Runs of a session over the same input memory, its outputs kept as well.
-
-    Nothing is looked up or allocated from the second run on. On a GPU the inputs have memory there
-    too, and outputs are copied back into the same arrays.
-    """
+class PlainRun:
+    """Runs of a session over the same input memory."""
 
     def __init__(self, session: Session, inputs: Sequence[Array]) -> None:
-        """`inputs` are aligned arrays, filled anew before every run."""
         self._session, self._inputs = session, inputs
-        self._outputs: list[Array] = []
-        self._uploads: list[tuple[onnxruntime.OrtValue, Array]] = []
-        self._binding: onnxruntime.IOBinding | None = None
 
     def run(self) -> list[Array]:
         """Every output for what the inputs hold now; valid until the next run.
@@ -97,41 +99,71 @@ class BoundRun:
         Raises:
             Exception: whatever onnxruntime raises for inputs that the model refuses.
         """
+        return self._session.run(self._inputs)
+
+
+class BoundRun(PlainRun):
+    """On a CPU: outputs are kept as well, and from the second run on nothing is allocated."""
+
+    def __init__(self, session: Session, inputs: Sequence[Array]) -> None:
+        super().__init__(session, inputs)
+        self._binding: onnxruntime.IOBinding | None = None
+        self._outputs: list[Array] = []
+
+    def run(self) -> list[Array]:
         if self._binding is None:
-            return self._run_unbound()
+            return self._run_first()
         try:
-            for value, array in self._uploads:
-                value.update_inplace(array)
             self._session.session.run_with_iobinding(self._binding)
         except Exception:
             return self._run_refused()
         return self._outputs
 
-    def _run_unbound(self) -> list[Array]:
-        outputs = self._session.run(self._inputs)
-        if self._session.binds:
+    def _run_first(self) -> list[Array]:
+        outputs = super().run()
+        if self._session.runs is BoundRun:
             self._bind(outputs)
         return outputs
 
     def _run_refused(self) -> list[Array]:
-        """Raise what the model refuses; if it runs after all, an output's size depends on the data."""
-        outputs = self._session.run(self._inputs)
+        """Raise what the model refuses; if it runs after all, an output's size depends on the data.
+
+        onnxruntime says so itself: it never writes an output into memory of another shape.
+        """
+        outputs = super().run()
         if [a.shape for a in outputs] != [a.shape for a in self._outputs]:
-            self._session.binds, self._binding = False, None
+            self._session.runs, self._binding = PlainRun, None
         return outputs
 
     def _bind(self, outputs: list[Array]) -> None:
-        session = self._session
-        place = ("cpu", 0) if session.device == "cpu" else ("cuda", session.device_id)
-        self._outputs, self._binding = outputs, session.session.io_binding()
-        for spec, array in zip(session.inputs, self._inputs, strict=True):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *place)
-            self._binding.bind_ortvalue_input(spec.name, value)
-            if session.device != "cpu":  # there the value is a copy, here it is the array
-                self._uploads.append((value, array))
-        for spec, array in zip(session.outputs, outputs, strict=True):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-            self._binding.bind_ortvalue_output(spec.name, value)
+        self._outputs, self._binding = outputs, self._session.session.io_binding()
+        of_numpy = onnxruntime.OrtValue.ortvalue_from_numpy
+        for spec, array in zip(self._session.inputs, self._inputs, strict=True):
+            self._binding.bind_ortvalue_input(spec.name, of_numpy(array))
+        for spec, array in zip(self._session.outputs, outputs, strict=True):
+            self._binding.bind_ortvalue_output(spec.name, of_numpy(array))
+
+
+class UploadedRun(PlainRun):
+    """On a GPU: binding an input copies it to where the model reads it, which may be the CPU.
+
+    Outputs are bound anew every time: a copy into memory of an earlier run is checked for its size
+    alone, not for its shape.
+    """
+
+    def __init__(self, session: Session, inputs: Sequence[Array]) -> None:
+        super().__init__(session, inputs)
+        self._binding = session.session.io_binding()
+
+    def run(self) -> list[Array]:
+        for spec, array in zip(self._session.inputs, self._inputs, strict=True):
+            self._binding.bind_cpu_input(spec.name, array)
+        for spec in self._session.outputs:
+            self._binding.bind_output(spec.name, "cpu")
+        self._binding.synchronize_inputs()
+        self._session.session.run_with_iobinding(self._binding)
+        outputs: list[Array] = self._binding.copy_outputs_to_cpu()
+        return outputs
 
 
 def _options(executor: Executor) -> onnxruntime.SessionOptions:
@@ -193,9 +225,12 @@ def _explained(path: str, executor: Executor, device: str, text: str) -> Excepti
     if option := blamed_option(text, executor.provider_option):
         return DeviceError(f"--provider-option {option}: {text}")
     if device != "cpu":
-        with contextlib.suppress(Exception):
+        try:
             _made(path, executor, [(CPU, {})])
-            return Unavailable(text)
+        except Exception as error:
+            text = first_line(error)
+        else:
+            return Unavailable(SOURCE_PLACE.sub("", text))
     return ModelError(f"{path} cannot be loaded: {text}")
 
 
