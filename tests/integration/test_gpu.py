@@ -96,7 +96,7 @@ def test_outputs_may_change_their_size(models, cuda):
 
 
 def test_an_unknown_provider_option_is_named(models, device):
-    with pytest.raises(DeviceError, match="^--provider-option nonsense: ") as caught:
+    with pytest.raises(DeviceError, match=r"^--provider-option nonsense: ") as caught:
         open_session(models.affine(), device=device, provider_option={"nonsense": "1"})
     assert "\n" not in str(caught.value)
 
@@ -108,7 +108,7 @@ def test_a_provider_option_arrives(models, cuda):
 
 
 def test_a_device_that_is_not_there_is_an_error(models, cuda):
-    with pytest.raises(DeviceError, match="^--device cuda: "):
+    with pytest.raises(DeviceError, match=r"^--device cuda: "):
         open_session(models.affine(), device="cuda", device_ids=(99,))
 
 
