@@ -100,11 +100,11 @@ class Crew:
         self._dispatcher.join(seat)
 
     def _lost(self, seat: Seat) -> None:
-        LOG.warning("%s died (%s); its requests run elsewhere", seat.name, seat.link.death)
         self._do(self._revive(seat))
 
     async def _revive(self, seat: Seat) -> None:
         await seat.link.shutdown()  # reaps the process
+        LOG.warning("%s died (%s); its requests run elsewhere", seat.name, seat.link.death)
         if self._seats.get(seat.number) is not seat:
             return  # it was on its way home
         link = await self._started(seat.number)

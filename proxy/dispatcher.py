@@ -151,8 +151,8 @@ class Dispatcher:
         try:
             self._admission.check(self._lineup.waiting, self.served_per_s)
         except Overloaded as error:
-            self.in_flight += 1
-            self._finish(job, error)
+            self.stats.refused(error.status)
+            self._tell(job, error)
             return
         timeout_ns = job.request.layout.timeout_ns or self._timeout_ns
         if timeout_ns:
@@ -320,7 +320,10 @@ class Dispatcher:
             self.stats.failed(latency_ns, outcome.status)
         else:
             self.stats.succeeded(latency_ns)
-        if self._results.active:
+        self._tell(job, outcome)
+
+    def _tell(self, job: Job, outcome: Outputs | RequestError) -> None:
+        if job.cache_key:  # others may have joined it, though there is no cache any more
             for reply in self._results.keep(job, self._cache_of(job), outcome):
                 reply(outcome)
         job.reply(outcome)

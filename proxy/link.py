@@ -42,8 +42,8 @@ DEVICE_OPTIONS = ("--device", "--provider-option")
 class WorkerLink(asyncio.BufferedProtocol):
     """One worker process and the stream to it.
 
-    The owner sets `on_result(link, number, result or error text)` and `on_lost(link)`, which comes
-    when the process has been reaped and `death` says how it ended.
+    The owner sets `on_result(link, number, result or error text)` and `on_lost(link)`. After that
+    `shutdown` reaps the process, and `death` says how it ended.
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -84,11 +84,12 @@ class WorkerLink(asyncio.BufferedProtocol):
         return self._process.pid
 
     def send(self, pieces: Sequence[Buffer]) -> None:
-        """Hand over a batch."""
+        """Hand over a batch; to a worker that is gone already, its loss is about to be told."""
         if not self._outstanding:
             self.running_since_ns = now_ns()
         self._outstanding += 1
-        self._transport.writelines(pieces)
+        if not self._transport.is_closing():
+            self._transport.writelines(pieces)
 
     def took(self, compute_ns: int) -> None:
         """Remember how long a batch took, smoothed."""
@@ -127,6 +128,7 @@ class WorkerLink(asyncio.BufferedProtocol):
         self.alive = False
         self.running_since_ns = None
         self._burial = asyncio.get_running_loop().create_task(self._bury())
+        self.on_lost(self)
 
     def said_hello(self, frame: Frame) -> None:
         """The worker is ready."""
@@ -156,7 +158,7 @@ class WorkerLink(asyncio.BufferedProtocol):
         self.running_since_ns = now_ns() if self._outstanding else None
 
     async def _bury(self) -> None:
-        """Reap the process and tell of its death; a socket may end a moment before its process."""
+        """Reap the process: a socket may end a moment before it."""
         if self._process is not None:
             code = await asyncio.to_thread(_reap, self._process)
             self.death = self.death or meaning(code)
@@ -165,7 +167,6 @@ class WorkerLink(asyncio.BufferedProtocol):
                 StartError(f"a worker died while loading the model: {self.death}")
             )
         self._buried.set()
-        self.on_lost(self)
 
 
 HANDLERS: dict[int, Callable[[WorkerLink, Frame], None]] = {

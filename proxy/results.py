@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.cache import make_cache
+from dlbench.proxy.cache_write import make_writer
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import RequestError
 
@@ -36,14 +37,12 @@ class Results:
         self.active = bool(config.cache_size and config.cache_policy != "none") or bool(
             self._backend
         )
-        self._ttl_s = config.cache_ttl_s
-        self._writes_back = bool(self._backend) and config.cache_write == "write_back"
-        self._combines = config.cache_write == "write_combining"
+        self._writer = make_writer(config, self._backend)
 
     def new_cache(self, share: int = 1) -> Cache:
         """An empty cache, or one of `share` parts of it."""
         cache = make_cache(self._config, share)
-        cache.on_evicted = self._store
+        cache.on_evicted = self._writer.evicted
         return cache
 
     def find(self, job: Job, cache: Cache, missed: Callable[[Job], None]) -> None:
@@ -63,9 +62,8 @@ class Results:
     def keep(self, job: Job, cache: Cache, outcome: Outputs | RequestError) -> list[Reply]:
         """Remember a job's result; returns whom else it answers."""
         if not isinstance(outcome, RequestError):
-            cache.put(job.cache_key, outcome, now_ns(), dirty=self._writes_back)
-            if not self._writes_back:
-                self._store(job.cache_key, outcome)
+            cache.put(job.cache_key, outcome, now_ns(), dirty=True)
+            self._writer.kept(job.cache_key, outcome)
         return self._joined.pop(job.cache_key, [])
 
     def _fetched(
@@ -84,6 +82,3 @@ class Results:
     def _hit(self, job: Job, found: Outputs) -> None:
         self._stats.cache_hit(now_ns() - job.since_ns)
         job.reply(found)
-
-    def _store(self, key: bytes, outputs: Outputs) -> None:
-        self._backend.store(key, outputs, self._ttl_s, combined=self._combines)

@@ -65,7 +65,9 @@ def test_tritonclient_reads_health_and_metadata(models, shared_proxies):
         assert client.is_server_ready()
         assert client.is_model_ready("second_axis")
         assert not client.is_model_ready("other")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+        assert client.get_model_config("second_axis")["max_batch_size"] == 0  # not the first axis
+        assert client.get_inference_statistics("second_axis")["model_stats"]
         described = client.get_model_metadata("second_axis")
         assert [i["shape"] for i in described["inputs"]] == [[-1, 3], [2, -1, 4]]
         assert client.get_model_repository_index()[0]["name"] == "second_axis"

@@ -46,7 +46,9 @@ def test_a_request_that_kills_two_workers_is_not_tried_again(models, start_proxy
 
     with proxy.client() as client:
         body = json.dumps(X).encode()
-        head = f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         client.send(head.encode() + body)
         kill_whoever_runs()
         status, answer = client.answer()

@@ -16,7 +16,7 @@ BODY = json.dumps({"inputs": [X]}).encode()
 
 def post(name):
     return (
-        f"POST /v2/models/{name}/infer HTTP/1.1\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+        f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
         + BODY
     )
 
@@ -51,7 +51,7 @@ def test_a_large_reply_is_sent_to_its_end_before_the_proxy_stops(models, start_p
     x = {**X, "shape": [300_000, 3], "data": [0.1] * 900_000}
     body = json.dumps({"inputs": [x]}).encode()
     with proxy.client() as client:
-        head = f"POST /v2/models/affine/infer HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         client.send(head.encode() + body)
         wait_for_requests(proxy, 1)
         os.kill(proxy.process.pid, signal.SIGTERM)
