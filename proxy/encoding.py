@@ -35,7 +35,8 @@ def unpacked(body: bytes, encodings: bytes, limit: int) -> bytes:
         BadRequest: the packed bytes are broken.
         TooLarge: it unpacks to more than `limit`.
     """
-    names = [name for e in encodings.split(b",") if (name := e.strip().lower()) != b"identity"]
+    listed = [name.strip().lower() for name in encodings.split(b",")]
+    names = [name for name in listed if name not in (b"", b"identity")]
     if len(names) > MOST_CODINGS:
         raise BadEncoding(f"more than {MOST_CODINGS} content encodings on top of each other")
     for name in reversed(names):

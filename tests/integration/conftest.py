@@ -118,8 +118,21 @@ def start_front(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory):
-    """A front for tests that leave it as it was."""
-    shared = Front(tmp_path_factory.mktemp("front") / "front.log")
-    yield shared
-    assert shared.stop() == (0, "")
+def shared_front(tmp_path_factory):
+    """Like start_front, for tests that leave a front as it was."""
+    running = []
+
+    def start(**options):
+        log = tmp_path_factory.mktemp("front") / "front.log"
+        running.append(Front(log, **options))
+        return running[-1]
+
+    yield start
+    for front in running:
+        assert front.stop() == (0, "")
+
+
+@pytest.fixture(scope="module")
+def front(shared_front):
+    """A front with the limits of echo_front.py."""
+    return shared_front()

@@ -118,6 +118,60 @@ def test_a_client_that_sends_no_more_still_gets_its_answer(proxy):
         assert client.ended()
 
 
+def test_one_connection_too_many_is_503_and_those_before_it_stay(start_front):
+    front = start_front(limits={"connections": 3})
+    with front.client() as first, front.client() as second, front.client() as third:
+        for client in (first, second, third):
+            client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert client.reply()[0] == 200
+        with front.client() as fourth:
+            fourth.send(post())
+            status, headers, _ = fourth.reply()
+            assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+            assert fourth.ended()
+        for client in (first, second, third):
+            client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert client.reply()[0] == 200
+
+
+def test_a_crowd_of_refused_connections_is_bounded(start_front):
+    """Those who are told that it is full linger for a moment: no more than may be connected."""
+    front = start_front(limits={"connections": 2})
+    clients = [front.client() for _ in range(6)]
+    clients[0].send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert clients[0].reply()[0] == 200
+    for client in clients[2:4]:
+        assert client.reply()[0] == 503
+    for client in clients[4:]:
+        assert client.ended()
+    for client in clients:
+        client.__exit__()
+    front.drain()
+    assert front.process.stdout.readline() == "drained\n"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_body_of_tiny_chunks_is_refused(front, size):
+    head = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with front.client() as client:
+        client.send(head + (b"%x\r\n%b\r\n" % (size, b"a" * size)) * 20_000)
+        assert client.refused()[0] == 413
+
+
+def test_known_heads_have_the_same_limits_and_times(start_front):
+    """The second request of a connection takes the short cut; its body comes late or never."""
+    front = start_front(limits={"body_timeout_s": 0.3, "header_timeout_s": 0.3})
+    with front.client() as client:
+        for _ in range(2):
+            client.send(post(b"whole"))
+            assert client.echo()[-1] == b"whole"
+        for half in (post(b"whole")[:-3], b"ole"):
+            client.send(half)
+        assert client.echo()[-1] == b"whole"
+        client.send(post(b"whole")[:-3])
+        assert client.refused()[0] == 408
+
+
 def test_a_full_queue_is_503_with_retry_after(models, start_proxy):
     proxy = start_proxy(models.slow(), max_queue_size=1, max_batch_size=1)
     request = post().replace(b"/affine/", b"/slow/")
