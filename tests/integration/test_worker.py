@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from dlbench.proxy import frames
-from dlbench.proxy.channel import FIRST_BYTES
+from dlbench.proxy import worker as workers
+from dlbench.proxy.channel import FIRST_BYTES, Arrival
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import DeviceError, ModelError, StartError
 from dlbench.proxy.link import WorkerLink, meaning, spawn
@@ -191,22 +192,36 @@ def test_running_out_of_memory_is_an_error_of_the_batch_and_not_a_death(tmp_path
 
 def growing(folder):
     """Sums as many zeros as the input says."""
+    return saved(
+        folder / "growing.onnx",
+        [
+            ("Reshape", ["n", "one"], ["size"], {}),
+            ("ConstantOfShape", ["size"], ["zeros"], {}),
+            ("ReduceSum", ["zeros"], ["sum"], {"keepdims": 1}),
+        ],
+        [("n", "INT64", [1, 1])],
+        [("sum", "FLOAT", [1])],
+        {"one": np.array([1])},
+    )
+
+
+def saved(path, nodes, inputs, outputs, constants):
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [
-        helper.make_node("Reshape", ["n", "one"], ["size"]),
-        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
-        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=1),
-    ]
+    def values(described):
+        return [
+            helper.make_tensor_value_info(name, getattr(TensorProto, kind), dims)
+            for name, kind, dims in described
+        ]
+
     graph = helper.make_graph(
-        nodes,
-        "growing",
-        [helper.make_tensor_value_info("n", TensorProto.INT64, [1, 1])],
-        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(np.array([1]), "one")],
+        [helper.make_node(op, taken, given, **how) for op, taken, given, how in nodes],
+        path.stem,
+        values(inputs),
+        values(outputs),
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = [helper.make_opsetid("", 17)]
-    path = folder / "growing.onnx"
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
@@ -214,31 +229,48 @@ def growing(folder):
 
 def test_inputs_and_constants_that_are_outputs_are_not_mixed_up(tmp_path, start):
     """What goes straight through has no memory of its own in onnxruntime."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = helper.make_graph(
-        [
-            helper.make_node("Identity", ["x"], ["same"]),
-            helper.make_node("Identity", ["c"], ["constant"]),
-        ],
-        "through",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
-        [
-            helper.make_tensor_value_info("same", TensorProto.FLOAT, [1, 3]),
-            helper.make_tensor_value_info("constant", TensorProto.FLOAT, [2]),
-        ],
-        [numpy_helper.from_array(np.array([5, 6], np.float32), "c")],
+    path = saved(
+        tmp_path / "through.onnx",
+        [("Identity", ["x"], ["same"], {}), ("Identity", ["c"], ["constant"], {})],
+        [("x", "FLOAT", [1, 3])],
+        [("same", "FLOAT", [1, 3]), ("constant", "FLOAT", [2])],
+        {"c": np.array([5, 6], np.float32)},
     )
-    opset = [helper.make_opsetid("", 17)]
-    path = tmp_path / "through.onnx"
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    path.write_bytes(model.SerializeToString())
     worker = start(path)
     for value in range(4):
         x = np.full((1, 3), value, np.float32)
         ((same, constant),) = worker.ask([x])
         assert same.tolist() == x.tolist()
         assert constant.tolist() == [5, 6]
+
+
+def test_a_tensor_at_an_odd_address(tmp_path, start):
+    path = saved(
+        tmp_path / "masked.onnx",
+        [("Where", ["mask", "x", "zero"], ["y"], {})],
+        [("mask", "BOOL", ["batch", 3]), ("x", "FLOAT", ["batch", 3])],
+        [("y", "FLOAT", ["batch", 3])],
+        {"zero": np.float32(0)},
+    )
+    worker, random = start(path), np.random.default_rng(9)
+    for _ in range(3):
+        requests = [[random.random((1, 3)) > 0.5, random.random((1, 3), np.float32)] for _ in "123"]
+        for (mask, x), (y,) in zip(requests, worker.ask(*requests), strict=True):
+            assert np.array_equal(y, np.where(mask, x, 0))
+
+
+def test_memory_kept_for_other_shapes_is_let_go(models, monkeypatch):
+    monkeypatch.setattr(workers, "KEPT_BYTES", 100)
+    path = str(models.affine())
+    worker = workers.Worker(
+        **arguments(path, ServerSettings(model=path, device="cpu"), ServingConfig())
+    )
+    room = np.ones(1000, np.float32).view(np.uint8)
+    for rows in (1, 7, 2, 8, 1):
+        layout = frames.encode_batch(1, [rows], [(rows, 3)], [])[0][frames.HEAD.size :]
+        answer = worker.answer(Arrival(1, layout, room, rows * 12))
+        assert b"".join(answer[1:]) == np.full(rows * 3, 3, np.float32).tobytes()
+        assert sum(batch.kept_bytes for batch in worker._prepared.values()) <= 100 + rows * 12
 
 
 def test_a_batch_of_the_wrong_size_is_refused(models, start):
@@ -313,8 +345,8 @@ def test_a_dead_worker_says_how_it_died(models, how, death):
         os.kill(link.pid, how)
         assert await lost is link
         assert not link.alive
-        assert link.death == death
         await link.shutdown()
+        assert link.death == death
 
     asyncio.run(scenario())
 
@@ -328,10 +360,10 @@ def test_a_killed_worker_is_reaped_without_waiting_for_it(models):
         link.send(batch())
         link.kill("ran one batch for over 1 s")
         await lost
+        await link.shutdown()
         assert link.death == "ran one batch for over 1 s"
         with pytest.raises(ProcessLookupError):
             os.kill(link.pid, 0)
-        await link.shutdown()
 
     asyncio.run(scenario())
 
