@@ -134,7 +134,7 @@ def duration(text: str, per: float = 1.0) -> float:
 def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.Parameter:
     kind, metavar = _shown(name, model, field)
     option = typer.Option(
-        option_name(name, model),
+        *_spellings(name, model, field),
         help=_help(field, name, model),
         metavar=metavar,
         show_default=False,
@@ -143,6 +143,14 @@ def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.P
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
+
+
+def _spellings(name: str, model: type[BaseModel], field: FieldInfo) -> list[str]:
+    """The option; a switch that is on by default needs a way to switch it off."""
+    option = option_name(name, model)
+    if field.annotation is not bool:
+        return [option]
+    return [f"{option}/--no-{option.removeprefix('--')}" if field.default else option]
 
 
 PANELS = {

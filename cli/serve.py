@@ -11,7 +11,6 @@ from rich.console import Console
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import options_from, read, read_file
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.logs import configure as configure_logs
 from dlbench.proxy.main import run
 from dlbench.proxy.settings import ServerSettings
 
@@ -54,7 +53,6 @@ def command(
     if not settings.model and not settings.repository:
         raise UsageError("MODEL is missing: name an .onnx file, demo:mlp or demo:cnn")
     knobs = read(ServingConfig, given, file)
-    configure_logs(settings.log_format, access=settings.access_log)
     console = Console(stderr=True, soft_wrap=True)
     code = run(settings, knobs, announce=lambda info: _announce(console, info))
     raise typer.Exit(code)

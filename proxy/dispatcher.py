@@ -111,12 +111,10 @@ class Dispatcher:
         job = Job(request, reply, now_ns())
         if self._needs_key:
             job.cache_key = self._keys.key(request)
-        if not self._results.active:
+        if self._results.active:
+            self._look_up(job)
+        else:
             self._admit(job)
-            return
-        if self._per_worker:
-            job.seat = self._lineup.choose(job.cache_key)
-        self._results.find(job, self._cache_of(job), self._admit)
 
     def join(self, seat: Seat) -> None:
         """A worker that is ready gets work from now on."""
@@ -146,6 +144,11 @@ class Dispatcher:
         self._forget()
 
     # On the way in
+
+    def _look_up(self, job: Job) -> None:
+        if self._per_worker:
+            job.seat = self._lineup.choose(job.cache_key)
+        self._results.find(job, self._cache_of(job), self._admit)
 
     def _admit(self, job: Job) -> None:
         try:
@@ -259,7 +262,11 @@ class Dispatcher:
         seat.batches[number] = jobs
         seat.requests += len(jobs)
         self._lineup.waiting -= len(jobs)
-        self.stats.batch_sent(total, [now - job.since_ns for job in jobs])
+        waits = [now - job.since_ns for job in jobs]
+        self.stats.batch_sent(total, waits)
+        for request, wait_ns in zip(requests, waits, strict=True):
+            if request.trace is not None:
+                request.trace.queue_ns, request.trace.batch_rows = wait_ns, total
         seat.link.send(encode_batch(number, rows, *gather(self._signature, requests, total)))
 
     # And back
@@ -278,6 +285,9 @@ class Dispatcher:
             self._on_refused(jobs, result)
         else:
             self._adapt(rows, now_ns() - jobs[0].since_ns, compute_ns)
+            for job in jobs:
+                if job.request.trace is not None:
+                    job.request.trace.compute_ns = compute_ns
             self._answer(jobs, result.tensors, rows)
         self._pump(seat)
         if seat.index < 0 and not seat.batches:
@@ -324,8 +334,11 @@ class Dispatcher:
 
     def _tell(self, job: Job, outcome: Outputs | RequestError) -> None:
         if job.cache_key:  # others may have joined it, though there is no cache any more
-            for reply in self._results.keep(job, self._cache_of(job), outcome):
-                reply(outcome)
+            for follower in self._results.keep(job, self._cache_of(job), outcome):
+                if isinstance(outcome, DeadlineExceeded):  # that was not theirs
+                    self._look_up(follower)
+                else:
+                    follower.reply(outcome)
         job.reply(outcome)
 
     def _collect(self, part: Job, whole: Whole, outcome: Outputs | RequestError) -> None:

@@ -5,6 +5,7 @@ Importing this without the extra `grpc` raises StartError.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 from functools import partial
@@ -24,7 +25,7 @@ from dlbench.proxy.grpc_calls import CALLS, stream_infer
 from dlbench.proxy.grpc_wire import Message, pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from dlbench.proxy.access import Access
     from dlbench.proxy.grpc_calls import Call
@@ -42,6 +43,7 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+DRAIN_POLL_S = 0.05
 # Probes carry no token, as with HTTP.
 OPEN_CALLS = frozenset(("ServerLive", "ServerReady"))
 
@@ -72,9 +74,13 @@ class GrpcFront:
         await self._server.start()
         return port
 
-    async def shutdown(self, grace_s: float) -> None:
-        """Accept nothing more, and answer what was accepted for as long as `grace_s`."""
-        await self._server.stop(grace_s)
+    async def shutdown(self, patient: Callable[[], bool]) -> None:
+        """Accept nothing more, and answer what was accepted for as long as somebody is patient."""
+        stopping = asyncio.ensure_future(self._server.stop(self._settings.drain_timeout_s))
+        while not stopping.done() and patient():
+            await asyncio.wait((stopping,), timeout=DRAIN_POLL_S)
+        await self._server.stop(0)
+        await stopping
 
     def _bind(self, address: str) -> Any:  # noqa: ANN401 - grpc ships no types
         if not self._settings.tls_cert:

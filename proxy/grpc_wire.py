@@ -68,7 +68,7 @@ def read(signature: Signature, message: Message) -> InferRequest:
 def write(model: ServedModel, request: InferRequest, outputs: Outputs) -> Message:
     """The ModelInferResponse with the outputs that the request wants, raw."""
     layout = request.layout
-    chosen = [(model.signature.outputs[w.index], outputs[w.index]) for w in layout.wanted]
+    chosen = [(model.signature.outputs[w.place], outputs[w.place]) for w in layout.wanted]
     described = [
         {"name": spec.name, "datatype": spec.datatype, "shape": tensor.shape}
         for spec, tensor in chosen

@@ -50,15 +50,14 @@ class WorkerLink(asyncio.BufferedProtocol):
         self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.on_result: Callable[[WorkerLink, int, Result | str], None]
         self.on_lost: Callable[[WorkerLink], None] = lambda _: None
-        self.item_sizes: Sequence[int] = ()
         self.service_ns = 0.0
         # Since when the oldest batch has been running; None while the worker has nothing to do.
         self.running_since_ns: int | None = None
-        self.requests = 0  # answered; counted by whoever knows how many a batch had
         self.alive = True
         self.death = ""
         self._arguments = arguments
         self._reader = frames.Reader()
+        self._item_sizes: tuple[int, ...] = ()  # of the outputs
         self._outstanding = 0
         self._transport: Any = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,13 +133,13 @@ class WorkerLink(asyncio.BufferedProtocol):
         """The worker is ready."""
         hello = orjson.loads(frame.data)
         outputs = signature_from(hello["signature"]).outputs
-        self.item_sizes = [spec.item_size for spec in outputs]
+        self._item_sizes = tuple(spec.item_size for spec in outputs)
         self.hello.set_result(hello)
 
     def finished(self, frame: Frame) -> None:
         """A batch is done."""
         self._done()
-        result = frames.decode_result(frame, tuple(self.item_sizes))
+        result = frames.decode_result(frame, self._item_sizes)
         self.on_result(self, frame.number, result)
 
     def failed(self, frame: Frame) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import signal
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from dlbench.proxy import logs
 from dlbench.proxy.access import NoTokens, Tokens, refuse_public
 from dlbench.proxy.api import Api
 from dlbench.proxy.async_results import AsyncResults, RespondAsync
@@ -22,25 +22,25 @@ from dlbench.proxy.backend import make_backend
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.control import Control, NoControl
-from dlbench.proxy.errors import ProxyError, StartError
-from dlbench.proxy.http import HttpProtocol, Limits
+from dlbench.proxy.errors import ProxyError
+from dlbench.proxy.http_front import HttpFront
 from dlbench.proxy.metrics import Exposition
 from dlbench.proxy.repository import Repository
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.tls import tls_context
+from dlbench.proxy.spans import make_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlbench.proxy.served import ModelInfo
 
-# How often connections are looked at for time-outs.
-SWEEP_S = 0.5
-BACKLOG = 4096
-DRAIN_POLL_S = 0.02
-# How long a drain leaves idle connections open. A client that sends just then would find its
-# connection reset; this way it gets its answer, and with it the news.
-GRACE_S = 0.2
+
+class Front(Protocol):
+    """What clients connect to."""
+
+    async def shutdown(self, patient: Callable[[], bool]) -> None:
+        """Accept nothing more, and answer what was accepted for as long as somebody is patient."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ class Proxy:
         self._settings = settings
         self._config = config
         self._announce = announce
+        self._access_log = logs.configure(settings.log_format, access=settings.access_log)
         self._stopping = asyncio.Event()
         self._patient = True
         self._failure: ProxyError | None = None
-        self._connections: set[HttpProtocol] = set()
+        self._parts = contextlib.AsyncExitStack()  # what is closed at the end, in reverse order
 
     async def run(self, control_fd: int | None) -> None:
         """Start up, serve, shut down."""
@@ -105,8 +106,8 @@ class Proxy:
             raise
         if not started:
             return
-        await self._main_loop()
-        await self._shutdown()
+        await self._stopping.wait()
+        await self._parts.aclose()
         if self._failure is not None:
             raise self._failure
 
@@ -126,73 +127,44 @@ class Proxy:
     async def _startup(self, control: Control | NoControl) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        settings = self._settings
-        refuse_public(settings.host, settings.token_file, insecure=settings.insecure)
-        self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        self._backend = make_backend(settings)
-        await self._backend.startup()
-        self._repository = Repository(settings, self._config, self._backend, self._give_up)
-        await self._repository.startup()
-        try:
-            url = await self._listen()
-        except ProxyError:
-            await self._repository.shutdown()
-            raise
-        info = StartInfo(url, [model.info for model in self._repository.models])
+        async with contextlib.AsyncExitStack() as parts:
+            info = await self._start_parts(parts)
+            self._parts = parts.pop_all()
         control.serve(self._repository)
-        control.tell({"event": "ready", "url": url, **_first(info), "pids": self._repository.pids})
+        control.tell({"event": "ready", **_shown(info), "pids": self._repository.pids})
         self._announce(info)
 
-    async def _main_loop(self) -> None:
-        """Watch the clock for slow clients until someone says stop."""
-        loop = asyncio.get_running_loop()
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), SWEEP_S)
-            for connection in list(self._connections):
-                connection.check_time(loop.time())
-
-    async def _shutdown(self) -> None:
-        """Accept nothing more, answer what was accepted, stop the workers."""
-        self._server.close()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await asyncio.sleep(0)  # what lies in the sockets already counts as accepted: read it
-        deadline = began + self._settings.drain_timeout_s
-        while self._connections and self._patient and loop.time() < deadline:
-            self._drain_connections(loop.time(), graceful=loop.time() < began + GRACE_S)
-            await asyncio.sleep(DRAIN_POLL_S)
-        await self._repository.shutdown()
-        await self._backend.shutdown()
-
-    def _drain_connections(self, now: float, *, graceful: bool) -> None:
-        for connection in list(self._connections):
-            connection.drain()
-            connection.check_time(now)
-            if not graceful:
-                connection.close_if_idle()
-
-    async def _listen(self) -> str:
+    async def _start_parts(self, parts: contextlib.AsyncExitStack) -> StartInfo:
+        """Start everything in order; `parts` then knows how to close it."""
         settings = self._settings
-        results = AsyncResults(settings.async_results, int(settings.async_ttl_s * 1e9))
-        exposition = Exposition(lambda: self._repository.models, lambda: len(self._connections))
-        api = Api(self._repository, RespondAsync(results, now_ns), exposition)
+        refuse_public(settings.host, settings.token_file, insecure=settings.insecure)
         access = Tokens.from_file(settings.token_file) if settings.token_file else NoTokens()
-        limits = _limits(settings)
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: HttpProtocol(api.handle, limits, self._connections, access=access),
-                settings.host,
-                settings.port,
-                backlog=BACKLOG,
-                ssl=self._tls,
-            )
-        except OSError as error:
-            raise StartError(_cannot_listen(settings.host, settings.port, error)) from None
-        host, port, *_ = self._server.sockets[0].getsockname()
-        scheme = "https" if self._tls else "http"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        spans = make_spans(settings.otlp_endpoint)
+        parts.push_async_callback(asyncio.to_thread, spans.shutdown)
+        backend = make_backend(settings)
+        parts.push_async_callback(backend.shutdown)
+        await backend.startup()
+        http = HttpFront(settings, access)
+        self._repository = Repository(settings, self._config, backend, spans, self._give_up)
+        parts.push_async_callback(self._repository.shutdown)
+        await self._repository.startup()
+        results = AsyncResults(settings.async_results, int(settings.async_ttl_s * 1e9))
+        exposition = Exposition(lambda: self._repository.models, lambda: http.connections)
+        api = Api(self._repository, RespondAsync(results, now_ns), exposition)
+        url = await http.startup(self._access_log.around(spans.around(api.handle)))
+        fronts: list[Front] = [http]
+        parts.push_async_callback(self._drain, fronts)
+        grpc = ""
+        if settings.grpc_port is not None:
+            from dlbench.proxy.grpc_front import GrpcFront  # needs the extra `grpc`
+
+            front = GrpcFront(self._repository, access, settings)
+            grpc = f"{settings.host}:{await front.startup()}"
+            fronts.append(front)
+        return StartInfo(url, [model.info for model in self._repository.models], grpc)
+
+    async def _drain(self, fronts: list[Front]) -> None:
+        await asyncio.gather(*(front.shutdown(lambda: self._patient) for front in fronts))
 
     def _give_up(self, error: ProxyError) -> None:
         self._failure = error
@@ -213,25 +185,10 @@ class Proxy:
         self._stop()
 
 
-def _first(info: StartInfo) -> dict[str, Any]:
-    """What is said of the model that the tuner asked for."""
-    return asdict(info.models[0]) if info.models else {}
-
-
-def _limits(settings: ServerSettings) -> Limits:
-    return Limits(
-        settings.max_header_kb * 1024,
-        settings.max_body_mb * 1024 * 1024,
-        settings.header_timeout_s,
-        settings.body_timeout_s,
-        settings.idle_timeout_s,
-    )
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: --port takes another, 0 any free one"
-    return f"cannot listen on {host} port {port}: {error.strerror or error} (--host, --port)"
+def _shown(info: StartInfo) -> dict[str, Any]:
+    """What whoever started us learns: the addresses, and the first model, which the tuner asked for."""
+    first = asdict(info.models[0]) if info.models else {}
+    return {"url": info.url, "grpc": info.grpc, **first}
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

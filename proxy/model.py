@@ -26,8 +26,9 @@ class ModelFile:
         with self.path.open("rb") as stream:
             found = hashlib.file_digest(stream, "blake2b")
         for beside in sorted(self.path.parent.glob(f"{self.path.stem}*")):
-            status = beside.stat()
-            found.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            if beside != self.path:
+                status = beside.stat()
+                found.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return found.digest()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.settings import ServerSettings
+    from dlbench.proxy.spans import Spans
 
 LOG = logging.getLogger(__name__)
 
@@ -33,12 +34,13 @@ class Repository:
         settings: ServerSettings,
         config: ServingConfig,
         backend: Backend,
+        spans: Spans,
         on_fatal: Callable[[ProxyError], None],
     ) -> None:
         """`on_fatal` hears when the only model's workers cannot be kept alive."""
         self.on_change: Callable[[], None] = lambda: None
         self._settings, self._config = settings, config
-        self._backend, self._on_fatal = backend, on_fatal
+        self._backend, self._spans, self._on_fatal = backend, spans, on_fatal
         self._sources = _sources(settings)
         self._served: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}
@@ -155,7 +157,9 @@ class Repository:
         def give_up(error: ProxyError) -> None:
             self._gave_up(source.name, error)
 
-        return await serve_model(source, self._settings, config, self._backend, give_up)
+        model = await serve_model(source, self._settings, config, self._backend, give_up)
+        model.submit = self._spans.submitting(model)
+        return model
 
     def _gave_up(self, name: str, error: ProxyError) -> None:
         """A model without workers takes the proxy down only if there is no other."""

@@ -41,20 +41,30 @@ class Layout:
     timeout_ns: int = 0
 
 
+@dataclass(slots=True)
+class Trace:
+    """Where a request's time went, for whoever wants to know: 0 where it was not."""
+
+    queue_ns: int = 0
+    compute_ns: int = 0
+    batch_rows: int = 0
+
+
 class InferRequest:
     """One request: its layout, and every input's little-endian bytes in the signature's order.
 
     Requests may share a batch if their `batch_key`s are equal: trailing shapes, and the bytes of
-    tensors without a batch axis.
+    tensors without a batch axis. `trace` is filled in if there is one.
     """
 
-    __slots__ = ("batch_key", "data", "layout", "rows")
+    __slots__ = ("batch_key", "data", "layout", "rows", "trace")
 
     def __init__(self, layout: Layout, data: tuple[Buffer, ...], batch_key: Hashable) -> None:
         self.layout = layout
         self.data = data
         self.batch_key = batch_key
         self.rows = layout.rows
+        self.trace: Trace | None = None
 
 
 def lay_out(

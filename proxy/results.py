@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.job import Job
-    from dlbench.proxy.request import Outputs, Reply
+    from dlbench.proxy.request import Outputs
     from dlbench.proxy.stats import ModelStats
 
 
@@ -29,7 +29,7 @@ class Results:
 
     def __init__(self, backend: Backend, stats: ModelStats) -> None:
         self._backend, self._stats = backend, stats
-        self._joined: dict[bytes, list[Reply]] = {}
+        self._joined: dict[bytes, list[Job]] = {}
 
     def configure(self, config: ServingConfig) -> None:
         """Keep results as `config` says from now on."""
@@ -54,13 +54,13 @@ class Results:
         followers = self._joined.get(job.cache_key)
         if followers is not None:
             self._stats.joined()
-            followers.append(job.reply)
+            followers.append(job)
             return
         self._joined[job.cache_key] = []
         self._backend.fetch(job.cache_key, partial(self._fetched, job, cache, missed))
 
-    def keep(self, job: Job, cache: Cache, outcome: Outputs | RequestError) -> list[Reply]:
-        """Remember a job's result; returns whom else it answers."""
+    def keep(self, job: Job, cache: Cache, outcome: Outputs | RequestError) -> list[Job]:
+        """Remember a job's result; returns those that joined it."""
         if not isinstance(outcome, RequestError):
             cache.put(job.cache_key, outcome, now_ns(), dirty=True)
             self._writer.kept(job.cache_key, outcome)
@@ -76,8 +76,8 @@ class Results:
             return
         cache.put(job.cache_key, found, now_ns())
         self._hit(job, found)
-        for reply in self._joined.pop(job.cache_key, []):
-            reply(found)
+        for follower in self._joined.pop(job.cache_key, []):
+            follower.reply(found)
 
     def _hit(self, job: Job, found: Outputs) -> None:
         self._stats.cache_hit(now_ns() - job.since_ns)

@@ -214,7 +214,7 @@ class RunningProxy:
         self.first = self._read(START_TIMEOUT_S)
         self.url = self.first.get("url", "")
         self.name = self.first.get("name", "")
-        host, _, port = self.url.removeprefix("http://").partition(":")
+        host, _, port = self.url.partition("://")[2].rpartition(":")
         self.address = (host, int(port or 0))
 
     def ask(self, op, **command):

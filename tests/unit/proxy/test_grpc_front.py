@@ -36,7 +36,7 @@ async def code_and_text(models):
     except grpc.aio.AioRpcError as error:
         return error.code().name, error.details()
     finally:
-        await front.shutdown(0)
+        await front.shutdown(lambda: False)
     return "OK", ""
 
 

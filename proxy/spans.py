@@ -1,0 +1,103 @@
+"""From requests to spans: who is asked, who asked, and where the time went.
+
+A handler submits while it is called, so the header of the request that is being handled is at hand
+whatever protocol it speaks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from dlbench.proxy.errors import RequestError
+from dlbench.proxy.request import Trace
+from dlbench.proxy.tracing import open_tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlbench.proxy.http import HttpRequest, Respond
+    from dlbench.proxy.request import InferRequest, Outputs, Reply
+    from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.tracing import Tracer
+
+    Handle = Callable[[HttpRequest, Respond], None]
+    Submit = Callable[[InferRequest, Reply], None]
+
+OK = 200
+
+
+class Spans(Protocol):
+    """What is told of each request to whoever collects spans."""
+
+    def around(self, handle: Handle) -> Handle:
+        """A handler whose requests continue their callers' traces."""
+        ...
+
+    def submitting(self, model: ServedModel) -> Submit:
+        """The model's `submit`, with a span around each request."""
+        ...
+
+    def shutdown(self) -> None:
+        """Send what is left. Blocks for some seconds at most."""
+        ...
+
+
+class NoSpans:
+    """Nobody collects, and nothing is in the way."""
+
+    def around(self, handle: Handle) -> Handle:
+        return handle
+
+    def submitting(self, model: ServedModel) -> Submit:
+        return model.submit
+
+    def shutdown(self) -> None:
+        """There is nothing to send."""
+
+
+class TracedSpans:
+    """One span per request."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._parent: bytes | None = None
+
+    def around(self, handle: Handle) -> Handle:
+        def handled(request: HttpRequest, respond: Respond) -> None:
+            self._parent = request.headers.get(b"traceparent")
+            try:
+                handle(request, respond)
+            finally:
+                self._parent = None
+
+        return handled
+
+    def submitting(self, model: ServedModel) -> Submit:
+        submit = model.submit
+
+        def submit_traced(request: InferRequest, reply: Reply) -> None:
+            span = self._tracer.started(self._parent, model.name)
+            trace = request.trace = Trace()
+
+            def replied(outcome: Outputs | RequestError) -> None:
+                status = outcome.status if isinstance(outcome, RequestError) else OK
+                self._tracer.finished(
+                    span, status, trace.queue_ns, trace.compute_ns, trace.batch_rows
+                )
+                reply(outcome)
+
+            submit(request, replied)
+
+        return submit_traced
+
+    def shutdown(self) -> None:
+        self._tracer.shutdown()
+
+
+def make_spans(endpoint: str) -> Spans:
+    """Spans for the collector at `endpoint`; the null object for none.
+
+    Raises:
+        StartError: the extra `otel` is missing, or that is no URL.
+    """
+    return TracedSpans(open_tracer(endpoint)) if endpoint else NoSpans()
