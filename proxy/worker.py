@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import struct
 import sys
 import time
 from dataclasses import asdict
@@ -150,7 +149,4 @@ class Worker:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except struct.error as error:  # a frame that makes no sense can only come from a broken front
-        sys.exit(f"worker: broken frame: {error}")
+    main()
