@@ -262,7 +262,7 @@ class HttpProtocol(asyncio.Protocol):
         """A message or its body has begun or ended: the clock starts anew."""
         self._turns = self._reader.turns
         self.since = self._time()
-        if self._reader.awaits_continue:
+        if self._reader.awaits_continue and not self._closing:
             self._invite()
 
     def _invite(self) -> None:

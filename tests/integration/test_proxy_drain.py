@@ -54,3 +54,26 @@ def test_a_second_signal_does_not_wait(models, start_proxy):
         os.kill(proxy.process.pid, signal.SIGTERM)
         assert client.ended()
         assert proxy.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_drain_answers_what_is_held_and_invites_nobody(start_front, known):
+    """Also on the short cut of heads that were seen before; the last reply says goodbye."""
+    front = start_front()
+    head = b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n"
+    expecting = b"POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    with front.client() as client, front.client() as witness:
+        if known:
+            client.send(head % b"hold" + b"hi")
+            witness.send(head % b"release" + b"hi")
+            assert witness.reply()[0] == client.reply()[0] == 200
+        client.send(head % b"hold" + b"hi" + head % b"a" + b"ho")
+        with front.client() as idle:
+            front.drain()
+            assert idle.ended()
+        client.send(head % b"release" + b"he" + expecting)
+        replies = [client.reply() for _ in range(3)]
+        assert [body for _, _, body in replies] == [b"hi", b"ho", b"he"]
+        assert [headers.get("connection") for _, headers, _ in replies] == [None, None, "close"]
+        assert client.ended()
+    assert front.process.stdout.readline() == "drained\n"
