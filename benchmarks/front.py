@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/front.py [--quick] [--json FILE]
 
 A model that computes nothing and silero_vad_half, no cache, two workers, V2 binary both ways. Below
-saturation our generator sends 2,000/s open loop, so nearly every request goes to a worker alone; at
-saturation wrk keeps 64 connections busy, and a batch shares the way there and back. A proxy is fresh
-for every turn; both loads take turns on it.
+saturation our generator sends 2,000/s open loop, so nearly every request goes to a worker alone and
+wakes everybody up; at saturation wrk keeps 64 connections busy, and a batch shares the way there and
+back. A proxy is fresh for every turn, and takes one load after the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 import made
 import models
@@ -32,7 +32,7 @@ RATE = 2000
 CONNECTIONS = 64
 WORKERS, BATCH = 2, 8
 AIM_US = 25.0
-LOADS = (f"{RATE:,}/s, open loop", f"wrk, {CONNECTIONS} connections")
+LOADS = (f"{RATE:,}/s", "saturated")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def main() -> None:
         }
         generator = stack.enter_context(Generator())
         costs: dict[str, list[Cost]] = {f"{m}, {load}": [] for m, load in product(files, LOADS)}
-        for model in report.turns(files, plan.repeats):
+        for model in chain.from_iterable(report.rounds(files, plan.repeats)):
             with proxy(files[model], workers=WORKERS, max_batch_size=BATCH) as front:
                 costs[f"{model}, {LOADS[0]}"].append(below(front, generator, plan))
                 costs[f"{model}, {LOADS[1]}"].append(saturated(front, model, plan))

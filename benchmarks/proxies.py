@@ -10,7 +10,6 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import psutil
 import wrk
 from process import READY_TIMEOUT_S, BenchmarkError, running
@@ -18,6 +17,8 @@ from process import READY_TIMEOUT_S, BenchmarkError, running
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import numpy as np
 
 MODULE = ("-m", "dlbench.proxy.main")
 DATATYPES = {"float32": "FP32", "int32": "INT32"}

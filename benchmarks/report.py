@@ -45,12 +45,12 @@ def plain(value: object) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def turns(labels: Iterable[str], repeats: int) -> Iterator[str]:
-    """A B C, C B A, and so on: whatever drifts, drifts for all."""
+def rounds(labels: Iterable[str], repeats: int) -> Iterator[list[str]]:
+    """A B C, then C B A, and so on: whatever drifts, drifts for all."""
     order = list(labels)
-    for turn in range(repeats):
-        yield from order[:: 1 if turn % 2 == 0 else -1]
-        note(f"turn {turn + 1} of {repeats}")
+    for number in range(repeats):
+        yield order[:: 1 if number % 2 == 0 else -1]
+        note(f"round {number + 1} of {repeats}")
 
 
 def table(title: str, first: str, *others: str) -> Table:
