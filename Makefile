@@ -12,7 +12,7 @@ else
   INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check bench slow clean
+.PHONY: demo test check bench slow fuzz clean
 
 demo: .venv/runtime.stamp
 	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml
@@ -22,6 +22,10 @@ test: .venv/dev.stamp
 
 slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
+
+# A minute of broken HTTP; SEED=N for other inputs.
+fuzz: .venv/dev.stamp
+	$(BIN)/python tests/fuzz/http_fuzz.py --seconds 60 --seed $(or $(SEED),1)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .

@@ -213,11 +213,14 @@ class ServingConfig(BaseModel):
         """Workers that the autoscaler may reach."""
         return max(self.min_workers, self.max_workers or physical_cores())
 
-    def resolved(self, device: str) -> Self:
-        """The same configuration with `workers` spelled out for `device` ("cpu" or "cuda")."""
+    def resolved(self, device: str, devices: int = 1) -> Self:
+        """The same configuration with `workers` spelled out for what the sessions got.
+
+        `device` is "cpu", or the kind of `devices` GPUs.
+        """
         if self.workers:
             return self
-        count = GPU_WORKERS_PER_DEVICE if device == "cuda" else physical_cores()
+        count = physical_cores() if device == "cpu" else GPU_WORKERS_PER_DEVICE * devices
         return self.model_copy(update={"workers": count})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dlbench.proxy.dispatcher import Dispatcher
-    from dlbench.proxy.pool import WorkerLink
+    from dlbench.proxy.link import WorkerLink
 
     Start = Callable[[int], Awaitable[WorkerLink]]
 

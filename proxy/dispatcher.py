@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.batcher import Batcher
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.config import ServingConfig
-    from dlbench.proxy.pool import WorkerLink
+    from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.request import InferRequest, Outputs, Reply
     from dlbench.proxy.stats import ModelStats
     from dlbench.proxy.tensors import Signature

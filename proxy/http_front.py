@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.head import HeadMemo
@@ -26,6 +26,7 @@ DRAIN_POLL_S = 0.02
 # How long a drain leaves idle connections open. A client that sends just then would find its
 # connection reset; this way it gets its answer, and with it the news.
 GRACE_S = 0.2
+TLS_GOODBYE_S = 5.0
 
 
 class HttpFront:
@@ -59,7 +60,11 @@ class HttpFront:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                connect, settings.host, settings.port, backlog=BACKLOG, ssl=self._tls
+                connect,
+                settings.host,
+                settings.port,
+                backlog=BACKLOG,
+                **self._tls_options(),
             )
         except OSError as error:
             raise StartError(_cannot_listen(settings, error)) from None
@@ -79,6 +84,16 @@ class HttpFront:
         while self._connections and patient() and loop.time() < deadline:
             self._drain(loop.time(), graceful=loop.time() < began + GRACE_S)
             await asyncio.sleep(DRAIN_POLL_S)
+
+    def _tls_options(self) -> dict[str, Any]:
+        """With TLS a hand-shake counts as a head, and nobody waits long for a goodbye."""
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls,
+            "ssl_handshake_timeout": self._settings.header_timeout_s,
+            "ssl_shutdown_timeout": TLS_GOODBYE_S,
+        }
 
     async def _main_loop(self) -> None:
         """Close connections whose clients take too long."""

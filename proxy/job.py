@@ -10,7 +10,7 @@ from dlbench.proxy.errors import RequestError
 if TYPE_CHECKING:
     from dlbench.proxy.batcher import Batcher
     from dlbench.proxy.cache import Cache
-    from dlbench.proxy.pool import WorkerLink
+    from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.request import InferRequest, Outputs, Reply
 
 

@@ -147,7 +147,7 @@ async def serve_model(
     # Without a number the first worker tells the device, and that the number.
     links = await start_workers(path, settings, config, config.workers or 1)
     hello = links[0].hello.result()
-    config = config.resolved(hello["device"])
+    config = config.resolved(hello["device"], len(settings.device_ids))
     more = (start_worker(path, settings, config, n) for n in range(len(links), config.workers))
     links += await asyncio.gather(*more)
     signature = signature_from(hello["signature"])

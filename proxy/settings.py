@@ -25,7 +25,7 @@ class ServerSettings(BaseModel):
         "auto", description="where to run; auto: CUDA if a session really gets it, else the CPU"
     )
     device_ids: tuple[int, ...] = Field(
-        (0,), description="GPUs that the workers are spread over, as 0,1"
+        (0,), description="GPUs that the workers are spread over, as 0,1", min_length=1
     )
     provider_option: dict[str, str] = Field(
         default_factory=dict,

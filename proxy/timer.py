@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from dlbench.proxy.pool import now_ns
+from dlbench.proxy.clock import now_ns
 
 if TYPE_CHECKING:
     import asyncio

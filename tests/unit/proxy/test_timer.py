@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dlbench.proxy import main
-from dlbench.proxy.pool import now_ns
+from dlbench.proxy.clock import now_ns
 from dlbench.proxy.timer import LoopTimer, TimerFd, make_timer
 
 MS = 1_000_000
