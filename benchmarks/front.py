@@ -21,11 +21,9 @@ import report
 import sides
 import wrk
 from process import BenchmarkError
-from proxies import Watched, proxy, requests_for
+from proxies import Watched, offer, proxy, requests_for
 
 from dlbench.loadgen.generator import Generator
-from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import discover
 
 SILERO = "silero_vad_half"
 RATE = 2000
@@ -81,8 +79,7 @@ def below(front: Watched, generator: Generator, plan: Plan) -> Cost:
 
     def load(seconds: float) -> None:
         shape = {"input": (576,), "state": (2, 128)} if front.name == SILERO else {}
-        profile = LoadProfile(rate=RATE, duration_s=seconds, warmup_s=0, shape=shape)
-        found = generator.measure(discover(front.url, profile), profile).measurement
+        found = offer(generator, front, RATE, seconds, warmup_s=0, shape=shape).measurement
         if found.errors:
             raise BenchmarkError(f"{front.name} failed requests: {found.errors}")
 

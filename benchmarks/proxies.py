@@ -14,11 +14,16 @@ import psutil
 import wrk
 from process import READY_TIMEOUT_S, BenchmarkError, running
 
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.target import discover
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
+
+    from dlbench.loadgen.generator import Generator, Run
 
 MODULE = ("-m", "dlbench.proxy.main")
 DATATYPES = {"float32": "FP32", "int32": "INT32"}
@@ -96,6 +101,17 @@ def proxy(
     with ours, theirs, running(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL):
         theirs.close()
         yield Watched(ours)
+
+
+def offer(generator: Generator, front: Watched, rate: float, seconds: float, **load: Any) -> Run:
+    """`rate` requests a second for so long, open loop, every input new unless `load` says otherwise."""
+    profile = LoadProfile(rate=rate, duration_s=seconds, **load)
+    return generator.measure(discover(front.url, profile), profile)
+
+
+def refused(errors: dict[str, int]) -> int:
+    """How many of the errors are the proxy's word that it has too much to do."""
+    return errors.get("status_503", 0)
 
 
 def requests_for(path: str, inputs: Sequence[dict[str, np.ndarray]]) -> list[bytes]:
