@@ -134,7 +134,7 @@ def duration(text: str, per: float = 1.0) -> float:
 def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.Parameter:
     kind, metavar = _shown(name, model, field)
     option = typer.Option(
-        *_spellings(name, model, field),
+        option_name(name, model),
         help=_help(field, name, model),
         metavar=metavar,
         show_default=False,
@@ -143,14 +143,6 @@ def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.P
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
     )
-
-
-def _spellings(name: str, model: type[BaseModel], field: FieldInfo) -> list[str]:
-    """The option; a switch that is on by default needs a way to switch it off."""
-    option = option_name(name, model)
-    if field.annotation is not bool:
-        return [option]
-    return [f"{option}/--no-{option.removeprefix('--')}" if field.default else option]
 
 
 PANELS = {
@@ -162,8 +154,11 @@ PANELS = {
 
 
 def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, str | None]:
-    """How an option looks to Typer: its type and, where the type does not say it, its metavar."""
+    """How an option looks to Typer: its type, and a metavar that leaves the help its room."""
     plain = _plain_type(field)
+    if plain is bool:
+        # A switch that is on by default takes a value: how else could it be switched off?
+        return (str | None, "on|off") if field.default else (bool | None, None)
     if get_origin(plain) is dict:
         return (list[str] | None), "NAME=VALUE"
     if get_origin(plain) is tuple:
@@ -171,19 +166,19 @@ def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, st
     if _is_duration(name, model):
         return (str | None), "DURATION"
     if get_origin(plain) is Literal:
-        return (str | None), "|".join(get_args(plain))
-    return (plain | None), None
+        return (str | None), "CHOICE"
+    return (plain | None), METAVARS.get(plain)
+
+
+METAVARS = {int: "N", float: "NUMBER", str: "TEXT"}
 
 
 def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
-    text = field.description or ""
-    default = field.get_default()
-    if (
-        default in (None, "", ())
-        or isinstance(default, dict)
-        or "(default" in text
-        or field.is_required()
-    ):
+    text = (field.description or "").replace("[", r"\[")
+    if get_origin(_plain_type(field)) is Literal:
+        text = f"{', '.join(get_args(_plain_type(field)))}: {text}"
+    default = field.get_default(call_default_factory=True)
+    if default in (None, "", (), {}) or "(default" in text or field.is_required():
         return text
     unit = name.rsplit("_", 1)[1] if _is_duration(name, model) else ""
     shown = f"{default:g}{unit}" if isinstance(default, float) else _plain(default)
