@@ -1,4 +1,4 @@
-"""From a request read to a reply sent, for the protocols that write every output out in JSON."""
+"""From a request read to a reply sent, whatever the protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlbench.proxy.errors import RequestError
 from dlbench.proxy.reply import JSON_TYPE, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dlbench.proxy.http import Respond
     from dlbench.proxy.request import InferRequest, Outputs
@@ -35,23 +35,39 @@ def answer(
     model: ServedModel,
     request: InferRequest,
     respond: Respond,
-    write: Callable[[Outputs], object],
+    write: Callable[[Outputs], tuple[bytes, Sequence[bytes | memoryview]]],
 ) -> None:
-    """Run the model and reply with what `write` makes of its outputs; it may raise RequestErrors."""
+    """Run the model and reply with what `write` makes of its outputs: header lines and body.
+
+    It may raise RequestErrors.
+    """
 
     def reply(outcome: Outputs | RequestError) -> None:
         if isinstance(outcome, RequestError):
             send_error(respond, outcome)
             return
         try:
-            document = write(outcome)
-            text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+            headers, body = write(outcome)
         except RequestError as error:
             send_error(respond, error)
         except Exception:  # on its way to others too: it must not cost them their answers
             LOG.exception("a reply broke the proxy")
             send_error(respond, RequestError("the proxy failed; its log says how"))
         else:
-            respond(200, JSON_TYPE, [text])
+            respond(200, headers, body)
 
     model.submit(request, reply)
+
+
+def answer_json(
+    model: ServedModel,
+    request: InferRequest,
+    respond: Respond,
+    write: Callable[[Outputs], object],
+) -> None:
+    """Like `answer`, with a document."""
+
+    def written(outputs: Outputs) -> tuple[bytes, list[bytes]]:
+        return JSON_TYPE, [orjson.dumps(write(outputs), option=orjson.OPT_SERIALIZE_NUMPY)]
+
+    answer(model, request, respond, written)

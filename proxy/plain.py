@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench.proxy.answer import answer
+from dlbench.proxy.answer import answer_json
 from dlbench.proxy.columns import json_value, read_columns, request_of, write_columns
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
@@ -47,7 +47,7 @@ def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
             return {"output": columns[signature.outputs[0].name]}
         return {"outputs": columns}
 
-    answer(model, request_of(signature, arrays), respond, write)
+    answer_json(model, request_of(signature, arrays), respond, write)
 
 
 def _model(models: Repository, document: dict[str, Any]) -> ServedModel:

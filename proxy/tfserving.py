@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.answer import answer, send_json
+from dlbench.proxy.answer import answer_json, send_json
 from dlbench.proxy.columns import read_columns, request_of, unwrapped, write_columns
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
@@ -51,7 +51,7 @@ def predict(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
                 'a {"b64": …} object holds a string; this model takes numbers'
             ) from None
         raise
-    answer(model, read, respond, write)
+    answer_json(model, read, respond, write)
 
 
 def status(model: ServedModel, _: HttpRequest, respond: Respond) -> None:

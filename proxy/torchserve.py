@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dlbench.proxy.answer import answer, send_json
+from dlbench.proxy.answer import answer_json, send_json
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 
@@ -31,7 +31,7 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     if _type(request) == BINARY_TYPE:
         raw = model.wire.read(request.body, 0)
         count = raw.rows
-        answer(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
+        answer_json(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
         return
     instances, enveloped = _instances(request.body)
 
@@ -39,7 +39,7 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
         rows = write_instances(signature, outputs, len(instances))
         return {"predictions": rows} if enveloped else rows
 
-    answer(model, read_instances(signature, instances), respond, write)
+    answer_json(model, read_instances(signature, instances), respond, write)
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:

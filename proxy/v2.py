@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from dlbench.proxy.errors import BadRequest, RequestError
-from dlbench.proxy.http import JSON_TYPE, HttpRequest, error_reply
+from dlbench.proxy.answer import answer, send_json
+from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.http import JSON_TYPE, HttpRequest
 
 if TYPE_CHECKING:
     from dlbench.proxy.http import Respond
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
     from dlbench.proxy.tensors import TensorSpec
-
-LOG = logging.getLogger(__name__)
 
 # More bytes than 64 bits can count; int() refuses thousands of digits in its own way.
 MOST_DIGITS = 19
@@ -39,25 +35,16 @@ def infer(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
     wire = model.wire
     asked = wire.read(request.body, _json_size(request))
 
-    def reply(outcome: Outputs | RequestError) -> None:
-        if isinstance(outcome, RequestError):
-            respond(outcome.status, *error_reply(outcome))
-            return
-        try:
-            json, tensors = wire.write(asked, outcome)
-        except Exception:  # on its way to others too: it must not cost them their answers
-            LOG.exception("a reply broke the proxy")
-            failed = RequestError("the proxy failed; its log says how")
-            respond(failed.status, *error_reply(failed))
-            return
-        respond(200, BINARY_TYPE % len(json) if tensors else JSON_TYPE, [json, *tensors])
+    def write(outputs: Outputs) -> tuple[bytes, list[bytes | memoryview]]:
+        json, tensors = wire.write(asked, outputs)
+        return BINARY_TYPE % len(json) if tensors else JSON_TYPE, [json, *tensors]
 
-    model.submit(asked, reply)
+    answer(model, asked, respond, write)
 
 
 def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
     """The model's metadata."""
-    _json(respond, model_metadata(model))
+    send_json(respond, model_metadata(model))
 
 
 def model_ready(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
@@ -67,17 +54,17 @@ def model_ready(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
 
 def configuration(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
     """The model's configuration in Triton's words."""
-    _json(respond, model_configuration(model))
+    send_json(respond, model_configuration(model))
 
 
 def statistics(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
     """What the model has done."""
-    _json(respond, {"model_stats": [model.stats.triton(model.name, model.version)]})
+    send_json(respond, {"model_stats": [model.stats.triton(model.name, model.version)]})
 
 
 def server(_: Repository, __: HttpRequest, respond: Respond) -> None:
     """Who we are and which extensions there are."""
-    _json(respond, {"name": "dlbench", "version": version("dlbench"), "extensions": EXTENSIONS})
+    send_json(respond, {"name": "dlbench", "version": version("dlbench"), "extensions": EXTENSIONS})
 
 
 def live(_: Repository, __: HttpRequest, respond: Respond) -> None:
@@ -93,13 +80,13 @@ def ready(repository: Repository, _: HttpRequest, respond: Respond) -> None:
 def all_statistics(repository: Repository, _: HttpRequest, respond: Respond) -> None:
     """What all models have done."""
     rows = [m.stats.triton(m.name, m.version) for m in repository.models]
-    _json(respond, {"model_stats": rows})
+    send_json(respond, {"model_stats": rows})
 
 
 def index(repository: Repository, request: HttpRequest, respond: Respond) -> None:
     """The repository's models."""
     only_ready = request.body.replace(b" ", b"") == b'{"ready":true}'
-    _json(respond, repository.index(ready=only_ready))
+    send_json(respond, repository.index(ready=only_ready))
 
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
@@ -168,10 +155,6 @@ def _json_size(request: HttpRequest) -> int | None:
     if not text.isdigit() or len(text) > MOST_DIGITS:
         raise BadRequest("Inference-Header-Content-Length has to be a number of bytes")
     return int(text)
-
-
-def _json(respond: Respond, document: Any) -> None:  # noqa: ANN401 - whatever orjson writes
-    respond(200, JSON_TYPE, [orjson.dumps(document)])
 
 
 ROUTES = {
