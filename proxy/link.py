@@ -1,4 +1,4 @@
-"""One worker as the front sees it: a process, the socket to it, and how both end."""
+"""One worker as the front sees it: the stream to it, the process behind that, and how both end."""
 
 from __future__ import annotations
 
@@ -40,13 +40,16 @@ DEVICE_OPTIONS = ("--device", "--provider-option")
 
 
 class WorkerLink(asyncio.BufferedProtocol):
-    """One worker process and the stream to it.
+    """The stream to one worker, wherever that runs.
 
     The owner sets `on_result(link, number, result or error text)` and `on_lost(link)`. After that
-    `shutdown` reaps the process, and `death` says how it ended.
+    `shutdown` waits for its end, and `death` says how it ended.
     """
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    # Of the worker's process, where that is one of ours.
+    pid: int | None = None
+
+    def __init__(self) -> None:
         self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.on_result: Callable[[WorkerLink, int, Result | str], None]
         self.on_lost: Callable[[WorkerLink], None] = lambda _: None
@@ -55,32 +58,25 @@ class WorkerLink(asyncio.BufferedProtocol):
         self.running_since_ns: int | None = None
         self.alive = True
         self.death = ""
-        self._arguments = arguments
         self._reader = frames.Reader()
         self._item_sizes: tuple[int, ...] = ()  # of the outputs
         self._outstanding = 0
         self._transport: Any = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._burial: asyncio.Task[None] | None = None
         self._buried = asyncio.Event()
 
     async def startup(self) -> dict[str, Any]:
-        """Start the process and wait for its hello.
+        """Open the stream and wait for the worker's hello.
 
         Raises:
             ModelError, DeviceError: the worker could not load the model; the text is its own.
-            StartError: it died meanwhile.
+            StartError: it died meanwhile, or cannot be reached.
         """
-        self._process, stream = spawn(self._arguments)
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=stream)
-        return await self.hello
+        raise NotImplementedError
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        assert self._process is not None
-        return self._process.pid
+    async def ended(self, exc: Exception | None) -> str:
+        """How the worker ended, once it has; its stream ended with `exc`, or was closed by us."""
+        raise NotImplementedError
 
     def send(self, pieces: Sequence[Buffer]) -> None:
         """Hand over a batch; to a worker that is gone already, its loss is about to be told."""
@@ -96,20 +92,18 @@ class WorkerLink(asyncio.BufferedProtocol):
         self.service_ns = before + SMOOTHING * (compute_ns - before)
 
     async def shutdown(self) -> None:
-        """Close the stream, which ends the worker; one that does not obey is killed."""
+        """Close the stream, which ends the worker."""
         self.on_lost = lambda _: None
         if self._transport is not None:
             self._transport.close()
-        if self._process is not None:
-            await asyncio.to_thread(_reap, self._process)
+        await self.ended(None)
         if self._transport is not None:
+            self._transport.abort()  # what nobody reads any more must not hold it open
             await self._buried.wait()
 
     def kill(self, why: str = "killed by the proxy") -> None:
         """End the worker at once, without waiting: its end is told like any other."""
         self.death = self.death or why
-        if self._process is not None:
-            self._process.kill()
         if self._transport is not None:
             self._transport.abort()
 
@@ -123,10 +117,10 @@ class WorkerLink(asyncio.BufferedProtocol):
         for frame in self._reader.received(nbytes):
             HANDLERS[frame.kind](self, frame)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a death is a death
+    def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
         self.running_since_ns = None
-        self._burial = asyncio.get_running_loop().create_task(self._bury())
+        self._burial = asyncio.get_running_loop().create_task(self._bury(exc))
         self.on_lost(self)
 
     def said_hello(self, frame: Frame) -> None:
@@ -156,16 +150,41 @@ class WorkerLink(asyncio.BufferedProtocol):
         self._outstanding -= 1
         self.running_since_ns = now_ns() if self._outstanding else None
 
-    async def _bury(self) -> None:
-        """Reap the process: a socket may end a moment before it."""
-        if self._process is not None:
-            code = await asyncio.to_thread(_reap, self._process)
-            self.death = self.death or meaning(code)
+    async def _bury(self, exc: Exception | None) -> None:
+        """Wait for the worker's end: a socket may end a moment before its process."""
+        self.death = self.death or await self.ended(exc)
         if not self.hello.done():
             self.hello.set_exception(
                 StartError(f"a worker died while loading the model: {self.death}")
             )
         self._buried.set()
+
+
+class ProcessLink(WorkerLink):
+    """A worker process of our own, over a Unix socket."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def startup(self) -> dict[str, Any]:
+        self._process, stream = spawn(self._arguments)
+        self.pid = self._process.pid
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self, sock=stream)
+        return await self.hello
+
+    async def ended(self, exc: Exception | None) -> str:  # noqa: ARG002 - the exit code says it all
+        """Reap the process; one that does not end by itself is killed."""
+        if self._process is None:
+            return "never started"
+        return meaning(await asyncio.to_thread(reap, self._process))
+
+    def kill(self, why: str = "killed by the proxy") -> None:
+        if self._process is not None:
+            self._process.kill()
+        super().kill(why)
 
 
 HANDLERS: dict[int, Callable[[WorkerLink, Frame], None]] = {
@@ -180,15 +199,20 @@ def spawn(arguments: dict[str, Any]) -> tuple[subprocess.Popen[bytes], socket.so
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    # -P: a json.py or numpy.py in the user's folder must not be taken for the real one.
-    command = [sys.executable, "-P", "-m", "dlbench.proxy.worker", str(theirs.fileno())]
     with theirs:
-        process = subprocess.Popen(
-            [*command, orjson.dumps(arguments).decode()],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-    return process, ours
+        return spawn_for(arguments, theirs), ours
+
+
+def spawn_for(arguments: dict[str, Any], *streams: socket.socket) -> subprocess.Popen[bytes]:
+    """A worker process that serves the first stream, and ends at once when the second one does."""
+    numbers = [stream.fileno() for stream in streams]
+    # -P: a json.py or numpy.py in the user's folder must not be taken for the real one.
+    command = [sys.executable, "-P", "-m", "dlbench.proxy.worker"]
+    return subprocess.Popen(
+        [*command, orjson.dumps(arguments).decode(), *map(str, numbers)],
+        pass_fds=numbers,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def meaning(code: int) -> str:
@@ -202,7 +226,8 @@ def meaning(code: int) -> str:
     return f"killed by {number.name}{LIKELY_CAUSES.get(number, '')}"
 
 
-def _reap(process: subprocess.Popen[bytes]) -> int:
+def reap(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end by itself, then make it; its return code."""
     try:
         return process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

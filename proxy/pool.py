@@ -6,15 +6,12 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.clock import now_ns
-from dlbench.proxy.link import WorkerLink
+from dlbench.proxy.link import ProcessLink, WorkerLink
 from dlbench.proxy.providers import executor_of
 
 if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
-
-__all__ = ["WorkerLink", "now_ns", "start_worker", "start_workers"]
 
 
 async def start_workers(
@@ -37,8 +34,12 @@ async def start_workers(
 async def start_worker(
     path: str, settings: ServerSettings, config: ServingConfig, index: int = 0
 ) -> WorkerLink:
-    """Start worker number `index`; a start that fails or is cancelled leaves no process."""
-    link = WorkerLink(arguments(path, settings, config, index))
+    """Start worker number `index`."""
+    return await started(ProcessLink(arguments(path, settings, config, index)))
+
+
+async def started(link: WorkerLink) -> WorkerLink:
+    """A link once its worker is ready; a start that fails or is cancelled leaves nothing behind."""
     try:
         await link.startup()
     except BaseException:

@@ -1,14 +1,17 @@
 """A worker process: one session, fed with batches over a socket.
 
-`python -m dlbench.proxy.worker FD JSON`. It loads and warms the model, says hello with the
-signature, then answers frames until the socket ends, which is how it learns that the front is gone.
+`python -m dlbench.proxy.worker JSON FD [LIFELINE]`. It loads and warms the model, says hello with
+the signature, then answers frames until the socket FD ends, which is how it learns that the front is
+gone. One that serves a front elsewhere has a second socket, to the node that started it.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -39,19 +42,28 @@ KEPT_BYTES = 64 << 20
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the first argument."""
+    """Serve the socket that the arguments name."""
     # Both may be sent to the whole group, but they are for the front, which drains and ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    arguments, stream, *lifelines = sys.argv[1:]
+    for lifeline in lifelines:
+        threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
+    channel = Channel(socket.socket(fileno=int(stream)))
     try:
-        worker = Worker(**orjson.loads(sys.argv[2]))
+        worker = Worker(**orjson.loads(arguments))
     except ProxyError as error:
         channel.send(frames.encode_text(frames.FAILURE, 0, str(error).encode()))
         return
     channel.send(frames.encode_text(frames.HELLO, 0, orjson.dumps(worker.hello())))
     while (arrival := channel.receive()) is not None:
         channel.send(worker.answer(arrival))
+
+
+def _end_with(lifeline: int) -> None:
+    """End as soon as whoever holds the other end does, in the middle of a batch too."""
+    os.read(lifeline, 1)
+    os._exit(0)
 
 
 class Worker:

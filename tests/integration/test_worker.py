@@ -14,7 +14,7 @@ from dlbench.proxy import worker as workers
 from dlbench.proxy.channel import FIRST_BYTES, Arrival
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import DeviceError, ModelError, StartError
-from dlbench.proxy.link import WorkerLink, meaning, spawn
+from dlbench.proxy.link import ProcessLink, meaning, spawn
 from dlbench.proxy.pool import arguments, start_worker, start_workers
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.tensors import signature_from
@@ -433,7 +433,7 @@ def test_the_cpu_takes_no_provider_options(models):
 
 def test_a_worker_that_dies_while_it_loads(models, monkeypatch):
     async def scenario():
-        link = WorkerLink({"path": "", "no": "such argument"})
+        link = ProcessLink({"path": "", "no": "such argument"})
         with pytest.raises(StartError, match=r"died while loading.*exit code 1"):
             await link.startup()
         await link.shutdown()
