@@ -66,12 +66,20 @@ class TinyModels:
         )
         return path
 
-    def affine(self, name="affine", dims=("batch", 3)):
-        """y = 2x + 1."""
-        two, one = np.float32(2), np.float32(1)
-        nodes = [("Mul", ["x", "two"], ["m"], {}), ("Add", ["m", "one"], ["y"], {})]
-        constants = [("two", np.array(two)), ("one", np.array(one))]
+    def affine(self, name="affine", dims=("batch", 3), factor=2):
+        """y = 2x + 1, or with another factor."""
+        nodes = [("Mul", ["x", "factor"], ["m"], {}), ("Add", ["m", "one"], ["y"], {})]
+        constants = [("factor", np.array(factor, np.float32)), ("one", np.array(1, np.float32))]
         return self._save(name, nodes, [("x", dims)], [("y", dims)], constants)
+
+    def difference(self):
+        """d = a - b, of integers."""
+        from onnx import TensorProto
+
+        dims, kind = ("batch", 2), TensorProto.INT32
+        nodes = [("Sub", ["a", "b"], ["d"], {})]
+        inputs = [("a", dims, kind), ("b", dims, kind)]
+        return self._save("difference", nodes, inputs, [("d", dims, kind)])
 
     def fixed(self):
         """The batch is nailed to 1."""
