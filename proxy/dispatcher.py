@@ -155,7 +155,8 @@ class Dispatcher:
             self._admission.check(self._lineup.waiting, self.served_per_s)
         except Overloaded as error:
             self.stats.refused(error.status)
-            self._tell(job, error)
+            self._tell_joined(job, error)
+            job.reply(error)
             return
         timeout_ns = job.request.layout.timeout_ns or self._timeout_ns
         if timeout_ns:
@@ -325,21 +326,18 @@ class Dispatcher:
             self._collect(job, job.whole, outcome)
             return
         self.in_flight -= 1
-        latency_ns = now_ns() - job.since_ns
-        if isinstance(outcome, RequestError):
-            self.stats.failed(latency_ns, outcome.status)
-        else:
-            self.stats.succeeded(latency_ns)
-        self._tell(job, outcome)
+        self._tell_joined(job, outcome)
+        job.answer(outcome, self.stats)
 
-    def _tell(self, job: Job, outcome: Outputs | RequestError) -> None:
-        if job.cache_key:  # others may have joined it, though there is no cache any more
-            for follower in self._results.keep(job, self._cache_of(job), outcome):
-                if isinstance(outcome, DeadlineExceeded):  # that was not theirs
-                    self._look_up(follower)
-                else:
-                    follower.reply(outcome)
-        job.reply(outcome)
+    def _tell_joined(self, job: Job, outcome: Outputs | RequestError) -> None:
+        """Keep the result, and answer all that joined the job."""
+        if not job.cache_key:
+            return
+        for follower in self._results.keep(job, self._cache_of(job), outcome):
+            if isinstance(outcome, DeadlineExceeded):  # that was not theirs
+                self._look_up(follower)
+            else:
+                follower.answer(outcome, self.stats)
 
     def _collect(self, part: Job, whole: Whole, outcome: Outputs | RequestError) -> None:
         found = whole.collect(part.part, outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import RequestError
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.request import InferRequest, Outputs, Reply
+    from dlbench.proxy.stats import ModelStats
 
 
 class Job:
@@ -43,6 +45,15 @@ class Job:
         self.seat: Seat | None = None
         self.whole: Whole | None = None
         self.part = 0
+
+    def answer(self, outcome: Outputs | RequestError, stats: ModelStats) -> None:
+        """Count how it ended, and tell whoever asked."""
+        latency_ns = now_ns() - self.since_ns
+        if isinstance(outcome, RequestError):
+            stats.failed(latency_ns, outcome.status)
+        else:
+            stats.succeeded(latency_ns)
+        self.reply(outcome)
 
 
 class Whole:

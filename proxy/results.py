@@ -77,8 +77,8 @@ class Results:
         cache.put(job.cache_key, found, now_ns())
         self._hit(job, found)
         for follower in self._joined.pop(job.cache_key, []):
-            follower.reply(found)
+            follower.answer(found, self._stats)
 
     def _hit(self, job: Job, found: Outputs) -> None:
         self._stats.cache_hit(now_ns() - job.since_ns)
-        job.reply(found)
+        job.answer(found, self._stats)
