@@ -44,6 +44,15 @@ if TYPE_CHECKING:
 PREFETCH_BELOW_NS = 5_000_000
 # A request that was there when two workers died is suspected of killing them.
 MOST_DEATHS = 2
+STOPPING = "the proxy is stopping"
+
+
+class Closed:
+    """Admission after the end: nobody is taken."""
+
+    def check(self, waiting: int, served_per_s: float) -> None:  # noqa: ARG002 - as Admission has it
+        """Raise Overloaded."""
+        raise Overloaded(STOPPING)
 
 
 class Dispatcher:
@@ -68,6 +77,7 @@ class Dispatcher:
         self._number = 0
         self._timer = make_timer(asyncio.get_running_loop(), self._on_time)
         self._lineup = Lineup(config, 1)
+        self._leaving: set[Seat] = set()  # what they run is not done yet
         self._cache: Cache = NoCache()
         self._per_worker = False
         self.configure(config)
@@ -93,7 +103,7 @@ class Dispatcher:
         self.config = config
         most = config.max_batch_size if self._signature.batchable else 1
         self._limit = BATCH_LIMITS[config.batching](most, int(config.slo_ms * NS_PER_MS))
-        self._admission = Admission(config.max_queue_size)
+        self._admission: Admission | Closed = Admission(config.max_queue_size)
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
         self._commits = config.queue_order == "fifo"
         waiting = self._lineup.configure(config, self._limit.limit)
@@ -129,19 +139,25 @@ class Dispatcher:
 
     def leave(self, seat: Seat) -> None:
         """A worker gets nothing more; it is idle once what it runs is done."""
-        if seat.index < 0:
-            return
-        self._requeue(self._lineup.leave(seat))
-        if not seat.batches:
-            seat.idle.set()
+        if seat.index >= 0:
+            self._leaving.add(seat)
+            self._requeue(self._lineup.leave(seat))
+            self._let_go(seat)
 
     def shutdown(self) -> None:
-        """What is still unanswered is answered 503."""
+        """What is still unanswered is answered 503, and so is whatever comes from now on."""
+        self._admission = Closed()
         self._timer.close()
-        running = [job for s in self.live for jobs in s.batches.values() for job in jobs]
-        for job in [*running, *self._lineup.drain()]:
-            self._finish(job, Overloaded("the proxy is stopping"))
         self._forget()
+        left = self._lineup.drain()
+        for seat in [*self.live, *self._leaving]:
+            left += self._taken_from(seat)
+            seat.link.on_result = lambda *_: None
+            seat.link.on_lost = lambda _: None
+            self.leave(seat)
+            self._let_go(seat)
+        for job in left:
+            self._finish(job, Overloaded(STOPPING))
 
     # On the way in
 
@@ -291,8 +307,7 @@ class Dispatcher:
                     job.request.trace.compute_ns = compute_ns
             self._answer(jobs, result.tensors, rows)
         self._pump(seat)
-        if seat.index < 0 and not seat.batches:
-            seat.idle.set()
+        self._let_go(seat)
 
     def _on_refused(self, jobs: list[Job], text: str) -> None:
         """The model refused a batch: each request is run alone, so that only the guilty one fails."""
@@ -350,10 +365,9 @@ class Dispatcher:
 
     def _on_lost(self, seat: Seat, link: WorkerLink) -> None:  # noqa: ARG002 - the seat's own
         """A worker died: its requests run again elsewhere, one by one."""
-        lost = [job for jobs in seat.batches.values() for job in jobs]
-        seat.batches.clear()
+        lost = self._taken_from(seat)
         self.leave(seat)
-        seat.idle.set()
+        self._let_go(seat)
         self.on_lost(seat)
         for job in lost:
             job.deaths += 1
@@ -361,6 +375,18 @@ class Dispatcher:
                 self._finish(job, WorkerFailed("two workers died while they ran this request"))
             else:
                 self._run_alone([job])
+
+    def _taken_from(self, seat: Seat) -> list[Job]:
+        """What runs on a worker, and will not be done there."""
+        jobs = [job for batch in seat.batches.values() for job in batch]
+        seat.batches.clear()
+        return jobs
+
+    def _let_go(self, seat: Seat) -> None:
+        """Whoever waits for a worker that left to be idle hears that it is."""
+        if seat.index < 0 and not seat.batches:
+            self._leaving.discard(seat)
+            seat.idle.set()
 
     def _cache_of(self, job: Job) -> Cache:
         return job.seat.cache if self._per_worker and job.seat is not None else self._cache

@@ -1,0 +1,402 @@
+"""The dispatcher before workers, a timer and a cache backend that do what the tests tell them."""
+
+import asyncio
+from collections import deque
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlbench.proxy import dispatcher as dispatcher_module
+from dlbench.proxy import job as job_module
+from dlbench.proxy import results as results_module
+from dlbench.proxy.backend import NoBackend
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.dispatcher import Dispatcher
+from dlbench.proxy.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    RequestError,
+)
+from dlbench.proxy.frames import HEAD, Result, decode_batch
+from dlbench.proxy.job import Seat
+from dlbench.proxy.policy import POLICIES
+from dlbench.proxy.request import all_outputs, lay_out, make_request
+from dlbench.proxy.stats import ModelStats
+from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
+
+MS = 1_000_000
+POISON = 13  # the model refuses this value
+ADDED = 1000  # to every value that it takes
+
+
+class Worker:
+    """A link: what is sent lies in `batches` until `finish` answers the oldest."""
+
+    def __init__(self):
+        self.alive = True
+        self.service_ns = 0.0
+        self.welcome = True  # whether the dispatcher may send anything
+        self.batches = deque()
+
+    def send(self, pieces):
+        assert self.welcome, "a batch for a worker that has left"
+        frame = b"".join(bytes(piece) for piece in pieces)
+        _, number, size, _ = HEAD.unpack_from(frame)
+        rows, (shape,) = decode_batch(frame[HEAD.size : HEAD.size + size])
+        self.batches.append((number, rows, shape, np.frombuffer(frame[HEAD.size + size :], "<i8")))
+
+    def took(self, compute_ns):
+        self.service_ns = compute_ns
+
+    def finish(self, compute_ns=MS, *, odd=False):
+        """Answer the oldest batch; an `odd` one comes back with a row too many."""
+        number, rows, shape, data = self.batches.popleft()
+        if POISON in data:
+            self.on_result(self, number, "poison")
+            return
+        data = data + ADDED
+        if odd and len(rows) > 1:
+            shape = tuple(size + 1 for size in shape)
+            data = np.zeros(shape, "<i8")
+        tensors = (Tensor(shape, data.tobytes()),)
+        self.on_result(self, number, Result(1, compute_ns, 1, tensors))
+
+    def die(self):
+        self.alive = self.welcome = False
+        self.batches.clear()
+        self.on_lost(self)
+
+
+class Timer:
+    """Rings when `World.advance` reaches its time."""
+
+    def __init__(self, callback):
+        self.ring = callback
+        self.when_ns = None
+        self.closed = False
+
+    def at(self, when_ns):
+        assert not self.closed
+        assert when_ns > 0
+        self.when_ns = when_ns if self.when_ns is None else min(self.when_ns, when_ns)
+
+    def close(self):
+        self.closed = True
+        self.when_ns = None
+
+
+class SlowBackend:
+    """A cache server that answers when `answer` is called, from what was stored."""
+
+    def __init__(self):
+        self.stored = {}
+        self.fetches = deque()
+
+    def fetch(self, key, found):
+        self.fetches.append((key, found))
+
+    def store(self, key, outputs, ttl_s, *, combined=False):
+        self.stored[key] = outputs
+
+    def answer(self):
+        key, found = self.fetches.popleft()
+        found(self.stored.get(key))
+
+    def __bool__(self):
+        return True
+
+
+class World:
+    """A dispatcher, its workers, and what became of every request."""
+
+    def __init__(self, config, backend, axis=0):
+        dims = ("n", "width") if axis == 0 else ("width", "n")
+        spec = TensorSpec("x", "INT64", dims, axis)
+        self.axis = axis
+        self.signature = Signature((spec,), (spec,), batchable=True)
+        self.backend = backend
+        self.now_ns = 10**12
+        self.seats = []  # all that ever joined
+        self.answers = []  # one list per request
+        self.dispatcher = Dispatcher(
+            self.signature, b"model", config, backend, ModelStats(lambda: 0.0)
+        )
+
+    def make_timer(self, loop, callback):
+        self.timer = Timer(callback)
+        return self.timer
+
+    def join(self, seat=None):
+        if seat is None:
+            seat = Seat(len(self.seats), 1.0, Worker())
+            self.seats.append(seat)
+        else:  # a replacement
+            seat.link = Worker()
+        self.dispatcher.join(seat)
+        return seat
+
+    def leave(self, seat):
+        seat.link.welcome = False
+        self.dispatcher.leave(seat)
+
+    def request(self, values, rows=1, width=1, priority=0, timeout_ms=0):
+        x = (np.arange(rows * width) + values * 100).astype("<i8")
+        shape = (rows, width) if self.axis == 0 else (width, rows)
+        wanted = all_outputs(self.signature, binary=True)
+        layout = lay_out(self.signature, (shape,), wanted, None, priority, timeout_ms * MS)
+        return make_request(self.signature, layout, (x.tobytes(),))
+
+    def submit(self, values=1, then=lambda: None, **options):
+        """Submit a request for these values; returns the list that its answer will be in."""
+        request = self.request(values, **options)
+        answers, since_ns = [], self.now_ns
+        self.answers.append(answers)
+
+        def reply(outcome):
+            answers.append(outcome)
+            self.check(request, outcome, since_ns)
+            then()
+
+        self.dispatcher.submit(request, reply)
+        return answers
+
+    def check(self, request, outcome, since_ns):
+        """Whether that is an answer to this request."""
+        (data,), layout = request.data, request.layout
+        x = np.frombuffer(data, "<i8")
+        if isinstance(outcome, BadRequest):
+            assert POISON in x
+        elif isinstance(outcome, DeadlineExceeded):
+            timeout_ns = layout.timeout_ns or self.dispatcher.config.default_timeout_ms * MS
+            assert timeout_ns == 0 or self.now_ns >= since_ns + timeout_ns
+        elif not isinstance(outcome, RequestError):
+            ((shape, answer),) = outcome
+            assert shape == layout.shapes[0]
+            assert POISON not in x
+            np.testing.assert_array_equal(np.frombuffer(answer, "<i8"), x + ADDED)
+
+    def advance(self, ms):
+        """Let time pass."""
+        end_ns = self.now_ns + int(ms * MS)
+        while (when_ns := self.timer.when_ns) is not None and when_ns <= end_ns:
+            self.now_ns = max(self.now_ns, when_ns)
+            self.timer.when_ns = None
+            self.timer.ring()
+        self.now_ns = end_ns
+
+    def busy(self):
+        return [seat for seat in self.seats if seat.link.batches]
+
+    def settle(self):
+        """Everybody does their work until there is none left, and nothing stays behind."""
+        if not self.dispatcher.live:
+            self.join()
+        while self.busy() or self.timer.when_ns is not None or getattr(self.backend, "fetches", ()):
+            for seat in self.busy():
+                seat.link.finish()
+            while getattr(self.backend, "fetches", ()):
+                self.backend.answer()
+            self.advance(5000)
+        self.check_nothing_left()
+
+    def check_nothing_left(self):
+        assert [len(found) for found in self.answers] == [1] * len(self.answers)
+        it = self.dispatcher
+        assert (it.waiting, it.in_flight) == (0, 0)
+        assert not it._results._joined
+        for seat in self.seats:
+            assert not seat.batches
+            assert len(seat.queue) == 0
+            assert seat.idle.is_set() == (seat.index < 0)
+        loads = it._lineup._loads
+        assert (loads.total, set(loads.outstanding), set(loads.rows)) in [
+            (0, {0}, {0}),
+            (0, set(), set()),
+        ]
+        stats = it.stats
+        assert stats.requests == len(self.answers) == stats.successes + stats.errors
+
+    def check_nobody_is_idle_in_vain(self):
+        config = self.dispatcher.config
+        if config.max_queue_delay_ms or config.preferred_batch_sizes:
+            return
+        for seat in self.dispatcher.live:
+            if not seat.batches:
+                assert len(self.dispatcher._lineup.queue_of(seat)) == 0
+
+    def outcomes(self):
+        return [type(found[0]).__name__ for found in self.answers if found]
+
+
+@contextmanager
+def world(backend=None, axis=0, **knobs):
+    """A dispatcher in the time of its world; a timer needs a loop, so there is one."""
+    made = World.__new__(World)
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+        for module in (dispatcher_module, job_module, results_module):
+            patch.setattr(module, "now_ns", lambda: made.now_ns)
+        patch.setattr(dispatcher_module, "make_timer", lambda *given: made.make_timer(*given))
+
+        async def start():
+            made.__init__(ServingConfig(**{"workers": 1, **knobs}), backend or NoBackend(), axis)
+
+        runner.run(start())
+        yield made
+
+
+# What happens to a dispatcher, in any order
+
+POLICY = st.sampled_from(sorted(POLICIES))
+KNOBS = st.fixed_dictionaries(
+    {
+        "scheduling_policy": POLICY,
+        "queue_order": st.sampled_from(["fifo", "priority", "edf"]),
+        "cache_scope": st.sampled_from(["shared", "worker"]),
+        "cache_size": st.sampled_from([0, 0, 3, 100]),
+        "cache_write": st.sampled_from(["write_through", "write_back"]),
+        "batching": st.sampled_from(["greedy", "adaptive"]),
+        "split_batch_over": st.integers(1, 4),
+        "max_batch_size": st.integers(1, 5),
+        "max_queue_delay_ms": st.sampled_from([0, 0, 2]),
+        "preferred_batch_sizes": st.sampled_from([(), (), (2,), (2, 4)]),
+        "max_queue_size": st.sampled_from([3, 100]),
+        "default_timeout_ms": st.sampled_from([0, 0, 8]),
+        "slo_ms": st.sampled_from([5, 100]),
+    }
+)
+WHICH = st.integers(0, 9)
+SUBMIT = st.tuples(
+    st.just("submit"),
+    st.integers(0, 6),
+    st.fixed_dictionaries(
+        {
+            "rows": st.sampled_from([1, 1, 1, 2, 3, 20]),
+            "width": st.sampled_from([1, 1, 2]),
+            "priority": st.integers(0, 3),
+            "timeout_ms": st.sampled_from([0, 0, 1, 6]),
+        }
+    ),
+    st.booleans(),
+)
+STEPS = st.lists(
+    st.one_of(
+        SUBMIT,
+        SUBMIT,
+        SUBMIT,
+        st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
+        st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
+        st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 3, 10])),
+        st.tuples(st.just("join")),
+        st.tuples(st.just("revive"), WHICH),
+        st.tuples(st.just("leave"), WHICH),
+        st.tuples(st.just("die"), WHICH),
+        st.tuples(st.just("configure"), KNOBS),
+        st.tuples(st.just("fetched")),
+    ),
+    max_size=50,
+)
+
+
+def pick(seats, which):
+    return seats[which % len(seats)] if seats else None
+
+
+def submit(it, values, options, again):
+    """Some clients ask again from within their answer, as a pipelined connection does."""
+    then = (lambda: it.submit(values, **options)) if again else (lambda: None)
+    it.submit(values, then, **options)
+
+
+def finish(it, which, ms, odd):
+    if seat := pick(it.busy(), which):
+        seat.link.finish(ms * MS, odd=odd)
+
+
+def revive(it, which):
+    if seat := pick([seat for seat in it.seats if not seat.link.alive], which):
+        it.join(seat)
+
+
+def leave(it, which):
+    if seat := pick(it.dispatcher.live, which):
+        it.leave(seat)
+
+
+def die(it, which):
+    if seat := pick([seat for seat in it.seats if seat.link.alive], which):
+        seat.link.die()
+
+
+def fetched(it):
+    if getattr(it.backend, "fetches", ()):
+        it.backend.answer()
+
+
+ACTIONS = {
+    "submit": submit,
+    "finish": finish,
+    "advance": World.advance,
+    "join": World.join,
+    "revive": revive,
+    "leave": leave,
+    "die": die,
+    "configure": lambda it, knobs: it.dispatcher.configure(ServingConfig(workers=1, **knobs)),
+    "fetched": fetched,
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(KNOBS, STEPS, st.booleans(), st.integers(0, 1), st.integers(0, 3))
+def test_every_request_is_answered_once_whatever_happens(knobs, steps, remote, axis, workers):
+    with world(SlowBackend() if remote else None, axis, **knobs) as it:
+        for _ in range(workers):
+            it.join()
+        for action, *given_ in steps:
+            ACTIONS[action](it, *given_)
+            assert max(map(len, it.answers), default=1) <= 1
+            it.check_nobody_is_idle_in_vain()
+        it.settle()
+
+
+@settings(max_examples=150, deadline=None)
+@given(KNOBS, STEPS, st.booleans())
+def test_a_shutdown_answers_everybody_and_nothing_comes_after_it(knobs, steps, remote):
+    with world(SlowBackend() if remote else None, **knobs) as it:
+        it.join()
+        it.join()
+        for action, *given_ in steps:
+            ACTIONS[action](it, *given_)
+        it.dispatcher.shutdown()
+        it.submit(5)
+        while it.busy():
+            it.busy()[0].link.finish()
+        while it.dispatcher.live:
+            it.dispatcher.live[0].link.die()
+        while remote and it.backend.fetches:
+            it.backend.answer()
+        assert [len(found) for found in it.answers] == [1] * len(it.answers)
+        assert (it.dispatcher.waiting, it.dispatcher.in_flight) == (0, 0)
+
+
+# One thing at a time
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_hits_and_those_who_joined_are_counted_as_answered(remote):
+    with world(SlowBackend() if remote else None, cache_size=8) as it:
+        it.join()
+        for _ in range(3):
+            it.submit(1)
+        it.settle()
+        it.submit(1)
+        stats = it.dispatcher.stats
+        assert (stats.joins, stats.cache_hits, stats.cache_misses) == (2, 1, 1)
+        assert (stats.successes, sum(stats.latency.counts)) == (4, 4)
+        it.dispatcher.configure(ServingConfig(workers=1, cache_size=8, max_batch_size=2))
+        for _ in range(2):
+            it.submit(0, rows=14)  # poisoned
+        it.settle()
+        assert stats.statuses == {400: 2}
