@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dlbench.proxy import async_results, plain, tfserving, torchserve, v2
+from dlbench.proxy.answer import send_error
 from dlbench.proxy.async_results import RespondAsync
 from dlbench.proxy.errors import MethodNotAllowed, NotFound, RequestError
-from dlbench.proxy.http import JSON_TYPE, HttpRequest, error_reply
+from dlbench.proxy.http import JSON_TYPE, HttpRequest
 from dlbench.proxy.repository import load_parameters
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     Route = Callable[[HttpRequest, Respond], None]
     # Method -> handler and what it handles requests for: a model or all of them.
     Methods = dict[bytes, tuple[Callable[..., None], Any]]
+
+LOG = logging.getLogger(__name__)
 
 MODEL_ROUTES = {**v2.ROUTES, **tfserving.ROUTES, **torchserve.ROUTES}
 SERVER_ROUTES = {**v2.SERVER_ROUTES, **torchserve.SERVER_ROUTES, **plain.SERVER_ROUTES}
@@ -116,6 +120,9 @@ async def _answered(work: Coroutine[Any, Any, None], respond: Respond) -> None:
     try:
         await work
     except RequestError as error:
-        respond(error.status, *error_reply(error))
+        send_error(respond, error)
+    except Exception:  # nobody else waits for a task: the client would wait for ever
+        LOG.exception("a change of models broke the proxy")
+        send_error(respond, RequestError("the proxy failed; its log says how"))
     else:
         respond(200, JSON_TYPE, [b""])

@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.errors import BadRequest, NotFound, ProxyError
+from dlbench.proxy.errors import BadRequest, ModelError, NotFound, ProxyError
 from dlbench.proxy.model import ModelFile, find_models, resolve_model
 from dlbench.proxy.served import ServedModel, serve_model
 
@@ -157,7 +157,10 @@ class Repository:
         def give_up(error: ProxyError) -> None:
             self._gave_up(source.name, error)
 
-        model = await serve_model(source, self._settings, config, self._backend, give_up)
+        try:
+            model = await serve_model(source, self._settings, config, self._backend, give_up)
+        except OSError as error:  # a file that was found may be gone, or not for us to read
+            raise ModelError(f"{source.path}: {error.strerror}") from None
         model.submit = self._spans.submitting(model)
         return model
 

@@ -81,3 +81,14 @@ def test_what_cannot_be_loaded_says_why(folder, shared_proxies, start_proxy, pat
         reply = client.post(f"/v2/repository/models/{path}", json=body)
         assert reply.status_code == 400
         assert text in reply.json()["error"]
+
+
+def test_a_file_that_is_gone_is_an_answer(models, tmp_path, start_proxy):
+    path = shutil.copy(models.affine(), tmp_path / "m.onnx")
+    proxy = start_proxy(path)
+    path.unlink()
+    with httpx.Client(base_url=proxy.url, timeout=30) as client:
+        reply = client.post("/v2/repository/models/m/load")
+        assert reply.status_code == 400
+        assert f"{path}: No such file" in reply.json()["error"]
+        assert infer(client, "m").status_code == 200  # by the workers that are there
