@@ -112,9 +112,13 @@ def _same_for_all(points: Sequence[Point], varied: Sequence[str]) -> str:
     if not points:
         return ""
     config = points[0].config
-    names = [name for name in ServingConfig.model_fields if name not in varied]
-    same = ", ".join(f"{name} {_value(getattr(config, name))}" for name in names)
-    return f"the same for all: {same}"
+    searched = search_values()
+    said = [
+        f"{name} {_value(getattr(config, name))}"
+        for name, field in ServingConfig.model_fields.items()
+        if name not in varied and (name in searched or getattr(config, name) != field.default)
+    ]
+    return f"the same for all: {', '.join(said)}; every other knob at its default"
 
 
 def _ms(value: float | None) -> str:
