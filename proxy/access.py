@@ -36,19 +36,8 @@ class Tokens:
 
     @classmethod
     def from_file(cls, path: str) -> Tokens:
-        """One token per line; empty lines and those that begin with # do not count.
-
-        Raises:
-            StartError: the file cannot be read or holds no token.
-        """
-        try:
-            lines = [line.strip() for line in Path(path).read_bytes().splitlines()]
-        except OSError as error:
-            raise StartError(f"--token-file {path}: {error.strerror}") from None
-        tokens = [line for line in lines if line and not line.startswith(b"#")]
-        if not tokens:
-            raise StartError(f"--token-file {path}: there is no token in it")
-        return cls(tokens)
+        """Those that `read_tokens` finds, and its errors."""
+        return cls(read_tokens(path))
 
     def check(self, authorization: bytes | None) -> None:
         """Pass for "Bearer TOKEN".
@@ -66,8 +55,24 @@ class Tokens:
             raise Unauthorized("send one of the proxy's tokens as: Authorization: Bearer TOKEN")
 
 
-def refuse_public(host: str, token_file: str, *, insecure: bool) -> None:
-    """Keep a proxy without tokens to this machine.
+def read_tokens(path: str) -> list[bytes]:
+    """One token per line; empty lines and those that begin with # do not count.
+
+    Raises:
+        StartError: the file cannot be read or holds no token.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_bytes().splitlines()]
+    except OSError as error:
+        raise StartError(f"--token-file {path}: {error.strerror}") from None
+    tokens = [line for line in lines if line and not line.startswith(b"#")]
+    if not tokens:
+        raise StartError(f"--token-file {path}: there is no token in it")
+    return tokens
+
+
+def refuse_public(host: str, token_file: str, *, insecure: bool, option: str = "--host") -> None:
+    """Keep a proxy, or what else listens where `option` says, without tokens to this machine.
 
     Raises:
         StartError: `host` can be reached from elsewhere, and anybody could use it.
@@ -75,7 +80,7 @@ def refuse_public(host: str, token_file: str, *, insecure: bool) -> None:
     if token_file or insecure or _loopback(host):
         return
     raise StartError(
-        f"--host {host} can be reached from other machines: give --token-file FILE, "
+        f"{option} {host} can be reached from other machines: give --token-file FILE, "
         "or --insecure to let everybody in"
     )
 

@@ -10,7 +10,7 @@ from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.job import Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
     from typing import Any
 
     from dlbench.proxy.dispatcher import Dispatcher
@@ -36,11 +36,16 @@ class Crew:
         start: Start,
         weights: Sequence[float],
         on_fatal: Callable[[ProxyError], None],
+        remote: Collection[int] = (),
     ) -> None:
-        """`start` starts worker number N; `on_fatal` hears when none can be had any more."""
+        """`start` starts worker number N; `on_fatal` hears when none can be had any more.
+
+        The numbers in `remote` are workers elsewhere: there or not, never scaled, waited for forever.
+        """
         self._dispatcher = dispatcher
         self._start, self._weights = start, weights
         self._on_fatal = on_fatal
+        self._remote = remote
         self._seats: dict[int, Seat] = {}
         self._starting: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,8 +54,9 @@ class Crew:
 
     @property
     def size(self) -> int:
-        """Workers that are there or on their way."""
-        return len(self._seats) + len(self._starting)
+        """Workers that are there or, if they are our own, on their way."""
+        ours = {*self._seats, *self._starting}.difference(self._remote)
+        return len(ours) + self._connected
 
     @property
     def seats(self) -> list[Seat]:
@@ -60,22 +66,22 @@ class Crew:
     @property
     def pids(self) -> list[int]:
         """Processes of the workers that are alive."""
-        return [seat.link.pid for seat in self.seats if seat.link.alive]
+        pids = [seat.link.pid for seat in self.seats if seat.link.alive]
+        return [pid for pid in pids if pid is not None]
 
     def adopt(self, links: Sequence[WorkerLink]) -> None:
-        """Take over workers that are ready, as numbers 0 and up."""
+        """Take over workers that are ready, as numbers 0 and up; the remote ones come later."""
         self._wanted = len(links)
         for number, link in enumerate(links):
             self._seat(number, link)
+        self._add_all(self._remote)
 
     def scale(self, wanted: int) -> None:
-        """Start workers, or let those with the highest numbers finish and go."""
-        self._wanted = wanted
-        free = (number for number in range(wanted) if number not in self._seats)
-        for number in [n for n in free if n not in self._starting]:
-            self._starting.add(number)
-            self._do(self._add(number))
-        for number in [n for n in self._seats if n >= wanted]:
+        """Start workers, or let those with the highest numbers finish and go; one is always ours."""
+        self._wanted = max(1, wanted - self._connected)
+        free = (number for number in range(self._wanted) if number not in self._seats)
+        self._add_all([n for n in free if n not in self._starting])
+        for number in [n for n in self._seats if not self._wants(n)]:
             self._do(self._dismiss(self._seats.pop(number)))
 
     def check(self, now: int) -> None:
@@ -93,6 +99,19 @@ class Crew:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(seat.link.shutdown() for seat in self._seats.values()))
+
+    @property
+    def _connected(self) -> int:
+        """Remote workers that are there."""
+        return sum(n in self._remote and seat.link.alive for n, seat in self._seats.items())
+
+    def _wants(self, number: int) -> bool:
+        return number < self._wanted or number in self._remote
+
+    def _add_all(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._starting.add(number)
+            self._do(self._add(number))
 
     def _seat(self, number: int, link: WorkerLink) -> None:
         weight = self._weights[number] if number < len(self._weights) else 1.0
@@ -124,21 +143,24 @@ class Crew:
             self._starting.discard(number)
         if link is None:
             return
-        if number >= self._wanted:
+        if not self._wants(number):
             await link.shutdown()
         else:
             self._seat(number, link)
 
     async def _started(self, number: int) -> WorkerLink | None:
         """A new worker, tried for as long as it takes; None once that is hopeless."""
-        pause_s, failures = FIRST_PAUSE_S, 0
+        pause_s, failures, said = FIRST_PAUSE_S, 0, ""
         while True:
             try:
                 return await self._start(number)
             except ProxyError as error:
                 failures += 1
-                LOG.warning("worker-%d does not start: %s", number, error)
-                if failures >= MOST_FAILURES and not self._dispatcher.live:
+                if str(error) != said:  # a node may be away for days
+                    said = str(error)
+                    LOG.warning("worker-%d does not start: %s", number, error)
+                hopeless = failures >= MOST_FAILURES and not self._dispatcher.live
+                if hopeless and number not in self._remote:
                     self._on_fatal(error)
                     return None
             await asyncio.sleep(pause_s)

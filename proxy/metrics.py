@@ -47,7 +47,7 @@ class WorkerSeen(NamedTuple):
     alive: bool
     outstanding: int
     requests: int
-    pid: int
+    pid: int | None  # None: on another machine
     restarts: int = 0
 
 
@@ -178,7 +178,9 @@ class _Proxy(Collector):
             yield _counter(name, text, WORKER_LABELS, [(k, worker_value(w)) for k, w in workers])
         for name, text, worker_value in WORKER_GAUGES:
             yield _gauge(name, text, WORKER_LABELS, [(k, worker_value(w)) for k, w in workers])
-        yield from _of_processes({("worker", *k): w.pid for k, w in workers if w.alive})
+        yield from _of_processes(
+            {("worker", *k): w.pid for k, w in workers if w.alive and w.pid is not None}
+        )
         gpus = [((str(gpu.number),), gpu) for gpu in self._gpus.usage()]
         for name, text, gpu_value in GPU_GAUGES:
             known = [(k, value) for k, g in gpus if (value := gpu_value(g)) is not None]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.crew import Crew
 from dlbench.proxy.dispatcher import Dispatcher
 from dlbench.proxy.metrics import WorkerSeen
-from dlbench.proxy.pool import start_worker, start_workers
+from dlbench.proxy.pool import start_worker, start_workers, started
+from dlbench.proxy.remote import Address, FrontHello, RemoteLink
 from dlbench.proxy.scaling import NS_PER_S, Scaling
 from dlbench.proxy.stats import ModelStats
 from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.errors import ProxyError
+    from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.model import ModelFile
     from dlbench.proxy.request import InferRequest, Reply
     from dlbench.proxy.settings import ServerSettings
@@ -144,6 +145,8 @@ async def serve_model(
     """
     path = str(source.path)
     fingerprint = await asyncio.to_thread(source.fingerprint)
+    front_hello = FrontHello.of(settings, config, fingerprint)
+    addresses = [Address.parse(text) for text in settings.remote_workers]
     # Without a number the first worker tells the device, and that the number.
     links = await start_workers(path, settings, config, config.workers or 1)
     hello = links[0].hello.result()
@@ -154,8 +157,15 @@ async def serve_model(
     identity = f"{source.name}/{source.version}/".encode() + fingerprint
     dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
     served = ServedModel(source, signature, hello, dispatcher)
-    start = partial(start_worker, path, settings, config)
-    crew = Crew(dispatcher, start, config.worker_weights, on_fatal)
+    ours = len(links) if config.autoscaler == "none" else max(len(links), config.most_workers)
+    remote = dict(enumerate(addresses, ours))
+
+    def start(number: int) -> Awaitable[WorkerLink]:
+        if number in remote:
+            return started(RemoteLink(remote[number], front_hello, signature))
+        return start_worker(path, settings, config, number)
+
+    crew = Crew(dispatcher, start, config.worker_weights, on_fatal, remote)
     crew.adopt(links)
     served.start(crew)
     return served

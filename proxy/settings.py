@@ -36,6 +36,11 @@ class ServerSettings(BaseModel):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, description="port to listen on; 0: any free one", ge=0, le=65535)
+    remote_workers: tuple[str, ...] = Field(
+        (),
+        description="workers on other machines, as HOST:PORT,HOST:PORT; started there with "
+        "dlbench worker",
+    )
     batch_axis: dict[str, int] = Field(
         default_factory=dict, description="batch axis of a tensor, as NAME=K; -1: it has none"
     )
@@ -43,7 +48,7 @@ class ServerSettings(BaseModel):
         default_factory=dict,
         description="sizes of a tensor with symbolic dimensions, batch axis included, as NAME=D1,D2",
     )
-    insecure: bool = Field(False, description="allow a public --host without --token-file")
+    insecure: bool = Field(False, description="allow a public address without --token-file")
     token_file: str = Field(
         "", description="file with one bearer token per line; requests need one of them"
     )

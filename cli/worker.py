@@ -1,0 +1,61 @@
+"""`dlbench worker`: lend workers to a front on another machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dlbench.cli.options import options_from, read
+from dlbench.proxy import logs
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
+from dlbench.proxy.node import Node
+from dlbench.proxy.remote import Address
+from dlbench.proxy.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from dlbench.proxy.model import ModelFile
+
+NAME = "worker"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench worker model.onnx --listen 10.0.0.2:9000 --token-file tokens.txt
+
+[dim]and where the requests come in:[/]
+
+dlbench serve model.onnx --remote-workers 10.0.0.2:9000 --token-file tokens.txt
+"""
+# How a session is made, and who may come: the rest is the front's business.
+SETTINGS = {"device", "device_ids", "provider_option", "io_binding", "batch_axis", "shape"}
+SETTINGS |= {"token_file", "insecure", "log_format"}
+KNOBS = {"intra_op_threads", "graph_optimization", "memory_arena", "allow_spinning"}
+OTHERS = {*ServerSettings.model_fields, *ServingConfig.model_fields} - SETTINGS - KNOBS
+
+
+@options_from(ServerSettings, ServingConfig, leave_out=OTHERS)
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="the .onnx file that the front serves")
+    ],
+    listen: Annotated[
+        str,
+        typer.Option(
+            "--listen", metavar="HOST:PORT", help="where fronts connect (default 127.0.0.1:9000)"
+        ),
+    ] = "127.0.0.1:9000",
+    *,
+    given: dict[str, Any],
+) -> None:
+    """Run workers for fronts elsewhere (serve --remote-workers), one for each connection, until Ctrl-C."""
+    settings, config = read(ServerSettings, given, {}), read(ServingConfig, given, {})
+    logs.configure(settings.log_format, access=False)
+    source = resolve_model(model)
+    address = Address.parse(listen)
+    Node(source, settings, config).run(address, lambda bound: _announce(source, bound))
+
+
+def _announce(source: ModelFile, address: Address) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold]{source.name}[/] for fronts at [bold]{address}[/]", highlight=False)
