@@ -33,7 +33,9 @@ class Lineup:
         self._settle(config, max_batch_size)
         for seat in self.live:
             seat.queue = self._new_queue()
+        self._loads = Loads()
         self._seat_all()
+        self._count_running()
         return jobs
 
     def join(self, seat: Seat) -> list[Job]:
@@ -120,6 +122,15 @@ class Lineup:
         self._loads.resize([seat.name for seat in self.live])
         if self.live:
             self._policy.join([Member(seat.name, seat.weight) for seat in self.live])
+
+    def _count_running(self) -> None:
+        """Under the shared queue nobody counted what runs; now somebody may want to know."""
+        if self.shares:
+            return
+        for seat in self.live:
+            for jobs in seat.batches.values():
+                rows = sum(job.request.rows for job in jobs)
+                self._loads.began(seat.index, len(jobs), rows)
 
     def _new_queue(self) -> Batcher[Job]:
         config = self._config
