@@ -93,6 +93,7 @@ class Lineup:
 
     def limit_batches(self, rows: int) -> None:
         """From now on batches are cut at so many rows."""
+        self._rows = rows
         for queue in self.queues():
             queue.max_batch_size = rows
 
