@@ -202,7 +202,7 @@ class Dispatcher:
 
     def _enqueue(self, job: Job, batch_key: Hashable) -> None:
         """Queue a job where the policy says, and see whether a worker takes it at once."""
-        seat = job.seat
+        seat = job.seat if self._per_worker else None  # where it was looked for, if that is live
         if seat is None or seat.index < 0:
             seat = self._lineup.choose(job.cache_key)
         self._lineup.add(job, batch_key, seat)
