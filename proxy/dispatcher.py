@@ -386,6 +386,7 @@ class Dispatcher:
         """Whoever waits for a worker that left to be idle hears that it is."""
         if seat.index < 0 and not seat.batches:
             self._leaving.discard(seat)
+            seat.cache.clear(now_ns())
             seat.idle.set()
 
     def _cache_of(self, job: Job) -> Cache:
