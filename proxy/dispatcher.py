@@ -242,19 +242,23 @@ class Dispatcher:
         for seat in list(self._lineup.live):
             self._pump(seat)
 
-    def _expire(self, queue: Batcher[Job], now: int) -> None:
-        for job in queue.expire(now):
+    def _expire(self, queue: Batcher[Job], now: int) -> bool:
+        """Answer what has waited for too long; whether there was anything."""
+        expired = queue.expire(now)
+        for job in expired:
             self._lineup.taken_back(job)
             self._finish(job, DeadlineExceeded("the deadline passed before the request could run"))
         if (due := queue.next_deadline_ns()) is not None:
             self._timer.at(due)
+        return bool(expired)
 
     def _pump(self, seat: Seat) -> None:
         """Give a worker what is due, up to one batch running and one committed."""
         queue = self._lineup.queue_of(seat)
         while self._can_take(seat, queue):
             now = now_ns()
-            self._expire(queue, now)
+            if self._expire(queue, now):
+                continue  # whoever heard of it may have asked for something else
             jobs = queue.cut(now)
             if not jobs:
                 due = queue.due_ns()
