@@ -281,23 +281,22 @@ SUBMIT = st.tuples(
     ),
     st.booleans(),
 )
-STEPS = st.lists(
-    st.one_of(
-        SUBMIT,
-        SUBMIT,
-        SUBMIT,
-        st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
-        st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
-        st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 3, 10])),
-        st.tuples(st.just("join")),
-        st.tuples(st.just("revive"), WHICH),
-        st.tuples(st.just("leave"), WHICH),
-        st.tuples(st.just("die"), WHICH),
-        st.tuples(st.just("configure"), KNOBS),
-        st.tuples(st.just("fetched")),
-    ),
-    max_size=50,
+STEP = st.one_of(
+    SUBMIT,
+    SUBMIT,
+    SUBMIT,
+    st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
+    st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
+    st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 3, 10])),
+    st.tuples(st.just("join")),
+    st.tuples(st.just("revive"), WHICH),
+    st.tuples(st.just("leave"), WHICH),
+    st.tuples(st.just("die"), WHICH),
+    st.tuples(st.just("configure"), KNOBS),
+    st.tuples(st.just("fetched")),
 )
+# Alone, lists are short: it takes many steps to get somewhere, and few to tell how.
+STEPS = st.lists(STEP, max_size=8) | st.lists(STEP, min_size=30, max_size=60)
 
 
 def pick(seats, which):
@@ -400,3 +399,75 @@ def test_hits_and_those_who_joined_are_counted_as_answered(remote):
             it.submit(0, rows=14)  # poisoned
         it.settle()
         assert stats.statuses == {400: 2}
+
+
+@pytest.mark.parametrize("before", ["shared_queue", "least_outstanding"])
+def test_work_that_outlives_a_reconfiguration_is_counted_once(before):
+    with world(scheduling_policy=before) as it:
+        it.join()
+        it.join()
+        for number in range(2):
+            it.submit(number)
+        for policy in ("least_outstanding", "shared_queue", "least_outstanding"):
+            it.dispatcher.configure(ServingConfig(workers=1, scheduling_policy=policy))
+        assert it.dispatcher._lineup._loads.outstanding == [1, 1]
+        it.submit(2)
+        it.settle()
+
+
+def test_a_worker_that_joins_takes_batches_as_large_as_the_others_do():
+    with world(
+        scheduling_policy="round_robin", batching="adaptive", max_batch_size=4, slo_ms=100
+    ) as it:
+        first = it.join()
+        for _ in range(3):
+            for number in range(9):
+                it.submit(number)
+            while it.busy():
+                first.link.finish()
+        second = it.join()
+        for number in range(12):
+            it.submit(number)
+        second.link.finish()
+        ((_, rows, _, _),) = second.link.batches
+        assert rows == (1, 1, 1, 1)
+        it.settle()
+
+
+def test_a_look_up_that_ends_under_another_policy_is_queued_where_somebody_looks():
+    with world(
+        SlowBackend(), scheduling_policy="round_robin", cache_scope="worker", cache_size=8
+    ) as it:
+        it.join()
+        it.submit(1)
+        it.dispatcher.configure(ServingConfig(workers=1, cache_scope="worker", cache_size=8))
+        it.backend.answer()
+        it.settle()
+
+
+def test_a_worker_that_leaves_writes_back_what_only_its_cache_knows():
+    knobs = {"scheduling_policy": "round_robin", "cache_scope": "worker", "cache_size": 8}
+    with world(SlowBackend(), cache_write="write_back", **knobs) as it:
+        it.join()
+        leaving = it.join()
+        for number in range(2):
+            it.submit(number)
+            it.backend.answer()
+        while it.busy():
+            it.busy()[0].link.finish()
+        assert not it.backend.stored
+        it.leave(leaving)
+        assert len(it.backend.stored) == 1
+        it.settle()
+
+
+def test_an_expired_request_whose_client_asks_again_gets_no_worker_two_batches():
+    with world(queue_order="priority", max_batch_size=1) as it:
+        seat = it.join()
+        it.submit(1)
+        it.submit(2, lambda: it.submit(3), timeout_ms=5)
+        it.submit(4)
+        it.now_ns += 10 * MS
+        seat.link.finish()
+        assert len(seat.link.batches) == 1
+        it.settle()
