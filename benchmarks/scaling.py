@@ -23,10 +23,12 @@ import made
 import numpy as np
 import report
 from process import BenchmarkError
-from proxies import Watched, offer, proxy, refused
+from proxies import Watched, proxy, refused
 from throttle import Seen, Throttle
 
 from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,12 +108,13 @@ def turn(
 def ramp(front: Watched, generators: list[Generator], plan: Plan, seed: int) -> list[Run]:
     """Every generator starts in its turn; all end together."""
     runs: list[Run] = []
+    profile = LoadProfile(rate=STEP_RATE, warmup_s=0, timeout_s=20)
+    target = discover(front.url, profile)  # once: later it may be refused
 
     def step(number: int, start_s: float) -> None:
         time.sleep(start_s)
-        left_s = plan.end_s - start_s
-        load = {"warmup_s": 0, "timeout_s": 20, "seed": STEPS * seed + number}
-        runs.append(offer(generators[number], front, STEP_RATE, left_s, **load))
+        own = {"duration_s": plan.end_s - start_s, "seed": STEPS * seed + number}
+        runs.append(generators[number].measure(target, profile.model_copy(update=own)))
 
     threads = [threading.Thread(target=step, args=each) for each in enumerate(plan.starts_s)]
     for thread in threads:
