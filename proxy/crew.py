@@ -47,6 +47,7 @@ class Crew:
         self._on_fatal = on_fatal
         self._remote = remote
         self._seats: dict[int, Seat] = {}
+        self._leaving: set[Seat] = set()  # sent home, and not done yet
         self._starting: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted = 0
