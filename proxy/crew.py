@@ -125,12 +125,14 @@ class Crew:
     async def _revive(self, seat: Seat) -> None:
         await seat.link.shutdown()  # reaps the process
         LOG.warning("%s died (%s); its requests run elsewhere", seat.name, seat.link.death)
-        if self._seats.get(seat.number) is not seat:
-            return  # it was on its way home
-        link = await self._started(seat.number)
+
+        def wanted() -> bool:  # if not, it was sent home
+            return self._seats.get(seat.number) is seat
+
+        link = await self._started(seat.number, wanted)
         if link is None:
             return
-        if self._seats.get(seat.number) is not seat:
+        if not wanted():
             await link.shutdown()
             return
         seat.link = link
