@@ -66,8 +66,8 @@ class Crew:
 
     @property
     def pids(self) -> list[int]:
-        """Processes of the workers that are alive."""
-        pids = [seat.link.pid for seat in self.seats if seat.link.alive]
+        """Processes of the workers that are alive, those on their way home included."""
+        pids = [seat.link.pid for seat in self._all() if seat.link.alive]
         return [pid for pid in pids if pid is not None]
 
     def adopt(self, links: Sequence[WorkerLink]) -> None:
@@ -83,12 +83,14 @@ class Crew:
         free = (number for number in range(self._wanted) if number not in self._seats)
         self._add_all([n for n in free if n not in self._starting])
         for number in [n for n in self._seats if not self._wants(n)]:
-            self._do(self._dismiss(self._seats.pop(number)))
+            seat = self._seats.pop(number)
+            self._leaving.add(seat)
+            self._do(self._dismiss(seat))
 
     def check(self, now: int) -> None:
         """Kill workers whose batch runs for too long: their end is handled like any other."""
         timeout_s = self._dispatcher.config.worker_timeout_s
-        for seat in self.seats:
+        for seat in self._all():
             since = seat.link.running_since_ns
             if since is not None and now - since > timeout_s * 1e9:
                 LOG.warning("%s has run one batch for over %gs: killed", seat.name, timeout_s)
@@ -96,10 +98,15 @@ class Crew:
 
     async def shutdown(self) -> None:
         """Stop all workers."""
+        seats = self._all()
+        self._seats.clear()  # so that nobody replaces one that dies now
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(seat.link.shutdown() for seat in self._seats.values()))
+        await asyncio.gather(*(seat.link.shutdown() for seat in seats))
+
+    def _all(self) -> list[Seat]:
+        return [*self.seats, *self._leaving]
 
     @property
     def _connected(self) -> int:
@@ -140,21 +147,24 @@ class Crew:
         self._dispatcher.join(seat)
 
     async def _add(self, number: int) -> None:
+        def wanted() -> bool:
+            return self._wants(number)
+
         try:
-            link = await self._started(number)
+            link = await self._started(number, wanted)
         finally:
             self._starting.discard(number)
         if link is None:
             return
-        if not self._wants(number):
-            await link.shutdown()
-        else:
+        if wanted():
             self._seat(number, link)
+        else:
+            await link.shutdown()
 
-    async def _started(self, number: int) -> WorkerLink | None:
-        """A new worker, tried for as long as it takes; None once that is hopeless."""
+    async def _started(self, number: int, wanted: Callable[[], bool]) -> WorkerLink | None:
+        """A new worker, tried for as long as it is wanted; None then, and once that is hopeless."""
         pause_s, failures, said = FIRST_PAUSE_S, 0, ""
-        while True:
+        while wanted():
             try:
                 return await self._start(number)
             except ProxyError as error:
@@ -168,11 +178,13 @@ class Crew:
                     return None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return None
 
     async def _dismiss(self, seat: Seat) -> None:
         self._dispatcher.leave(seat)
         await seat.idle.wait()
         await seat.link.shutdown()
+        self._leaving.discard(seat)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
