@@ -56,7 +56,7 @@ class Plan:
     """How long and how often; `--quick` only shows that everything works."""
 
     repeats: int = 3
-    seconds: float = 4
+    seconds: float = 3
     warm_s: float = 1
     fill_s: float = 2
     calibrate_s: float = 3
