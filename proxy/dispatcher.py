@@ -69,7 +69,7 @@ class Dispatcher:
         """`identity` is what all cache keys share: the model's name, version and file."""
         self.stats = stats
         self.in_flight = 0
-        self.served_per_s = math.inf  # lately, as whoever watches over us says
+        self.served_per_s = math.inf  # by all workers when busy, as whoever watches over us says
         self.on_lost: Callable[[Seat], None] = lambda _: None
         self._signature = signature
         self._results = Results(backend, stats)

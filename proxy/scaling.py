@@ -27,8 +27,8 @@ class Scaling:
     def look(self, now: int) -> None:
         """Decide again, for what has happened since the last look."""
         observed = self._observed(now)
-        served = self._stats.successes - self._successes
-        self._dispatcher.served_per_s = served * NS_PER_S / (now - self._then)
+        if observed.service_s:  # else nothing new is known
+            self._dispatcher.served_per_s = observed.workers / observed.service_s
         self._remember(now)
         wanted = self._autoscaler.decide(observed)
         if wanted != self._crew.size:
@@ -52,5 +52,5 @@ class Scaling:
     def _remember(self, now: int) -> None:
         self._then = now
         self._busy_ns, self._computed = self._stats.service.total_ns, self._stats.computed
-        self._requests, self._successes = self._stats.requests, self._stats.successes
+        self._requests = self._stats.requests
         self._latency = self._stats.latency.snapshot()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dlbench.proxy import dispatcher as dispatcher_module
 from dlbench.proxy import job as job_module
 from dlbench.proxy import results as results_module
+from dlbench.proxy import scaling as scaling_module
 from dlbench.proxy.backend import NoBackend
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.dispatcher import Dispatcher
@@ -24,6 +25,7 @@ from dlbench.proxy.frames import HEAD, Result, decode_batch
 from dlbench.proxy.job import Seat
 from dlbench.proxy.policy import POLICIES
 from dlbench.proxy.request import all_outputs, lay_out, make_request
+from dlbench.proxy.scaling import Scaling
 from dlbench.proxy.stats import ModelStats
 from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 
@@ -236,7 +238,7 @@ def world(backend=None, axis=0, **knobs):
     """A dispatcher in the time of its world; a timer needs a loop, so there is one."""
     made = World.__new__(World)
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
-        for module in (dispatcher_module, job_module, results_module):
+        for module in (dispatcher_module, job_module, results_module, scaling_module):
             patch.setattr(module, "now_ns", lambda: made.now_ns)
         patch.setattr(dispatcher_module, "make_timer", lambda *given: made.make_timer(*given))
 
@@ -470,4 +472,28 @@ def test_an_expired_request_whose_client_asks_again_gets_no_worker_two_batches()
         it.now_ns += 10 * MS
         seat.link.finish()
         assert len(seat.link.batches) == 1
+        it.settle()
+
+
+class Watched:
+    """A crew of so many, as the autoscaler sees it."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+def test_a_refused_client_hears_how_long_the_queue_takes_also_after_a_quiet_time():
+    """What was served lately is no measure of it: nothing was asked for, or all of it was cached."""
+    with world(max_queue_size=20, max_batch_size=1) as it:
+        it.join()
+        it.join()
+        scaling = Scaling(it.dispatcher.config, it.dispatcher, Watched(2))
+        for number in range(4):
+            it.submit(number)
+            it.busy()[0].link.finish(1000 * MS)  # a worker does one a second
+        for _ in range(3):
+            it.now_ns += 1000 * MS
+            scaling.look(it.now_ns)
+        found = [it.submit(number) for number in range(23)][-1]
+        assert found[0].retry_after_s == 10
         it.settle()
