@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
+CHILD_TIMEOUT_S = 1.0
 
 
 class BenchmarkError(Exception):
@@ -59,17 +60,21 @@ def running(
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Ask, wait, then insist; children that outlive their parent included."""
+    """Ask the parent, then the children that it left behind, and insist in the end."""
     try:
         parent = psutil.Process(process.pid)
         family = [*parent.children(recursive=True), parent]
     except psutil.NoSuchProcess:
         family = []
     process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=END_TIMEOUT_S)
-    for member in alive:
-        member.kill()
-    psutil.wait_procs(alive, timeout=END_TIMEOUT_S)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(END_TIMEOUT_S)
+    for insist in (psutil.Process.terminate, psutil.Process.kill):
+        _, family = psutil.wait_procs(family, timeout=CHILD_TIMEOUT_S)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                insist(member)
+    psutil.wait_procs(family, timeout=END_TIMEOUT_S)
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started, asked, and understood."""
+"""The servers that are compared: how each is started, asked, and checked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,19 +14,25 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
 
+import formats
 import models
 import numpy as np
 import venvs
-import wrk
-from peers.model import SIGNATURES, Model
+
+# What the proxy's own benchmarks ask for here.
+from formats import DISTINCT, SIGNATURES, bodies, v2_request
+from peers.model import Model
 from process import READY_TIMEOUT_S, BenchmarkError, free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from subprocess import Popen
 
+    from formats import Format
+
+__all__ = ["DISTINCT", "SIGNATURES", "Side", "bodies", "check", "serving", "v2_request"]
+
 PEERS = Path(__file__).parent / "peers"
-DISTINCT = 64
 CHECK_AT_ONCE = 16
 
 
@@ -36,14 +43,17 @@ class Side:
     server: str
     settings: str
     kind: str
-    requests: list[bytes] = field(repr=False)
+    format: Format = field(repr=False)
     command: Callable[[int], list[str | Path]] = field(repr=False)
-    understand: Callable[[dict[str, str], bytes], bytes] = field(repr=False)
     env: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
-        return f"{self.server} {self.settings}"
+        return f"{self.server} {self.format.name} {self.settings}"
+
+    @property
+    def requests(self) -> list[bytes]:
+        return self.format.requests
 
 
 class Reply(NamedTuple):
@@ -52,6 +62,9 @@ class Reply(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+# --- the servers -----------------------------------------------------------------------------------
 
 
 def dlbench(kind: str, workers: int, batch: int) -> Side:
@@ -64,42 +77,79 @@ def dlbench(kind: str, workers: int, batch: int) -> Side:
         module = [sys.executable, "-m", "dlbench.proxy.main"]
         return [*module, "--settings", full, "--config", json.dumps(config)]
 
-    path = f"/v2/models/{kind}/infer"
-    requests = [v2_request(kind, path, body) for body in bodies(kind)]
-    return Side("dlbench", f"{workers} x {batch}", kind, requests, command, v2_outputs)
+    return Side("dlbench", f"{workers} x {batch}", kind, formats.v2_binary(kind), command)
 
 
-def mosec(kind: str, workers: int, batch: int, wait_ms: int) -> Side:
+def mosec(kind: str, workers: int, batch: int, wait_ms: int = 1) -> Side:
     """mosec with raw bodies; it serves one batch size and one wait for all workers."""
-    settings = {"WORKERS": str(workers), "BATCH": str(batch), "WAIT_MS": str(wait_ms)}
-    python = venvs.python_of("mosec")
+    env = {**environment(kind, workers, batch, wait_ms), "MOSEC_LOG_LEVEL": "error"}
 
     def command(port: int) -> list[str | Path]:
-        return [python, "mosec_server.py", "--address", "127.0.0.1", "--port", str(port)]
+        script = [venvs.python_of("mosec"), "mosec_server.py"]
+        return [*script, "--address", "127.0.0.1", "--port", str(port)]
 
     chosen = f"{workers} x {batch}, {wait_ms} ms"
-    env = environment(kind) | settings | {"MOSEC_LOG_LEVEL": "error"}
-    return Side("mosec", chosen, kind, raw_requests(kind), command, as_it_is, env)
+    return Side("mosec", chosen, kind, formats.raw(kind, "/inference"), command, env)
 
 
 def fastapi(kind: str, processes: int) -> Side:
     """FastAPI under uvicorn with its fast loop and parser, raw bodies, no access log."""
-    python = venvs.python_of("fastapi")
     quiet = ["--log-level", "warning", "--no-access-log"]
     fast = ["--loop", "uvloop", "--http", "httptools"]
 
     def command(port: int) -> list[str | Path]:
-        served = [python, "-m", "uvicorn", "fastapi_server:app", "--port", str(port)]
-        return [*served, "--workers", str(processes), *fast, *quiet]
+        served = [venvs.python_of("fastapi"), "-m", "uvicorn", "fastapi_server:app"]
+        return [*served, "--port", str(port), "--workers", str(processes), *fast, *quiet]
 
-    env = environment(kind)
-    return Side(
-        "FastAPI", f"{processes} processes", kind, raw_requests(kind), command, as_it_is, env
-    )
+    made = formats.raw(kind, "/inference")
+    return Side("FastAPI", f"{processes} processes", kind, made, command, environment(kind))
 
 
-def environment(kind: str) -> dict[str, str]:
-    return {**os.environ, "MODEL": str(models.fetch(kind)), "KIND": kind}
+def litserve(form: str, kind: str, workers: int, batch: int, wait_ms: int = 1) -> Side:
+    """LitServe on the CPU, in its examples' `base64` JSON or with `raw` bodies."""
+    ways = {"base64": formats.base64_json, "raw": formats.raw}
+    env = environment(kind, workers, batch, wait_ms) | {"FORM": form}
+
+    def command(port: int) -> list[str | Path]:
+        return [venvs.python_of("litserve"), "litserve_server.py", str(port)]
+
+    chosen = f"{workers} x {batch}, {wait_ms} ms"
+    return Side("LitServe", chosen, kind, ways[form](kind, "/predict"), command, env)
+
+
+def mlserver(form: str, kind: str, workers: int, batch: int, wait_ms: int = 5) -> Side:
+    """MLServer, told everything by its environment; 0 workers: the model in the server's process."""
+    ways = {"Tensors": formats.v2_json, "Bodies": formats.v2_base64}
+    settings = {
+        "MODEL_IMPLEMENTATION": f"mlserver_model.{form}",
+        "MODEL_NAME": kind,
+        "MODEL_MAX_BATCH_SIZE": batch,
+        "MODEL_MAX_BATCH_TIME": wait_ms / 1000,
+        "PARALLEL_WORKERS": workers,
+        "HOST": "127.0.0.1",
+        "GRPC_PORT": 0,
+        "DEBUG": "false",  # else every request is logged
+        "METRICS_ENDPOINT": "",
+        "GZIP_ENABLED": "false",
+        "ENVIRONMENTS_DIR": tempfile.gettempdir(),
+    }
+    env = environment(kind) | {f"MLSERVER_{name}": str(value) for name, value in settings.items()}
+
+    def command(port: int) -> list[str | Path]:
+        program = venvs.python_of("mlserver").with_name("mlserver")
+        return ["env", f"MLSERVER_HTTP_PORT={port}", program, "start", "."]
+
+    chosen = f"{workers} x {batch}, {wait_ms} ms"
+    return Side("MLServer", chosen, kind, ways[form](kind), command, env)
+
+
+def environment(kind: str, workers: int = 1, batch: int = 1, wait_ms: int = 0) -> dict[str, str]:
+    """What the peers' small servers read."""
+    chosen = {"WORKERS": str(workers), "BATCH": str(batch), "WAIT_MS": str(wait_ms)}
+    return {**os.environ, "MODEL": str(models.fetch(kind)), "KIND": kind, **chosen}
+
+
+# --- started, asked and checked --------------------------------------------------------------------
 
 
 @contextmanager
@@ -135,7 +185,7 @@ def check(side: Side) -> None:
     for reply, wanted in zip(replies, expected, strict=True):
         if reply.status != 200:
             raise BenchmarkError(f"{side.name}: {reply.status} {reply.body[:200]!r}")
-        got = side.understand(reply.headers, reply.body)
+        got = side.format.understand(reply.headers, reply.body)
         if len(got) != len(wanted) or not close(got, wanted):
             raise BenchmarkError(f"{side.name} does not answer what onnxruntime answers")
 
@@ -159,50 +209,3 @@ def ask(port: int, request: bytes) -> Reply:
         return Reply(reply.status, names, reply.read())
     finally:
         connection.close()
-
-
-def bodies(kind: str) -> list[bytes]:
-    """Distinct seeded inputs, as raw tensors one after the other."""
-    random = np.random.default_rng(0)
-    if kind == "magika":
-        tokens = [random.integers(0, 257, 2048, dtype=np.int32) for _ in range(DISTINCT)]
-        return [row.tobytes() for row in tokens]
-    sizes = sum(int(np.prod(shape)) for _, shape, _ in SIGNATURES[kind])
-    rows = [random.standard_normal(sizes, dtype=np.float32) for _ in range(DISTINCT)]
-    return [row.tobytes() for row in rows]
-
-
-def raw_requests(kind: str) -> list[bytes]:
-    headers = {"Content-Type": "application/octet-stream"}
-    return [wrk.request_bytes("/inference", body, headers) for body in bodies(kind)]
-
-
-def v2_request(kind: str, path: str, body: bytes) -> bytes:
-    """The same tensors with the V2 header that names them."""
-    datatype = "INT32" if kind == "magika" else "FP32"
-    inputs = [
-        {
-            "name": name,
-            "shape": shape,
-            "datatype": datatype,
-            "parameters": {"binary_data_size": 4 * int(np.prod(shape))},
-        }
-        for name, shape, _ in SIGNATURES[kind]
-    ]
-    parameters = {"binary_data_output": True}
-    header = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Inference-Header-Content-Length": str(len(header)),
-    }
-    return wrk.request_bytes(path, header + body, headers)
-
-
-def v2_outputs(headers: dict[str, str], body: bytes) -> bytes:
-    """The raw outputs of a V2 reply, in the model's order."""
-    length = int(headers["inference-header-content-length"])
-    return body[length:]
-
-
-def as_it_is(_headers: dict[str, str], body: bytes) -> bytes:
-    return body

@@ -9,6 +9,7 @@ from importlib.metadata import packages_distributions, version
 from typing import TYPE_CHECKING
 
 from models import CACHE
+from report import note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,10 @@ RUNTIME = (f"{ONNXRUNTIME}=={version(ONNXRUNTIME)}", f"numpy=={version('numpy')}
 PEERS = {
     "mosec": ("mosec==0.9.8", *RUNTIME),
     "fastapi": ("fastapi==0.165.0", "uvicorn[standard]==0.54.0", *RUNTIME),
+    "litserve": ("litserve==0.2.19", *RUNTIME),
+    # uvicorn's fast parser, which MLServer does not ask for; its workers end at once under uvloop
+    # 0.22 and newer, which no longer makes a loop for whoever asks for one.
+    "mlserver": ("mlserver==1.7.1", "httptools==0.9.0", "uvloop==0.21.0", *RUNTIME),
 }
 
 
@@ -39,5 +44,6 @@ def make(folder: Path, wanted: tuple[str, ...]) -> None:
         (sys.executable, "-m", "venv", "--clear", folder),
         (folder / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted),
     )
+    note(f"makes the venv {folder.name}")
     for step in steps:
         subprocess.run(step, check=True, timeout=900, capture_output=True)

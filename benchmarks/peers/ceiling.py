@@ -11,13 +11,13 @@ import sys
 import time
 
 import numpy as np
-from model import Model, decode
+from model import Model, decode, place
 
 
 def main(path: str, kind: str, batch: str, seconds: str) -> None:
     model, count, duration_s = Model(path, kind), int(batch), float(seconds)
     bodies = np.zeros((count, model.tensors[-1].stop), np.uint8)
-    feed = {tensor.name: decode(bodies, tensor) for tensor in model.tensors}
+    feed = {tensor.name: place(decode(bodies, tensor), tensor) for tensor in model.tensors}
     model.session.run(None, feed)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -2,7 +2,7 @@
 
 Shared by the peers so that none of them is slowed down by a clumsy decoder: a batch is one join,
 one view per tensor and one `session.run`. Knows numpy and onnxruntime alone, because it is imported
-inside each peer's own venv.
+inside each peer's own venv. Whoever has tensors instead of bodies calls `compute`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,16 @@ class Model:
     def run(self, bodies: list[bytes]) -> list[bytes]:
         """Replies to `bodies`, computed as one batch."""
         rows = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
-        feed = {tensor.name: decode(rows, tensor) for tensor in self.tensors}
-        return encode(self.session.run(None, feed), self.output_axes)
+        return encode(self.compute([decode(rows, tensor) for tensor in self.tensors]))
+
+    def compute(self, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for `batches`, one of each input; the batch is axis 0 on both sides."""
+        feed = {
+            tensor.name: place(batch, tensor)
+            for tensor, batch in zip(self.tensors, batches, strict=True)
+        }
+        outputs = self.session.run(None, feed)
+        return [np.moveaxis(a, axis, 0) for a, axis in zip(outputs, self.output_axes, strict=True)]
 
 
 def layout(model: ort.InferenceSession, kind: str) -> list[Tensor]:
@@ -74,12 +82,15 @@ def layout(model: ort.InferenceSession, kind: str) -> list[Tensor]:
 
 def decode(rows: np.ndarray, tensor: Tensor) -> np.ndarray:
     """One input for the whole batch; rows are requests."""
-    part = np.ascontiguousarray(rows[:, tensor.start : tensor.stop]).view(tensor.dtype)
-    batch = part.reshape(len(rows), *tensor.shape)
-    return np.ascontiguousarray(np.moveaxis(batch, 0, tensor.axis)) if tensor.axis else batch
+    return np.ascontiguousarray(rows[:, tensor.start : tensor.stop]).view(tensor.dtype)
 
 
-def encode(outputs: list[np.ndarray], axes: tuple[int, ...]) -> list[bytes]:
+def place(batch: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """The batch in the shape that the model wants, its axis where the model has it."""
+    shaped = batch.reshape(len(batch), *tensor.shape)
+    return np.ascontiguousarray(np.moveaxis(shaped, 0, tensor.axis)) if tensor.axis else shaped
+
+
+def encode(outputs: list[np.ndarray]) -> list[bytes]:
     """All outputs of each request, one after the other."""
-    first = [np.moveaxis(value, axis, 0) for value, axis in zip(outputs, axes, strict=True)]
-    return [b"".join([value[row].tobytes() for value in first]) for row in range(len(first[0]))]
+    return [b"".join([value[row].tobytes() for value in outputs]) for row in range(len(outputs[0]))]
