@@ -83,7 +83,7 @@ def _worker(worker: WorkerRow, most: int) -> Text:
     entry.append(FULL * filled + EMPTY * (BAR_WIDTH - filled), style="green")
     entry.append(f"{worker.outstanding:>4}{worker.throughput_rps:>7,.0f}/s{worker.cpu:>5.0%}")
     if worker.restarts:
-        entry.append(f" {worker.restarts} restarts", style="yellow")
+        entry.append(f" restarts {worker.restarts}", style="yellow")
     return entry
 
 
