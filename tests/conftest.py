@@ -284,6 +284,16 @@ def spawn_proxy(model, settings=None, **config):
 @pytest.fixture
 def start_proxy():
     """A function that starts a proxy; whatever was started ends with the test."""
+    yield from _started()
+
+
+@pytest.fixture(scope="module")
+def module_proxy():
+    """Like start_proxy; whatever was started ends with the module."""
+    yield from _started()
+
+
+def _started():
     running = []
 
     def start(model, settings=None, **config):
