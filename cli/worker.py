@@ -41,9 +41,7 @@ def command(
     ],
     listen: Annotated[
         str,
-        typer.Option(
-            "--listen", metavar="HOST:PORT", help="where fronts connect (default 127.0.0.1:9000)"
-        ),
+        typer.Option("--listen", metavar="HOST:PORT", help="where fronts connect"),
     ] = "127.0.0.1:9000",
     *,
     given: dict[str, Any],
