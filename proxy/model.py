@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from dlbench.proxy.errors import ModelError
 
 DEMO_PREFIX = "demo:"
 FIRST_VERSION = "1"
+# What torch, onnx and Hugging Face call a file of external weights.
+WEIGHTS = re.compile(r"[._](data|bin|weights)$")
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,12 @@ class ModelFile:
     version: str = FIRST_VERSION
 
     def fingerprint(self) -> bytes:
-        """Changes with the model: a hash of the file, and the state of weights that lie beside it."""
-        with self.path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "blake2b")
-        for beside in sorted(self.path.parent.glob(f"{self.path.stem}*")):
-            if beside != self.path:
-                status = beside.stat()
-                found.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        """A hash of the file, and of the weights that exporters put beside it (STEM.onnx.data, …)."""
+        found = hashlib.blake2b(digest_size=32)
+        beside = (p for p in self.path.parent.glob(f"{self.path.stem}.*") if p.is_file())
+        for path in sorted(p for p in beside if p == self.path or WEIGHTS.search(p.name)):
+            with path.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "blake2b").digest())
         return found.digest()
 
 
