@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 PACKAGES = ("onnxruntime-gpu", "uvloop", "httptools", "numpy")
-console = Console(width=100, highlight=False)
+console = Console(width=130, highlight=False)
 
 
 class Report:
