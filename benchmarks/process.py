@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
-CHILD_TIMEOUT_S = 1.0
+CHILD_TIMEOUT_S = 0.5
 
 
 class BenchmarkError(Exception):

@@ -10,6 +10,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,13 +31,19 @@ if TYPE_CHECKING:
 
     from formats import Format
 
-__all__ = ["DISTINCT", "SIGNATURES", "Side", "bodies", "check", "serving", "v2_request"]
+__all__ = ["DISTINCT", "SIGNATURES", "Side", "bodies", "serving", "v2_request"]
 
 PEERS = Path(__file__).parent / "peers"
 CHECK_AT_ONCE = 16
+LITSERVE_FORMS = {"base64": formats.base64_json, "raw": formats.raw}
+# How it is asked, and what in peers/mlserver_model.py understands that.
+MLSERVER_FORMS = {
+    "V2 JSON": (formats.v2_json, "Tensors"),
+    "V2 base64": (formats.v2_base64, "Bodies"),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """One server with its settings, and the requests that it is sent."""
 
@@ -107,21 +114,20 @@ def fastapi(kind: str, processes: int) -> Side:
 
 def litserve(form: str, kind: str, workers: int, batch: int, wait_ms: int = 1) -> Side:
     """LitServe on the CPU, in its examples' `base64` JSON or with `raw` bodies."""
-    ways = {"base64": formats.base64_json, "raw": formats.raw}
     env = environment(kind, workers, batch, wait_ms) | {"FORM": form}
 
     def command(port: int) -> list[str | Path]:
         return [venvs.python_of("litserve"), "litserve_server.py", str(port)]
 
     chosen = f"{workers} x {batch}, {wait_ms} ms"
-    return Side("LitServe", chosen, kind, ways[form](kind, "/predict"), command, env)
+    return Side("LitServe", chosen, kind, LITSERVE_FORMS[form](kind, "/predict"), command, env)
 
 
 def mlserver(form: str, kind: str, workers: int, batch: int, wait_ms: int = 5) -> Side:
-    """MLServer, told everything by its environment; 0 workers: the model in the server's process."""
-    ways = {"Tensors": formats.v2_json, "Bodies": formats.v2_base64}
+    """MLServer, asked in `V2 JSON` or `V2 base64`; 0 workers: the model in the server's process."""
+    made, runtime = MLSERVER_FORMS[form]
     settings = {
-        "MODEL_IMPLEMENTATION": f"mlserver_model.{form}",
+        "MODEL_IMPLEMENTATION": f"mlserver_model.{runtime}",
         "MODEL_NAME": kind,
         "MODEL_MAX_BATCH_SIZE": batch,
         "MODEL_MAX_BATCH_TIME": wait_ms / 1000,
@@ -140,7 +146,7 @@ def mlserver(form: str, kind: str, workers: int, batch: int, wait_ms: int = 5) -
         return ["env", f"MLSERVER_HTTP_PORT={port}", program, "start", "."]
 
     chosen = f"{workers} x {batch}, {wait_ms} ms"
-    return Side("MLServer", chosen, kind, ways[form](kind), command, env)
+    return Side("MLServer", chosen, kind, made(kind), command, env)
 
 
 def environment(kind: str, workers: int = 1, batch: int = 1, wait_ms: int = 0) -> dict[str, str]:
@@ -158,6 +164,7 @@ def serving(side: Side) -> Iterator[int]:
     port = free_port()
     with running(side.command(port), cwd=PEERS, env=side.env or None) as process:
         wait_for_answer(process, port, side)
+        check(side, port)
         yield port
 
 
@@ -176,18 +183,23 @@ def wait_for_answer(process: Popen[str], port: int, side: Side) -> None:
     raise BenchmarkError(f"{side.name} was not ready within {READY_TIMEOUT_S:.0f} s")
 
 
-def check(side: Side) -> None:
+def check(side: Side, port: int) -> None:
     """Every answer, asked for in parallel so that batches form, equals onnxruntime's own."""
-    model = Model(str(models.fetch(side.kind)), side.kind)
-    expected = [model.run([body])[0] for body in bodies(side.kind)]
-    with serving(side) as port, ThreadPoolExecutor(CHECK_AT_ONCE) as pool:
-        replies = list(pool.map(lambda request: ask(port, request), side.requests))
-    for reply, wanted in zip(replies, expected, strict=True):
+    with ThreadPoolExecutor(CHECK_AT_ONCE) as pool:
+        replies = list(pool.map(lambda request: ask(port, request), side.format.requests))
+    for reply, wanted in zip(replies, expected(side.kind), strict=True):
         if reply.status != 200:
             raise BenchmarkError(f"{side.name}: {reply.status} {reply.body[:200]!r}")
         got = side.format.understand(reply.headers, reply.body)
         if len(got) != len(wanted) or not close(got, wanted):
             raise BenchmarkError(f"{side.name} does not answer what onnxruntime answers")
+
+
+@cache
+def expected(kind: str) -> list[bytes]:
+    """What onnxruntime answers, one request at a time."""
+    model = Model(str(models.fetch(kind)), kind)
+    return [model.run([body])[0] for body in bodies(kind)]
 
 
 def close(got: bytes, wanted: bytes) -> bool:

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import packages_distributions, version
 from typing import TYPE_CHECKING
 
+import machine
 from models import CACHE
 from report import note
 
@@ -37,6 +38,16 @@ def python_of(peer: str) -> Path:
         make(folder, wanted)
         done.touch()
     return python
+
+
+def versions() -> dict[str, str]:
+    """What each peer's venv holds of the packages that are named for it."""
+    found = {}
+    for peer, wanted in PEERS.items():
+        names = [one.partition("==")[0].partition("[")[0] for one in wanted[: -len(RUNTIME)]]
+        known = machine.package_versions(python_of(peer), *names)
+        found[f"{peer}'s venv"] = ", ".join(f"{name} {known[name]}" for name in names)
+    return found
 
 
 def make(folder: Path, wanted: tuple[str, ...]) -> None:
