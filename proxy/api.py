@@ -15,6 +15,7 @@ from dlbench.proxy.async_results import RespondAsync
 from dlbench.proxy.errors import MethodNotAllowed, NotFound, RequestError
 from dlbench.proxy.http import JSON_TYPE, HttpRequest
 from dlbench.proxy.repository import load_parameters
+from dlbench.proxy.served import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from dlbench.proxy.metrics import Exposition
     from dlbench.proxy.repository import Repository
 
-    Route = Callable[[HttpRequest, Respond], None]
-    # Method -> handler and what it handles requests for: a model or all of them.
-    Methods = dict[bytes, tuple[Callable[..., None], Any]]
+    # Called with what it handles requests for, a model or all of them, then request and respond.
+    Handler = Callable[..., None]
+    Methods = dict[bytes, tuple[Handler, Any]]
 
 LOG = logging.getLogger(__name__)
 
@@ -69,10 +70,16 @@ class Api:
         head = request.head
         memo = head.memo
         if memo is None or memo[0] is not self._table:
-            memo = head.memo = (self._table, self._found(request))
-        memo[1](request, respond)
+            memo = head.memo = (self._table, *self._found(request))
+        _, handler, subject = memo
+        try:
+            handler(subject, request, respond)
+        except RequestError as error:
+            if isinstance(subject, ServedModel):
+                subject.refused(error)
+            raise
 
-    def _found(self, request: HttpRequest) -> Route:
+    def _found(self, request: HttpRequest) -> tuple[Handler, Any]:
         path = unquote(request.target.partition(b"?")[0])
         methods = self._table.get(path) or self._others(path)
         if not methods:
@@ -83,7 +90,7 @@ class Api:
         handler, subject = methods[method]
         if b"prefer" in request.headers and method == b"POST":
             handler = self._respond_async.wrap(handler)
-        return partial(handler, subject)
+        return handler, subject
 
     def _others(self, path: str) -> Methods:
         """Paths that cannot be listed: models that are not served yet, results under way."""

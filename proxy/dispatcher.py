@@ -93,6 +93,11 @@ class Dispatcher:
         return self._lineup.waiting
 
     @property
+    def looks_up(self) -> bool:
+        """Whether requests are looked up before they are queued."""
+        return self._results.active
+
+    @property
     def caches(self) -> list[Cache]:
         """The result caches: one, or one per live worker."""
         return [seat.cache for seat in self.live] if self._per_worker else [self._cache]
@@ -162,8 +167,7 @@ class Dispatcher:
     # On the way in
 
     def _look_up(self, job: Job) -> None:
-        if self._per_worker:
-            job.seat = self._lineup.choose(job.cache_key)
+        job.home = self._lineup.home(job.cache_key) if self._per_worker else None
         self._results.find(job, self._cache_of(job), self._admit)
 
     def _admit(self, job: Job) -> None:
@@ -198,13 +202,12 @@ class Dispatcher:
             part = Job(request, job.reply, job.since_ns)
             part.deadline_ns, part.whole, part.part = job.deadline_ns, whole, number
             part.cache_key = b"%b%d" % (job.cache_key, number)
+            request.trace = job.request.trace
             self._enqueue(part, request.batch_key)
 
     def _enqueue(self, job: Job, batch_key: Hashable) -> None:
         """Queue a job where the policy says, and see whether a worker takes it at once."""
-        seat = job.seat if self._per_worker else None  # where it was looked for, if that is live
-        if seat is None or seat.index < 0:
-            seat = self._lineup.choose(job.cache_key)
+        seat = self._lineup.choose(job.cache_key, job.home)
         self._lineup.add(job, batch_key, seat)
         if seat is None:
             self._pump_shared()
@@ -213,12 +216,12 @@ class Dispatcher:
 
     def _requeue(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            job.seat = None
+            job.home = None
             self._enqueue(job, job.request.batch_key)
 
     def _run_alone(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            job.seat = None
+            job.home = None
             self._enqueue(job, ("alone", id(job)))
 
     # To the workers
@@ -369,12 +372,13 @@ class Dispatcher:
 
     def _on_lost(self, seat: Seat, link: WorkerLink) -> None:  # noqa: ARG002 - the seat's own
         """A worker died: its requests run again elsewhere, one by one."""
+        suspects = seat.running  # a second batch, committed ahead, has not been looked at
         lost = self._taken_from(seat)
         self.leave(seat)
         self._let_go(seat)
         self.on_lost(seat)
         for job in lost:
-            job.deaths += 1
+            job.deaths += job in suspects
             if job.deaths >= MOST_DEATHS:
                 self._finish(job, WorkerFailed("two workers died while they ran this request"))
             else:
@@ -394,7 +398,7 @@ class Dispatcher:
             seat.idle.set()
 
     def _cache_of(self, job: Job) -> Cache:
-        return job.seat.cache if self._per_worker and job.seat is not None else self._cache
+        return self._cache if job.home is None else job.home.cache
 
     def _new_cache(self) -> Cache:
         return self._results.new_cache(max(1, self.config.workers) if self._per_worker else 1)

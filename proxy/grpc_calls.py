@@ -94,7 +94,11 @@ async def unload(models: Repository, request: Message) -> Message:
 async def infer(models: Repository, request: Message) -> Message:
     """Run the model."""
     model = models.get(request.model_name, request.model_version)
-    asked = read(model.signature, request)
+    try:
+        asked = read(model.signature, request)
+    except RequestError as error:
+        model.refused(error)
+        raise
     return _response(model, asked, await _submitted(model, asked))
 
 

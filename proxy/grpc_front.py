@@ -23,6 +23,7 @@ except ModuleNotFoundError as missing:
 
 from dlbench.proxy.grpc_calls import CALLS, stream_infer
 from dlbench.proxy.grpc_wire import Message, pb
+from dlbench.proxy.spans import PARENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -103,7 +104,8 @@ class GrpcFront:
     async def _unary(self, name: str, call: Call, request: Message, context: Any) -> Message:  # noqa: ANN401 - grpc ships no types
         try:
             if name not in OPEN_CALLS:
-                self._access.check(_authorization(context))
+                self._access.check(_metadata(context, "authorization"))
+            PARENT.set(_metadata(context, "traceparent"))
             return await call(self._models, request)
         except Exception as error:
             return await context.abort(*_status(error))
@@ -114,7 +116,8 @@ class GrpcFront:
         context: Any,  # noqa: ANN401 - grpc ships no types
     ) -> AsyncIterator[Message]:
         try:
-            self._access.check(_authorization(context))
+            self._access.check(_metadata(context, "authorization"))
+            PARENT.set(_metadata(context, "traceparent"))
             async with aclosing(stream_infer(self._models, requests)) as responses:
                 async for response in responses:
                     yield response
@@ -130,9 +133,9 @@ def _status(error: Exception) -> tuple[Any, str]:
     return grpc.StatusCode.INTERNAL, "the proxy failed; its log says how"
 
 
-def _authorization(context: Any) -> bytes | None:  # noqa: ANN401 - grpc ships no types
-    given = dict(context.invocation_metadata()).get("authorization")
-    return None if given is None else given.encode()
+def _metadata(context: Any, name: str) -> bytes | None:  # noqa: ANN401 - grpc ships no types
+    given = dict(context.invocation_metadata()).get(name)
+    return given.encode() if isinstance(given, str) else given
 
 
 def _codec(method: Any) -> dict[str, Any]:  # noqa: ANN401 - a MethodDescriptor

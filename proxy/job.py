@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class Job:
     """A request, with whom to answer and how long that is worth waiting for.
 
-    `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it; `seat`
-    is the worker in whose cache it was looked for; `whole` is the job that it is a part of.
+    `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it. `home` is
+    the worker in whose cache it was looked for, `seat` the one before which it waits, `whole` the
+    job that it is a part of.
     """
 
     __slots__ = (
         "cache_key",
         "deadline_ns",
         "deaths",
+        "home",
         "part",
         "reply",
         "request",
@@ -42,6 +44,7 @@ class Job:
         self.deadline_ns = 0
         self.cache_key = b""
         self.deaths = 0
+        self.home: Seat | None = None
         self.seat: Seat | None = None
         self.whole: Whole | None = None
         self.part = 0
@@ -98,6 +101,11 @@ class Seat:
         self.idle = asyncio.Event()  # set while it is not live and nothing runs on it
         self.queue: Batcher[Job]
         self.cache: Cache
+
+    @property
+    def running(self) -> list[Job]:
+        """The batch that it is at; one that was committed ahead waits behind it."""
+        return next(iter(self.batches.values()), [])
 
     @property
     def outstanding(self) -> int:

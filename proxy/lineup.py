@@ -53,10 +53,21 @@ class Lineup:
         self._seat_all()
         return [] if self.shares else self._drained(seat.queue)
 
-    def choose(self, key: bytes) -> Seat | None:
-        """The worker for the next request; None: any that is idle, or none is live."""
+    def home(self, key: bytes) -> Seat | None:
+        """The worker in whose cache a result belongs; None if they have none, or none is live."""
         if self.shares or not self.live:
             return None
+        return self.live[self._policy.home(self._loads, key)]
+
+    def choose(self, key: bytes, home: Seat | None = None) -> Seat | None:
+        """The worker for the next request; None: any that is idle, or none is live.
+
+        That is where it was looked for, unless the policy has a reason to send it elsewhere.
+        """
+        if self.shares or not self.live:
+            return None
+        if home is not None and home.index >= 0 and not self.needs_key:
+            return home
         choice = self._policy.choose(self._loads, key)
         return None if choice == SHARED else self.live[choice]
 

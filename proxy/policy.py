@@ -47,8 +47,12 @@ class Policy(Protocol):
         """
         ...
 
+    def home(self, loads: Loads, key: bytes) -> int:
+        """Index of the member in whose cache the result belongs; who has keys has a home for each."""
+        return self.choose(loads, key)
 
-class SharedQueue:
+
+class SharedQueue(Policy):
     """One queue for all: an idle worker takes the next batch."""
 
     needs_key: ClassVar = False
@@ -60,7 +64,7 @@ class SharedQueue:
         return SHARED
 
 
-class RoundRobin:
+class RoundRobin(Policy):
     """One after the other, whatever they have to do."""
 
     needs_key: ClassVar = False
@@ -76,7 +80,7 @@ class RoundRobin:
         return self._turn
 
 
-class WeightedRoundRobin:
+class WeightedRoundRobin(Policy):
     """Shares in proportion to the weights, spread evenly (WF2Q: Bennett and Zhang, 1996).
 
     With a share of p a worker's k-th request belongs into the period from k/p to (k+1)/p, counted
@@ -107,7 +111,7 @@ class WeightedRoundRobin:
         return next_period[1]
 
 
-class Random:
+class Random(Policy):
     """Any, with equal chance."""
 
     needs_key: ClassVar = False
@@ -122,7 +126,7 @@ class Random:
         return int(self._random() * self._count)
 
 
-class LeastOutstanding:
+class LeastOutstanding(Policy):
     """The one with the fewest requests waiting or running; of equals the first."""
 
     needs_key: ClassVar = False
@@ -134,7 +138,7 @@ class LeastOutstanding:
         return loads.outstanding.index(min(loads.outstanding))
 
 
-class PowerOfTwoChoices:
+class PowerOfTwoChoices(Policy):
     """The less loaded of two different ones taken at random (Mitzenmacher, 2001)."""
 
     needs_key: ClassVar = False
@@ -151,7 +155,7 @@ class PowerOfTwoChoices:
         return one if loads.outstanding[one] <= loads.outstanding[other] else other
 
 
-class ShortestResponseTime:
+class ShortestResponseTime(Policy):
     """The one that should be first to answer one more row; of equals the first."""
 
     needs_key: ClassVar = False
@@ -163,7 +167,7 @@ class ShortestResponseTime:
         return loads.wait_ns.index(min(loads.wait_ns))
 
 
-class ConsistentHash:
+class ConsistentHash(Policy):
     """The key's owner on a hash ring, unless its load is over its share (bounded loads).
 
     A full owner's requests go to the next ones on the ring, then to the owners of random points:
@@ -183,6 +187,9 @@ class ConsistentHash:
         self._unit = self._unit or total / len(members)
         self._ring = HashRing(members, self._unit)
         self._bounds = [BALANCE_FACTOR * member.weight / total for member in members]
+
+    def home(self, loads: Loads, key: bytes) -> int:  # noqa: ARG002 - a full owner still knows
+        return self._ring.near(key)[0]
 
     def choose(self, loads: Loads, key: bytes) -> int:
         outstanding, bounds, total = loads.outstanding, self._bounds, loads.total + 1

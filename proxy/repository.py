@@ -12,12 +12,12 @@ import orjson
 from pydantic import ValidationError
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.errors import BadRequest, ModelError, NotFound, ProxyError
+from dlbench.proxy.errors import BadRequest, ModelError, NotFound, ProxyError, RequestError
 from dlbench.proxy.model import ModelFile, find_models, resolve_model
 from dlbench.proxy.served import ServedModel, serve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.settings import ServerSettings
@@ -45,7 +45,8 @@ class Repository:
         self._served: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}
         self._changing = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reloading: set[str] = set()
 
     @property
     def models(self) -> Sequence[ServedModel]:
@@ -137,9 +138,9 @@ class Repository:
 
     async def shutdown(self) -> None:
         """Stop all workers of all models."""
-        for task in self._leaving:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(model.shutdown() for model in self._served.values()))
 
     def _replace(self, name: str, model: ServedModel | None) -> None:
@@ -149,20 +150,39 @@ class Repository:
             self._served[name] = model
         self.on_change()
         if old is not None:
-            task = asyncio.ensure_future(old.drain(self._settings.drain_timeout_s))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._do(old.drain(self._settings.drain_timeout_s))
 
     async def _started(self, source: ModelFile, config: ServingConfig) -> ServedModel:
         def give_up(error: ProxyError) -> None:
             self._gave_up(source.name, error)
 
+        def reload() -> None:
+            self._do(self._reload(source.name, config))
+
+        settings, backend = self._settings, self._backend
         try:
-            model = await serve_model(source, self._settings, config, self._backend, give_up)
+            model = await serve_model(source, settings, config, backend, give_up, reload)
         except OSError as error:  # a file that was found may be gone, or not for us to read
             raise ModelError(f"{source.path}: {error.strerror}") from None
         model.submit = self._spans.submitting(model)
         return model
+
+    async def _reload(self, name: str, config: ServingConfig) -> None:
+        """The file was replaced: serve what it holds now, with the same knobs."""
+        if name in self._reloading:
+            return
+        self._reloading.add(name)
+        try:
+            await self.load(name, config.model_dump())
+        except RequestError as error:
+            LOG.error("%s", error)
+        finally:
+            self._reloading.discard(name)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _gave_up(self, name: str, error: ProxyError) -> None:
         """A model without workers takes the proxy down only if there is no other."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.crew import Crew
 from dlbench.proxy.dispatcher import Dispatcher
+from dlbench.proxy.errors import ModelError
 from dlbench.proxy.metrics import WorkerSeen
 from dlbench.proxy.pool import start_worker, start_workers, started
 from dlbench.proxy.remote import Address, FrontHello, RemoteLink
@@ -18,11 +19,11 @@ from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.config import ServingConfig
-    from dlbench.proxy.errors import ProxyError
+    from dlbench.proxy.errors import ProxyError, RequestError
     from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.model import ModelFile
     from dlbench.proxy.request import InferRequest, Reply
@@ -69,6 +70,11 @@ class ServedModel:
         return self.dispatcher.config
 
     @property
+    def caches(self) -> bool:
+        """Whether results are kept."""
+        return self.dispatcher.looks_up
+
+    @property
     def ready(self) -> bool:
         """Whether any worker takes requests."""
         return bool(self.dispatcher.live)
@@ -100,6 +106,11 @@ class ServedModel:
             for s in self.crew.seats
         ]
 
+    def refused(self, error: RequestError) -> None:
+        """Count a request that could not be read."""
+        self.stats.received()
+        self.stats.refused(error.status)
+
     def start(self, crew: Crew) -> None:
         """Watch over the workers from now on."""
         self.crew = crew
@@ -114,7 +125,7 @@ class ServedModel:
     async def drain(self, timeout_s: float) -> None:
         """Let what was accepted be answered, then shut down."""
         deadline = now_ns() + int(timeout_s * NS_PER_S)
-        while self.in_flight and now_ns() < deadline:
+        while self.in_flight and self.ready and now_ns() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
         await self.shutdown()
 
@@ -137,8 +148,12 @@ async def serve_model(
     config: ServingConfig,
     backend: Backend,
     on_fatal: Callable[[ProxyError], None],
+    on_changed: Callable[[], None],
 ) -> ServedModel:
     """Start a model's workers and what stands before them.
+
+    `on_changed` hears when a worker is to be started and the file is no longer the one that the
+    others, and the keys of cached results, were made from.
 
     Raises:
         ModelError, DeviceError, StartError: in the failing worker's words; nothing is left.
@@ -160,10 +175,15 @@ async def serve_model(
     ours = len(links) if config.autoscaler == "none" else max(len(links), config.most_workers)
     remote = dict(enumerate(addresses, ours))
 
-    def start(number: int) -> Awaitable[WorkerLink]:
+    async def start(number: int) -> WorkerLink:
         if number in remote:
-            return started(RemoteLink(remote[number], front_hello, signature))
-        return start_worker(path, settings, config, number)
+            return await started(RemoteLink(remote[number], front_hello, signature))
+        link = await start_worker(path, settings, config, number)
+        if await asyncio.to_thread(source.fingerprint) != fingerprint:
+            await link.shutdown()
+            on_changed()
+            raise ModelError(f"{path} has changed: it is loaded anew")
+        return link
 
     crew = Crew(dispatcher, start, config.worker_weights, on_fatal, remote)
     crew.adopt(links)

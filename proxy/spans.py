@@ -1,11 +1,12 @@
 """From requests to spans: who is asked, who asked, and where the time went.
 
 A handler submits while it is called, so the header of the request that is being handled is at hand
-whatever protocol it speaks.
+in its context, whatever protocol it speaks.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 from dlbench.proxy.errors import RequestError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Submit = Callable[[InferRequest, Reply], None]
 
 OK = 200
+# The `traceparent` of the request that is being handled.
+PARENT: ContextVar[bytes | None] = ContextVar("PARENT", default=None)
 
 
 class Spans(Protocol):
@@ -60,15 +63,14 @@ class TracedSpans:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._parent: bytes | None = None
 
     def around(self, handle: Handle) -> Handle:
         def handled(request: HttpRequest, respond: Respond) -> None:
-            self._parent = request.headers.get(b"traceparent")
+            token = PARENT.set(request.headers.get(b"traceparent"))
             try:
                 handle(request, respond)
             finally:
-                self._parent = None
+                PARENT.reset(token)
 
         return handled
 
@@ -76,7 +78,7 @@ class TracedSpans:
         submit = model.submit
 
         def submit_traced(request: InferRequest, reply: Reply) -> None:
-            span = self._tracer.started(self._parent, model.name)
+            span = self._tracer.started(PARENT.get(), model.name)
             trace = request.trace = Trace()
 
             def replied(outcome: Outputs | RequestError) -> None:

@@ -127,6 +127,7 @@ def model_configuration(model: ServedModel) -> dict[str, Any]:
             "preferred_batch_size": list(config.preferred_batch_sizes),
             "max_queue_delay_microseconds": int(config.max_queue_delay_ms * 1000),
         },
+        "response_cache": {"enable": model.caches},
         "parameters": {
             name: {"string_value": str(value)} for name, value in config.model_dump().items()
         },

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 # Runs before a worker says that it is ready: the first ones allocate.
 WARMUP_RUNS = 2
-# Memory kept for batches of shapes that were seen; above it all of it is let go.
+# What is kept for batches of shapes that were seen; above either all of it is let go. A shape takes
+# some 8 kB beside its arrays, so their bytes alone are no bound.
 KEPT_BYTES = 64 << 20
+KEPT_SHAPES = 1024
 
 
 def main() -> None:
@@ -126,11 +128,15 @@ class Worker:
             self._prepared.clear()
         found = self._prepared.get(shapes)
         if found is None:
-            if sum(batch.kept_bytes for batch in self._prepared.values()) > KEPT_BYTES:
+            if self._has_kept_enough():
                 self._prepared.clear()
             found = PreparedBatch(self.signature, self._session, shapes, room)
             self._prepared[shapes] = found
         return found
+
+    def _has_kept_enough(self) -> bool:
+        kept = self._prepared
+        return len(kept) >= KEPT_SHAPES or sum(b.kept_bytes for b in kept.values()) > KEPT_BYTES
 
     def _check_independence(self) -> None:
         """One request at a time where a batch would change the answers."""

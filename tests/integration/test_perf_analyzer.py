@@ -89,7 +89,6 @@ def test_batches_of_its_own_are_counted_in_rows(perf_analyzer, start_proxy):
     assert found["execution_count"] == REQUESTS
 
 
-@pytest.mark.xfail(strict=True, reason="model_configuration says nothing of response_cache")
 def test_measured_in_windows_with_a_cache(perf_analyzer, start_proxy):
     proxy = start_proxy("demo:mlp", cache_size=64)
     address = "{}:{}".format(*proxy.address)

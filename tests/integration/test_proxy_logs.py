@@ -258,7 +258,6 @@ def test_whatever_the_protocol(models, traced, path, prefer):
     assert attributes(span)["dlbench.compute_ns"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="the gRPC front shows nobody its metadata")
 def test_grpc(models, traced):
     grpcclient = pytest.importorskip("tritonclient.grpc")
     start, spans = traced
@@ -291,7 +290,6 @@ def test_a_hit_waited_for_nothing(models, traced):
         assert hit[f"dlbench.{name}"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="parts of a request have no trace")
 def test_a_request_that_was_spread_was_computed_too(models, traced):
     start, spans = traced
     proxy = start(models.affine(), workers=2, max_batch_size=2, split_batch_over=2)

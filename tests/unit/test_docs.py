@@ -93,7 +93,8 @@ def test_snake_case_names_exist():
 
 
 def test_options_and_variables_exist():
-    options = {option_name(name, model) for name, model in FIELDS.items()} | {"--config"}
+    options = {option_name(name, model) for name, model in FIELDS.items()}
+    options |= {"--config", "--listen"}
     assert names_in_backticks(r"(?<!\w)--[a-z][a-z-]+") <= options
     variables = {ENVIRONMENT_PREFIX + name.upper() for name in FIELDS}
     assert names_in_backticks(r"DLBENCH_[A-Z_]+[A-Z]") <= variables
