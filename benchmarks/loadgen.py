@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 import machine
 import wrk
 from process import BenchmarkError, running
-from rich.console import Console
-from rich.table import Table
+from report import console, rounds, table
 
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
@@ -60,7 +59,6 @@ HEADERS = {
 STALL_RATE = 1000
 STALL_USERS = 50
 STALL = ("--delay-ms", "2", "--stall-s", "1", "--stall-every-s", "10")
-console = Console(width=80, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -203,12 +201,11 @@ def closed_loop(plan: Plan) -> dict[str, Any]:
     try:
         users = {name: best_users(client, plan, server_core) for name, client in CLIENTS.items()}
         turns: dict[str, list[Run]] = {name: [] for name in CLIENTS}
-        for turn in range(plan.repeats):
-            for name in list(CLIENTS)[:: 1 if turn % 2 == 0 else -1]:
+        for order in rounds(CLIENTS, plan.repeats):
+            for name in order:
                 with null_server(core=server_core) as port:
                     run = CLIENTS[name](port, users[name], plan.warm_s, plan.seconds)
                 turns[name].append(run)
-            note(f"turn {turn + 1} of {plan.repeats}")
     finally:
         os.sched_setaffinity(0, allowed)
     show_closed(turns, users)
@@ -226,12 +223,13 @@ def best_users(client: Client, plan: Plan, server_core: int) -> int:
 
 
 def show_closed(turns: dict[str, list[Run]], users: dict[str, int]) -> None:
-    table = new_table("Closed loop against a server that computes nothing")
-    for heading in ("client", "users", "requests/s", "per core", "min-max", "dlbench is"):
-        table.add_column(heading, justify="left" if heading == "client" else "right")
+    made = table(
+        "Closed loop against a server that computes nothing",
+        *("client", "users", "requests/s", "per core", "min-max", "dlbench is"),
+    )
     for name, runs in turns.items():
         ratios = [a.per_core / b.per_core for a, b in zip(turns["dlbench"], runs, strict=True)]
-        table.add_row(
+        made.add_row(
             name,
             str(users[name]),
             f"{median(run.rate for run in runs):,.0f}",
@@ -239,7 +237,7 @@ def show_closed(turns: dict[str, list[Run]], users: dict[str, int]) -> None:
             span([run.per_core / 1000 for run in runs], ".1f") + "k",
             "" if name == "dlbench" else f"{median(ratios):.2f}x ({span(ratios, '.2f')})",
         )
-    console.print(table)
+    console.print(made)
     console.print("per core: requests per second of the client's processor time; medians.")
 
 
@@ -259,12 +257,13 @@ def lateness(plan: Plan) -> dict[int, list[Run]]:
 
 
 def show_lateness(found: dict[int, list[Run]]) -> None:
-    table = new_table("Open loop, Poisson: actual minus scheduled send time")
-    for heading in ("rate", "sent/s", "lateness p99 ms", "min-max", "client CPU", "verdicts"):
-        table.add_column(heading, justify="right")
+    made = table(
+        "Open loop, Poisson: actual minus scheduled send time",
+        *("rate", "sent/s", "lateness p99 ms", "min-max", "client CPU", "verdicts"),
+    )
     for rate, runs in found.items():
         late = [run.lateness_p99_ms for run in runs]
-        table.add_row(
+        made.add_row(
             f"{rate:,}",
             f"{median(run.rate for run in runs):,.0f}",
             f"{median(late):.3f}",
@@ -272,7 +271,7 @@ def show_lateness(found: dict[int, list[Run]]) -> None:
             f"{median(run.cpu_s / run.duration_s for run in runs):.0%}",
             " ".join(sorted({run.verdict for run in runs})),
         )
-    console.print(table)
+    console.print(made)
 
 
 # --- 3. a server that stalls -----------------------------------------------------------------------
@@ -287,11 +286,10 @@ def stall(plan: Plan) -> dict[str, list[Run]]:
         "wrk, 3 connections, no rate": wrk_unpaced,
     }
     found: dict[str, list[Run]] = {name: [] for name in clients}
-    for turn in range(plan.stall_repeats):
-        for name, client in clients.items():
+    for order in rounds(clients, plan.stall_repeats):
+        for name in order:
             with null_server(*STALL) as port:
-                found[name].append(client(port, plan.warm_s, plan.stall_s))
-        note(f"turn {turn + 1} of {plan.stall_repeats}")
+                found[name].append(clients[name](port, plan.warm_s, plan.stall_s))
     show_stall(found)
     return found
 
@@ -310,32 +308,22 @@ def wrk_unpaced(port: int, warm_s: float, seconds: float) -> Run:
 
 
 def show_stall(found: dict[str, list[Run]]) -> None:
-    table = new_table("2 ms, but stands still for 1 s in every 10 s: a tenth waits 0 to 1 s")
-    for heading in ("client", "requests/s", "p50 ms", "p99 ms", "min-max"):
-        table.add_column(heading, justify="left" if heading == "client" else "right")
+    made = table(
+        "2 ms, but stands still for 1 s in every 10 s: a tenth waits 0 to 1 s",
+        *("client", "requests/s", "p50 ms", "p99 ms", "min-max"),
+    )
     for name, runs in found.items():
         tails = [run.p99_ms for run in runs]
         middle = median(run.p50_ms for run in runs)
         rate = median(run.rate for run in runs)
         row = (f"{rate:,.0f}", f"{middle:.1f}", f"{median(tails):,.0f}", span(tails, ",.0f"))
-        table.add_row(name, *row)
-    console.print(table)
+        made.add_row(name, *row)
+    console.print(made)
     console.print("wrk's own p99 is corrected afterwards, by its mean interval between requests.")
-
-
-# --- how it looks ----------------------------------------------------------------------------------
-
-
-def new_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
 
 
 def span(values: list[float], form: str) -> str:
     return f"{min(values):{form}}-{max(values):{form}}"
-
-
-def note(text: str) -> None:
-    console.print(f"[dim]{text}[/]")
 
 
 if __name__ == "__main__":
