@@ -20,6 +20,7 @@ from dlbench.proxy.errors import (
     BadRequest,
     DeadlineExceeded,
     RequestError,
+    WorkerFailed,
 )
 from dlbench.proxy.frames import HEAD, Result, decode_batch
 from dlbench.proxy.job import Seat
@@ -472,6 +473,39 @@ def test_an_expired_request_whose_client_asks_again_gets_no_worker_two_batches()
         it.now_ns += 10 * MS
         seat.link.finish()
         assert len(seat.link.batches) == 1
+        it.settle()
+
+
+def test_a_batch_committed_ahead_of_a_death_is_not_blamed():
+    with world(max_batch_size=1) as it:
+        seat = it.join()
+        it.submit(1)
+        seat.link.finish()  # now it is known to be quick, and gets a second batch ahead
+        guilty, innocent = it.submit(2), it.submit(3)
+        for _ in range(2):
+            assert len(seat.link.batches) == 2
+            seat.link.die()
+            it.join(seat)
+            seat.link.service_ns = MS
+            it.submit(4)  # a batch behind the one that runs
+        it.settle()
+        assert isinstance(guilty[0], WorkerFailed)
+        assert not isinstance(innocent[0], RequestError)
+
+
+def test_a_key_is_looked_for_where_it_is_kept_however_busy_that_worker_is():
+    knobs = {"scheduling_policy": "consistent_hash", "cache_scope": "worker", "cache_size": 64}
+    with world(max_batch_size=1, **knobs) as it:
+        seats = [it.join(), it.join()]
+        it.submit(0)
+        (home,) = it.busy()
+        home.link.finish()
+        number = 0
+        while home.outstanding < 4:
+            number += 1
+            it.submit(number)
+        assert it.submit(0)  # at once
+        assert any(seat.outstanding for seat in seats)
         it.settle()
 
 
