@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dlbench.proxy import dispatcher as dispatcher_module
 from dlbench.proxy import job as job_module
 from dlbench.proxy import results as results_module
+from dlbench.proxy import runner as runner_module
 from dlbench.proxy import scaling as scaling_module
 from dlbench.proxy.backend import NoBackend
 from dlbench.proxy.config import ServingConfig
@@ -30,6 +31,7 @@ from dlbench.proxy.scaling import Scaling
 from dlbench.proxy.stats import ModelStats
 from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 
+MODULES = (dispatcher_module, job_module, results_module, runner_module, scaling_module)
 MS = 1_000_000
 POISON = 13  # the model refuses this value
 ADDED = 1000  # to every value that it takes
@@ -239,9 +241,9 @@ def world(backend=None, axis=0, **knobs):
     """A dispatcher in the time of its world; a timer needs a loop, so there is one."""
     made = World.__new__(World)
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
-        for module in (dispatcher_module, job_module, results_module, scaling_module):
+        for module in MODULES:
             patch.setattr(module, "now_ns", lambda: made.now_ns)
-        patch.setattr(dispatcher_module, "make_timer", lambda *given: made.make_timer(*given))
+        patch.setattr(runner_module, "make_timer", lambda *given: made.make_timer(*given))
 
         async def start():
             made.__init__(ServingConfig(**{"workers": 1, **knobs}), backend or NoBackend(), axis)
