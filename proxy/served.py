@@ -123,11 +123,13 @@ class ServedModel:
         await self.crew.shutdown()
 
     async def drain(self, timeout_s: float) -> None:
-        """Let what was accepted be answered, then shut down."""
+        """Let what was accepted be answered, then shut down; so does who is cancelled meanwhile."""
         deadline = now_ns() + int(timeout_s * NS_PER_S)
-        while self.in_flight and self.ready and now_ns() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)
-        await self.shutdown()
+        try:
+            while self.in_flight and self.ready and now_ns() < deadline:
+                await asyncio.sleep(DRAIN_POLL_S)
+        finally:
+            await self.shutdown()
 
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
