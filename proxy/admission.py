@@ -9,6 +9,7 @@ from dlbench.proxy.errors import Overloaded
 
 # Longer than this nobody can tell how fast the queue will be.
 MOST_RETRY_AFTER_S = 60
+STOPPING = "the proxy is stopping"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Admission:
             error = Overloaded(f"the queue is full ({self.max_queue_size} requests wait)")
             error.retry_after_s = retry_after_s(waiting, served_per_s)
             raise error
+
+
+class Closed:
+    """After the end: nobody is taken."""
+
+    def check(self, waiting: int, served_per_s: float) -> None:  # noqa: ARG002 - as Admission has it
+        """Raise Overloaded."""
+        raise Overloaded(STOPPING)
 
 
 def retry_after_s(waiting: int, served_per_s: float) -> int:

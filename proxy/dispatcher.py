@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.admission import Admission
+from dlbench.proxy.admission import STOPPING, Admission, Closed
 from dlbench.proxy.cache import NoCache
 from dlbench.proxy.cache_key import KeyMaker
 from dlbench.proxy.clock import now_ns
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from dlbench.proxy.request import InferRequest, Outputs, Reply
     from dlbench.proxy.stats import ModelStats
     from dlbench.proxy.tensors import Signature
-
-STOPPING = "the proxy is stopping"
-
-
-class Closed:
-    """Admission after the end: nobody is taken."""
-
-    def check(self, waiting: int, served_per_s: float) -> None:  # noqa: ARG002 - as Admission has it
-        """Raise Overloaded."""
-        raise Overloaded(STOPPING)
 
 
 class Dispatcher:

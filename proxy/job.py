@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.clock import now_ns
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.request import InferRequest, Outputs, Reply
     from dlbench.proxy.stats import ModelStats
+
+
+LOG = logging.getLogger(__name__)
 
 
 class Job:
@@ -56,7 +60,10 @@ class Job:
             stats.failed(latency_ns, outcome.status)
         else:
             stats.succeeded(latency_ns)
-        self.reply(outcome)
+        try:
+            self.reply(outcome)
+        except Exception:  # whoever else is answered in the same breath must not pay for it
+            LOG.exception("an answer broke the proxy")
 
 
 class Whole:

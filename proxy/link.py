@@ -172,7 +172,14 @@ class ProcessLink(WorkerLink):
         self._process, stream = spawn(self._arguments)
         self.pid = self._process.pid
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=stream)
+        connecting = asyncio.ensure_future(loop.create_unix_connection(lambda: self, sock=stream))
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # uvloop never says that a connection is lost which was cancelled in the making.
+            await connecting
+            self.hello.cancel()
+            raise
         return await self.hello
 
     async def ended(self, exc: Exception | None) -> str:  # noqa: ARG002 - the exit code says it all

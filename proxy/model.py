@@ -27,8 +27,8 @@ class ModelFile:
     def fingerprint(self) -> bytes:
         """A hash of the file, and of the weights that exporters put beside it (STEM.onnx.data, …)."""
         found = hashlib.blake2b(digest_size=32)
-        beside = (p for p in self.path.parent.glob(f"{self.path.stem}.*") if p.is_file())
-        for path in sorted(p for p in beside if p == self.path or WEIGHTS.search(p.name)):
+        beside = self.path.parent.glob(f"{self.path.stem}.*")
+        for path in [self.path, *sorted(p for p in beside if WEIGHTS.search(p.name))]:
             with path.open("rb") as stream:
                 found.update(hashlib.file_digest(stream, "blake2b").digest())
         return found.digest()

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 async def start_workers(
-    path: str, settings: ServerSettings, config: ServingConfig, count: int
+    path: str, settings: ServerSettings, config: ServingConfig, numbers: range
 ) -> list[WorkerLink]:
-    """Start workers 0 to `count` at once; if one fails, none is left.
+    """Start the workers of these numbers at once; if one fails, none is left.
 
     Raises:
         ModelError, DeviceError, StartError: in the first failing worker's words.
     """
-    starts = (start_worker(path, settings, config, index) for index in range(count))
+    starts = (start_worker(path, settings, config, number) for number in numbers)
     found = await asyncio.gather(*starts, return_exceptions=True)
     links = [link for link in found if isinstance(link, WorkerLink)]
     if errors := [error for error in found if isinstance(error, BaseException)]:

@@ -17,7 +17,7 @@ from dlbench.proxy.model import ModelFile, find_models, resolve_model
 from dlbench.proxy.served import ServedModel, serve_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.settings import ServerSettings
@@ -45,8 +45,9 @@ class Repository:
         self._served: dict[str, ServedModel] = {}
         self._reasons: dict[str, str] = {}
         self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._reloading: set[str] = set()
+        self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 
     @property
     def models(self) -> Sequence[ServedModel]:
@@ -138,9 +139,11 @@ class Repository:
 
     async def shutdown(self) -> None:
         """Stop all workers of all models."""
-        for task in self._tasks:
+        for task in self._reloads:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for model in self._retiring.values():
+            model.hurried = True
+        await asyncio.gather(*self._reloads, *self._retiring, return_exceptions=True)
         await asyncio.gather(*(model.shutdown() for model in self._served.values()))
 
     def _replace(self, name: str, model: ServedModel | None) -> None:
@@ -150,14 +153,18 @@ class Repository:
             self._served[name] = model
         self.on_change()
         if old is not None:
-            self._do(old.drain(self._settings.drain_timeout_s))
+            task = asyncio.ensure_future(old.retire(self._settings.drain_timeout_s))
+            self._retiring[task] = old
+            task.add_done_callback(self._retiring.pop)
 
     async def _started(self, source: ModelFile, config: ServingConfig) -> ServedModel:
         def give_up(error: ProxyError) -> None:
             self._gave_up(source.name, error)
 
         def reload() -> None:
-            self._do(self._reload(source.name, config))
+            task = asyncio.ensure_future(self._reload(source.name, config))
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
         settings, backend = self._settings, self._backend
         try:
@@ -178,11 +185,6 @@ class Repository:
             LOG.error("%s", error)
         finally:
             self._reloading.discard(name)
-
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _gave_up(self, name: str, error: ProxyError) -> None:
         """A model without workers takes the proxy down only if there is no other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from dlbench.proxy.request import InferRequest, Reply
     from dlbench.proxy.settings import ServerSettings
     from dlbench.proxy.tensors import Signature
+
+LOG = logging.getLogger(__name__)
 
 # How often the autoscaler looks; a start takes about as long.
 LOOK_S = 1.0
@@ -62,6 +65,7 @@ class ServedModel:
         self.stats = dispatcher.stats
         self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
         self.crew: Crew
+        self.hurried = False  # nobody waits for what is under way any more
         self._watch: asyncio.Task[None]
 
     @property
@@ -122,14 +126,12 @@ class ServedModel:
         self.dispatcher.shutdown()
         await self.crew.shutdown()
 
-    async def drain(self, timeout_s: float) -> None:
-        """Let what was accepted be answered, then shut down; so does who is cancelled meanwhile."""
+    async def retire(self, timeout_s: float) -> None:
+        """Let what was accepted be answered, if it can be and nobody hurries; then shut down."""
         deadline = now_ns() + int(timeout_s * NS_PER_S)
-        try:
-            while self.in_flight and self.ready and now_ns() < deadline:
-                await asyncio.sleep(DRAIN_POLL_S)
-        finally:
-            await self.shutdown()
+        while self.in_flight and not self.hurried and now_ns() < deadline:
+            await asyncio.sleep(DRAIN_POLL_S)
+        await self.shutdown()
 
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
@@ -138,10 +140,13 @@ class ServedModel:
         while True:
             await asyncio.sleep(min(LOOK_S, self.config.worker_timeout_s / 2))
             now = now_ns()
-            self.crew.check(now)
-            if now - looked >= 0.9 * LOOK_S * NS_PER_S:
-                looked = now
-                scaling.look(now)
+            try:
+                self.crew.check(now)
+                if now - looked >= 0.9 * LOOK_S * NS_PER_S:
+                    looked = now
+                    scaling.look(now)
+            except Exception:  # nobody else would look for hung workers any more
+                LOG.exception("the watch over %s stumbled", self.name)
 
 
 async def serve_model(
@@ -165,11 +170,15 @@ async def serve_model(
     front_hello = FrontHello.of(settings, config, fingerprint)
     addresses = [Address.parse(text) for text in settings.remote_workers]
     # Without a number the first worker tells the device, and that the number.
-    links = await start_workers(path, settings, config, config.workers or 1)
+    links = await start_workers(path, settings, config, range(config.workers or 1))
     hello = links[0].hello.result()
     config = config.resolved(hello["device"], len(settings.device_ids))
-    more = (start_worker(path, settings, config, n) for n in range(len(links), config.workers))
-    links += await asyncio.gather(*more)
+    try:
+        more = range(len(links), config.workers)
+        links += await start_workers(path, settings, config, more)
+    except BaseException:
+        await asyncio.gather(*(link.shutdown() for link in links))
+        raise
     signature = signature_from(hello["signature"])
     identity = f"{source.name}/{source.version}/".encode() + fingerprint
     dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
@@ -183,6 +192,7 @@ async def serve_model(
         link = await start_worker(path, settings, config, number)
         if await asyncio.to_thread(source.fingerprint) != fingerprint:
             await link.shutdown()
+            served.hurried = True  # those who wait for a worker of the old file wait in vain
             on_changed()
             raise ModelError(f"{path} has changed: it is loaded anew")
         return link

@@ -413,7 +413,7 @@ def failing(model, error, match, **settings):
     async def scenario():
         told = ServerSettings(model=str(model), **{"device": "cpu", **settings})
         with pytest.raises(error, match=match):
-            await start_workers(str(model), told, ServingConfig(), 2)
+            await start_workers(str(model), told, ServingConfig(), range(2))
 
     asyncio.run(scenario())
 
