@@ -33,9 +33,10 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling loadgen proxy
+
 bench: .venv/dev.stamp
-	$(BIN)/python benchmarks/loadgen.py
-	$(BIN)/python benchmarks/proxy.py
+	$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py &&) true
 
 .venv/created.stamp: pyproject.toml
 	$(VENV)
