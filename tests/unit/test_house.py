@@ -1,5 +1,6 @@
 """The house itself: what is packaged, and which way imports run."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,7 @@ def test_every_dependency_has_its_reason():
     reasons = (ROOT / "CONTRIBUTING.md").read_text()
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *extras["test"], *extras["dev"]]
-    names = {line.split(";")[0].split("[")[0].split(">")[0].strip() for line in wanted}
+    names = {re.split(r"[\[;<>= ]", line)[0] for line in wanted}
     assert [n for n in sorted(names - {"dlbench"}) if n not in reasons] == []
 
 
