@@ -26,7 +26,7 @@ class ModelFile:
 
     def fingerprint(self) -> bytes:
         """A hash of the file, and of the weights that exporters put beside it (STEM.onnx.data, …)."""
-        found = hashlib.blake2b(digest_size=32)
+        found = hashlib.blake2b()
         beside = self.path.parent.glob(f"{self.path.stem}.*")
         for path in [self.path, *sorted(p for p in beside if WEIGHTS.search(p.name))]:
             with path.open("rb") as stream:
