@@ -201,6 +201,7 @@ def test_a_study_of_another_model_is_refused(tmp_path):
     assert "--fresh" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_tune_from_start_to_a_served_recommendation(tmp_path):
     done = dlbench(

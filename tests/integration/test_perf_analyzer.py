@@ -20,6 +20,8 @@ SERVER_TIMES = {
 }
 US = 1000
 
+pytestmark = pytest.mark.slow  # ten runs of several seconds
+
 
 @pytest.fixture(scope="session")
 def perf_analyzer(wheel_file):

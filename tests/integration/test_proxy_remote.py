@@ -175,6 +175,7 @@ def test_a_worker_that_dies_on_its_node_is_replaced_there(models, start_both):
     ask_many(proxy, 20)
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_loses_no_request_and_is_used_again(models, start_both, start_node):
     path = models.slow()
     node, proxy = start_both(path, scheduling_policy="round_robin")
@@ -195,6 +196,7 @@ def test_a_node_that_dies_loses_no_request_and_is_used_again(models, start_both,
         assert metric(proxy, "dlbench_worker_requests_total") == before + 2
 
 
+@pytest.mark.slow
 def test_a_hung_worker_is_given_up_and_its_node_ends_it(models, start_both):
     node, proxy = start_both(models.affine(), scheduling_policy="round_robin", worker_timeout_s=0.5)
     pid = node.lent()
@@ -309,6 +311,7 @@ def test_garbage_is_answered_with_one_line_and_hung_up_on(models, start_node):
     assert connected(node, models.affine()) is None
 
 
+@pytest.mark.slow
 def test_silent_connections_cost_no_more_than_their_share(models, start_node):
     """One too many is turned away at once; those that say too little lose their place in time."""
     node = start_node(models.affine())
