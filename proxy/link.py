@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -39,7 +40,7 @@ LIKELY_CAUSES = {
 DEVICE_OPTIONS = ("--device", "--provider-option")
 
 
-class WorkerLink(asyncio.BufferedProtocol):
+class WorkerLink(asyncio.BufferedProtocol, ABC):
     """The stream to one worker, wherever that runs.
 
     The owner sets `on_result(link, number, result or error text)` and `on_lost(link)`. After that
@@ -65,6 +66,7 @@ class WorkerLink(asyncio.BufferedProtocol):
         self._burial: asyncio.Task[None] | None = None
         self._buried = asyncio.Event()
 
+    @abstractmethod
     async def startup(self) -> dict[str, Any]:
         """Open the stream and wait for the worker's hello.
 
@@ -72,11 +74,10 @@ class WorkerLink(asyncio.BufferedProtocol):
             ModelError, DeviceError: the worker could not load the model; the text is its own.
             StartError: it died meanwhile, or cannot be reached.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def ended(self, exc: Exception | None) -> str:
         """How the worker ended, once it has; its stream ended with `exc`, or was closed by us."""
-        raise NotImplementedError
 
     def send(self, pieces: Sequence[Buffer]) -> None:
         """Hand over a batch; to a worker that is gone already, its loss is about to be told."""

@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -181,9 +182,9 @@ def models(tmp_path_factory):
 class RawClient:
     """A socket and a reader of replies; a context manager."""
 
-    def __init__(self, proxy):
-        self.socket = proxy.connect()
-        self._file = self.socket.makefile("rb")
+    def __init__(self, connection):
+        self.socket = connection
+        self._file = connection.makefile("rb")
 
     def __enter__(self):
         return self
@@ -202,7 +203,7 @@ class RawClient:
             return None
         headers = {}
         while (header := self._file.readline()) not in (b"\r\n", b""):
-            name, _, value = header.decode().partition(":")
+            name, _, value = header.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
         size = int(headers.get("content-length", 0)) if body else 0
         return int(line.split()[1]), headers, self._file.read(size)
@@ -215,8 +216,14 @@ class RawClient:
     def ended(self):
         try:
             return self._file.read(1) == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             return True
+
+
+@pytest.fixture(scope="session")
+def raw_client():
+    """The class: conftest files cannot import each other."""
+    return RawClient
 
 
 class RunningProxy:
@@ -240,7 +247,7 @@ class RunningProxy:
         return socket.create_connection(self.address, timeout=START_TIMEOUT_S)
 
     def client(self):
-        return RawClient(self)
+        return RawClient(self.connect())
 
     def workers(self):
         return self.ask("counters")["pids"]["workers"]

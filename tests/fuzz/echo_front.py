@@ -88,10 +88,10 @@ async def serve(options: dict) -> None:
         ssl=context,
         ssl_handshake_timeout=limits.header_timeout_s if context else None,
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
     ended, draining = asyncio.Event(), asyncio.Event()
     loop.add_reader(0, lambda: sys.stdin.read(1) or ended.set())
     loop.add_signal_handler(signal.SIGTERM, draining.set)
+    print(server.sockets[0].getsockname()[1], flush=True)
     while not ended.is_set():
         await asyncio.sleep(SWEEP_S)
         for connection in list(connections):

@@ -4,7 +4,6 @@ import contextlib
 import json
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -15,60 +14,33 @@ ECHO_FRONT = Path(__file__).parents[1] / "fuzz" / "echo_front.py"
 PATIENCE_S = 20
 
 
-class FrontClient:
-    """One connection to the front."""
+@pytest.fixture(scope="session")
+def front_client(raw_client):
+    """A class: one connection to the front, which echoes what it understood."""
 
-    def __init__(self, connection):
-        self.socket = connection
-        self._file = connection.makefile("rb")
+    class FrontClient(raw_client):
+        def echo(self):
+            """Method, target, headers and body as the front understood them."""
+            status, headers, body = self.reply()
+            assert status == 200, body
+            return *json.loads(headers["x-request"]), body
 
-    def __enter__(self):
-        return self
+        def refused(self):
+            """Status and text of an error; the connection ends after it."""
+            status, headers, body = self.reply()
+            assert headers["connection"] == "close"
+            assert self.ended()
+            return status, json.loads(body)["error"]
 
-    def __exit__(self, *_):
-        self._file.close()
-        self.socket.close()
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def reply(self, body=True):
-        """Status, headers and body; None when the connection has ended."""
-        line = self._file.readline()
-        if not line:
-            return None
-        headers = {}
-        while (header := self._file.readline()) not in (b"\r\n", b""):
-            name, _, value = header.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        size = int(headers.get("content-length", 0)) if body else 0
-        return int(line.split()[1]), headers, self._file.read(size)
-
-    def echo(self):
-        """Method, target, headers and body as the front understood them."""
-        status, headers, body = self.reply()
-        assert status == 200, body
-        return *json.loads(headers["x-request"]), body
-
-    def refused(self):
-        """Status and text of an error; the connection ends after it."""
-        status, headers, body = self.reply()
-        assert headers["connection"] == "close"
-        assert self.ended()
-        return status, json.loads(body)["error"]
-
-    def ended(self):
-        try:
-            return self._file.read(1) == b""
-        except (ConnectionResetError, ssl.SSLError):
-            return True
+    return FrontClient
 
 
 class Front:
     """The front as a process."""
 
-    def __init__(self, log, **options):
+    def __init__(self, log, client, **options):
         self.log = log
+        self._client = client
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, str(ECHO_FRONT), json.dumps(options)],
@@ -84,7 +56,7 @@ class Front:
 
     def client(self, tls=None):
         connection = self.connect()
-        return FrontClient(
+        return self._client(
             tls.wrap_socket(connection, server_hostname="localhost") if tls else connection
         )
 
@@ -104,12 +76,12 @@ class Front:
 
 
 @pytest.fixture
-def start_front(tmp_path):
+def start_front(tmp_path, front_client):
     """A function that starts a front; a clean end and an empty log are part of every test."""
     running = []
 
     def start(**options):
-        running.append(Front(tmp_path / f"front-{len(running)}.log", **options))
+        running.append(Front(tmp_path / f"front-{len(running)}.log", front_client, **options))
         return running[-1]
 
     yield start
@@ -118,13 +90,13 @@ def start_front(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shared_front(tmp_path_factory):
+def shared_front(tmp_path_factory, front_client):
     """Like start_front, for tests that leave a front as it was."""
     running = []
 
     def start(**options):
         log = tmp_path_factory.mktemp("front") / "front.log"
-        running.append(Front(log, **options))
+        running.append(Front(log, front_client, **options))
         return running[-1]
 
     yield start
