@@ -24,12 +24,13 @@ import made
 import report
 import wrk
 from process import BenchmarkError
-from proxies import Watched, offer, proxy, requests_for
+from proxies import Watched, beside, offer, proxy, requests_for
 
 from dlbench.loadgen.generator import Generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 PRODUCTS = 24  # of matrices: some 4 ms
@@ -76,15 +77,8 @@ class Killer:
         self._random = random.Random(seed)
         self._over = threading.Event()
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._main_loop)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
+    def at_work(self) -> AbstractContextManager[None]:
+        return beside(self._main_loop, self._over)
 
     def _main_loop(self) -> None:
         while not self._over.wait(KILL_EVERY_S):

@@ -18,7 +18,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -34,6 +34,18 @@ class Cpu(NamedTuple):
 
     user_s: float
     system_s: float
+
+
+@contextmanager
+def beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """Runs `work` in a thread meanwhile; it has to end soon after `over` is set."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Watched:

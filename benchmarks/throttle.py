@@ -10,15 +10,17 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from process import BenchmarkError
+from proxies import beside
 
 from dlbench.loadgen.priority import PRIORITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from proxies import Watched
 
@@ -55,15 +57,8 @@ class Throttle:
         self._signals: list[Signal] = []
         self._over = threading.Event()
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._main_loop)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
+    def at_work(self) -> AbstractContextManager[None]:
+        return beside(self._main_loop, self._over)
 
     def _main_loop(self) -> None:
         with PRIORITIES[True]():

@@ -78,7 +78,7 @@ def find_gpus() -> Gpus:
     if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/dxg"):
         return NoGpus()  # importing pynvml takes a tenth of a second
     try:
-        import pynvml  # type: ignore[import-untyped]  # ships no types
+        import pynvml
     except ImportError:
         return NoGpus()
     try:
