@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sides
 import wrk
+from process import BenchmarkError
 from report import note, rounds
 
 if TYPE_CHECKING:
@@ -50,8 +51,14 @@ class Chosen:
 
 def choose(candidates: list[Side], plan: Plan) -> Chosen:
     """The fastest of `candidates` at its best number of connections."""
-    tried = candidates[: plan.candidates]
-    found = {side: peak(scan(side, plan.probe_connections, plan)) for side in tried}
+    found: dict[Side, wrk.Run] = {}
+    for side in candidates[: plan.candidates]:
+        try:
+            found[side] = peak(scan(side, plan.probe_connections, plan))
+        except (BenchmarkError, TimeoutError) as error:
+            note(f"{side.name} is out of the search: {error}")
+    if not found:
+        raise BenchmarkError(f"{candidates[0].server}: none of its settings could be measured")
     best = max(found, key=lambda side: found[side].rate)
     connections = peak(scan(best, plan.connections, plan)).connections
     note(f"{best.name}: best of {len(found)}, with {connections} connections")

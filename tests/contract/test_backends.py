@@ -184,7 +184,8 @@ def test_the_time_to_live_goes_to_the_server(kind, start_server, ttl_s):
     server = start_server(kind)
     run(stored(server, 1, ttl_s=ttl_s))
     left = server.ttl_s(name(1))
-    assert left == -1 if ttl_s == 0 else 0 <= ttl_s - left + 1 <= HANGS_S + 1
+    # A long one goes to memcached as a date in whole seconds, and its own clock lags by one more.
+    assert left == -1 if ttl_s == 0 else -2 <= ttl_s - left <= HANGS_S
 
 
 @every_server
