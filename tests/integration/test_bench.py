@@ -82,7 +82,8 @@ def test_a_server_that_dies_is_a_failed_point_and_the_study_goes_on(bench, tmp_p
 
 def test_knobs_change_in_place_and_workers_by_a_restart(bench, tmp_path):
     def front():
-        return [c.pid for c in psutil.Process().children() if "dlbench.proxy.main" in c.cmdline()]
+        alive = [c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE]
+        return [c.pid for c in alive if "dlbench.proxy.main" in c.cmdline()]
 
     before = front()
     measure(bench, tmp_path, CONFIG.model_copy(update={"max_batch_size": 2}))
