@@ -16,9 +16,9 @@ from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import load_view
 from dlbench.cli.options import options_from, read, read_file
 from dlbench.cli.tables import measurement_table
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
-from dlbench.loadgen.target import Target, discover
 from dlbench.tuner.calibrate import client_rps
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.plan import PROBE_S, WARMUP_S
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dlbench.loadgen.generator import Progress
     from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.target import Target
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.plan import Step

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import Target, discover
+from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
 
 BODY = b'{"outputs": []}'
@@ -71,7 +72,8 @@ def generator():
 
 
 def target(url):
-    return Target(url, "m", None, (SPEC,), supports_binary=True)
+    path = "/v2/models/m/infer"
+    return Target(url=url, model="m", path=path, inputs=(SPEC,), supports_binary=True)
 
 
 def profile(**changes):

@@ -1,8 +1,9 @@
 import pytest
 
+from dlbench.loadgen.discovery import split_url
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import Target, split_url
+from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
 
 
@@ -34,12 +35,18 @@ def test_urls_that_are_none(url):
 
 def target():
     spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 4), batch_axis=0)
-    return Target("http://127.0.0.1:8000", "m", "2", (spec,), supports_binary=True)
+    return Target(
+        url="http://127.0.0.1:8000",
+        model="m",
+        path="/v2/models/m/versions/2/infer",
+        inputs=(spec,),
+        supports_binary=True,
+    )
 
 
 def test_the_same_model_elsewhere():
     moved = target().at("http://[::1]:9/")
-    assert (moved.host, moved.port, moved.infer_path) == ("::1", 9, "/v2/models/m/versions/2/infer")
+    assert (moved.host, moved.port, moved.path) == ("::1", 9, "/v2/models/m/versions/2/infer")
 
 
 @pytest.mark.parametrize(
