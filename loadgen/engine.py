@@ -7,7 +7,6 @@ under load, the one that calls `run` sleeps until the run is over.
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,20 +19,25 @@ import numpy as np
 
 from dlbench.loadgen import timerfd
 from dlbench.loadgen.alarm import ALARMS
-from dlbench.loadgen.errors import BudgetError
+from dlbench.loadgen.budget import descriptors
 from dlbench.loadgen.loops import FAR_NS, ClosedLoop, OpenLoop
 from dlbench.loadgen.messages import Facts, Progress
 from dlbench.loadgen.priority import PRIORITIES
 from dlbench.loadgen.progress import Batch, Watch
 from dlbench.loadgen.recorder import PENDING, Recorder
 from dlbench.loadgen.samples import Samples
-from dlbench.loadgen.schedule import offsets_ns
+from dlbench.loadgen.schedule import WHOLE, Share, offsets_ns
+from dlbench.loadgen.think import think_times_ns
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Iterator
 
-    from dlbench.loadgen.connection import Address, Bytes
+    from numpy.typing import NDArray
+
+    from dlbench.loadgen.judge import Judge
+    from dlbench.loadgen.loops import Connect
+    from dlbench.loadgen.payloads import Requests
     from dlbench.loadgen.profile import LoadProfile
 
 NS = 1_000_000_000
@@ -44,16 +48,6 @@ PROGRESS_S = 0.5
 LEAD_NS = 5_000_000
 # A stopped run waits this long for replies: a person is waiting as well.
 STOP_GRACE_NS = NS // 2
-# Descriptors that are not connections: pipes, epoll, timer, files.
-RESERVED_DESCRIPTORS = 64
-
-
-def descriptors() -> int:
-    """How many connections this process may open; raises its soft limit as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard - RESERVED_DESCRIPTORS
 
 
 @contextmanager
@@ -75,28 +69,23 @@ class Engine:
     def __init__(
         self,
         profile: LoadProfile,
-        address: Address,
-        next_request: Callable[[], Bytes],
+        connect: Connect,
+        requests: Requests,
+        judge: Judge,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        share: Share = WHOLE,
     ) -> None:
-        """Raises BudgetError for more requests or connections than this process can hold."""
-        wanted, limit = max(profile.connections, profile.users or 0), descriptors()
-        if wanted > limit:
-            raise BudgetError(
-                f"{wanted:,} connections are more than the {limit:,} this system allows; "
-                "lower --users or --connections, or raise the limit with ulimit -Hn"
-            )
+        """Raises BudgetError for more requests than this process can hold."""
         self.profile = profile
+        self._share = share
         self._loop = gevent.get_hub().loop
         self._over = gevent.event.Event()
         self._stopped_ns: int | None = None
-        offsets = np.empty(0, np.int64)
-        if profile.rate is not None:
-            span = profile.warmup_s + profile.duration_s
-            offsets = offsets_ns(profile.arrivals, profile.rate, span, profile.seed)
+        offsets = offsets_ns(profile, share) if profile.is_open_loop else np.empty(0, np.int64)
         self._offsets = offsets
+        self._catalogue = requests
         self.recorder = Recorder(len(offsets))
-        self._common = (self._loop, address, self.recorder, next_request)
+        self._common = (self._loop, connect, self.recorder, requests, judge)
         self._on_progress = on_progress
         self.on_batch: Callable[[Batch], None] = lambda _: None
         self._watch = Watch(self.recorder, offsets if profile.is_open_loop else None)
@@ -104,10 +93,13 @@ class Engine:
         self.requests: OpenLoop | ClosedLoop
         self._marks: list[tuple[int, float, int]] = []
 
-    def run(self) -> tuple[Samples, Facts]:
-        """Offer the load, and wait for the last reply or its time-out."""
+    def run(self, start_ns: int | None = None) -> tuple[Samples, Facts]:
+        """Offer the load, and wait for the last reply or its time-out.
+
+        `start_ns` (of `time.monotonic_ns`) lets the processes of one machine begin together.
+        """
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.start_ns = monotonic_ns() + LEAD_NS
+        self.start_ns = start_ns or monotonic_ns() + LEAD_NS
         self._end_ns = self.start_ns + int((self.profile.warmup_s + self.profile.duration_s) * NS)
         with without_gc(), PRIORITIES[self.profile.is_open_loop]() as is_real_time:
             self._drive()
@@ -124,6 +116,7 @@ class Engine:
             connections=self.requests.peak_connections,
             exhausted=self.requests.exhausted,
             drain_s=max(0.0, (ended_ns - min(self._end_ns, self._stopped_ns or FAR_NS)) / NS),
+            examples=self.recorder.outcomes.examples,
         )
         return samples, facts
 
@@ -147,7 +140,10 @@ class Engine:
     def _start_open(self) -> Callable[[], None]:
         limit = self.profile.connections or descriptors()
         due = [*(self._offsets + self.start_ns).tolist(), FAR_NS]
-        self.requests = requests = OpenLoop(*self._common, limit, due_ns=due)
+        fresh = not self.profile.keep_alive
+        self.requests = requests = OpenLoop(
+            *self._common, limit, self._share, due_ns=due, fresh=fresh
+        )
 
         def wake() -> None:
             now_ns = monotonic_ns()
@@ -161,8 +157,15 @@ class Engine:
         return alarm.close
 
     def _start_closed(self) -> Callable[[], None]:
-        users = self.profile.users or 1
-        self.requests = requests = ClosedLoop(*self._common, descriptors(), users=users)
+        profile = self.profile
+        self.requests = requests = ClosedLoop(
+            *self._common,
+            descriptors(),
+            self._share,
+            users=len(range(self._share.index, profile.users or 1, self._share.of)),
+            think=think_times_ns(profile) if profile.think_s else None,
+            fresh=not profile.keep_alive,
+        )
         requests.start()
         return lambda: None
 
@@ -209,8 +212,11 @@ class Engine:
         return (end_cpu - start_cpu) / wall_s, (end_bytes - start_bytes) * 8 / wall_s / 1e6
 
     def _samples(self) -> Samples:
-        begun = self.requests.begun
-        sent, done, outcome = (_column(a, begun) for a in self._columns())
+        begun, recorder = self.requests.begun, self.recorder
+        sent, done, outcome, connect = (
+            _column(values, begun)
+            for values in (recorder.sent, recorder.done, recorder.outcome, recorder.connect_ns)
+        )
         sent -= self.start_ns
         scheduled = self._offsets[:begun] if self.profile.is_open_loop else sent
         # Only a stopped run leaves requests without an end, and nothing is known about those.
@@ -223,12 +229,18 @@ class Engine:
             sent[ended],
             done[ended] - self.start_ns,
             outcome[ended],
-            self.recorder.outcomes.names,
+            connect[ended],
+            self._catalogue.classes(self._numbers(begun))[ended],
+            recorder.outcomes.names,
             (warm_ns, max(warm_ns, end_ns)),
         )
 
-    def _columns(self) -> tuple[array[int], array[int], array[int]]:
-        return self.recorder.sent, self.recorder.done, self.recorder.outcome
+    def _numbers(self, begun: int) -> NDArray[np.int64]:
+        """Which requests of the whole load these were."""
+        if self.profile.is_open_loop:
+            return self._share.numbers(begun)
+        numbers: NDArray[np.int64] = _column(self.recorder.number, begun)
+        return numbers
 
 
 def _column(values: array[int], count: int) -> Any:  # noqa: ANN401 - int64 or int16

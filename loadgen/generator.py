@@ -29,6 +29,7 @@ from dlbench.loadgen.messages import (
 )
 from dlbench.loadgen.messages import Progress as Progress  # part of `measure`'s signature
 from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.server_times import server_clock
 from dlbench.loadgen.summary import summarise
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Generator:
         for a load that cannot be made, GeneratorError when the process dies.
         """
         path = samples_path or Path(self._folder.name) / "samples.npz"
+        clock = server_clock(target, profile)
+        before = clock.read()
         self._say(_job(target, profile, path))
         with self._stopped_by_ctrl_c():
             try:
@@ -106,7 +109,8 @@ class Generator:
         if isinstance(answer, Failure):
             raise getattr(errors, answer.error, GeneratorError)(answer.message)
         samples = Samples.load(path)
-        return Run(summarise(samples, answer.facts, profile), samples)
+        server = clock.since(before)
+        return Run(summarise(samples, answer.facts, profile, server), samples)
 
     def _outcome(self, on_progress: Callable[[Progress], None]) -> Result | Failure:
         while True:
@@ -194,12 +198,5 @@ class Generator:
 
 def _job(target: Target, profile: LoadProfile, path: Path) -> Job:
     return Job(
-        host=target.host,
-        port=target.port,
-        path=target.infer_path,
-        inputs=target.inputs,
-        binary=target.uses_binary(profile),
-        profile=profile,
-        nonce=time.time_ns(),
-        samples_path=str(path.absolute()),
+        target=target, profile=profile, nonce=time.time_ns(), samples_path=str(path.absolute())
     )

@@ -10,21 +10,20 @@ import logging
 import os
 import signal
 import sys
-from _socket import SOCK_STREAM
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
-import gevent.socket
 
 # First, because it patches the standard library.
 import locust  # noqa: F401
 from gevent.queue import Queue
 from pydantic import ValidationError
 
+from dlbench.loadgen.connector import connector
 from dlbench.loadgen.engine import Engine
-from dlbench.loadgen.errors import DataError, LoadError, TargetError
+from dlbench.loadgen.errors import DataError, LoadError
+from dlbench.loadgen.judge import judge_of
 from dlbench.loadgen.messages import (
     Failure,
     Job,
@@ -40,23 +39,6 @@ from dlbench.loadgen.user import run_user
 
 READ = 1
 CHUNK = 65_536
-
-
-@dataclass(frozen=True)
-class ResolvedAddress:
-    """A numeric address, so that no look-up happens under load."""
-
-    family: int
-    sockaddr: tuple[Any, ...]
-
-
-def resolve(host: str, port: int) -> ResolvedAddress:
-    """Raises TargetError for a name that does not resolve."""
-    try:
-        family, _, _, _, sockaddr = gevent.socket.getaddrinfo(host, port, type=SOCK_STREAM)[0]
-    except OSError as error:
-        raise TargetError(f"cannot resolve {host}: {error}") from None
-    return ResolvedAddress(int(family), sockaddr)
 
 
 class Controller:
@@ -112,17 +94,20 @@ class Controller:
 
 def measure(job: Job, controller: Controller) -> Result:
     """Do one job. Raises LoadError."""
+    target, profile = job.target, job.profile
+    requests = requests_of(target, profile, job.nonce)
     engine = Engine(
-        job.profile,
-        resolve(job.host, job.port),
-        requests_of(job),
+        profile,
+        connector(target, profile),
+        requests,
+        judge_of(target, profile, requests),
         lambda progress: controller.say(Update(progress=progress)),
     )
     controller.engine = engine
     if controller.stop_wanted:
         engine.stop()
     try:
-        samples, facts = run_user(engine, job.path)
+        samples, facts = run_user(engine, target.path)
     finally:
         controller.engine = None
     try:

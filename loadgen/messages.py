@@ -8,12 +8,15 @@ The end of the generator's standard input ends the generator.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.tensors import TensorSpec
+from dlbench.loadgen.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Message(BaseModel):
@@ -39,7 +42,7 @@ class Facts(_Message):
 
     complete: bool
     started_at: str
-    # Share of one core that the generator used during the counted window.
+    # Share of one core that the generator used during the counted window; the busiest process'.
     client_cpu: float
     net_mbps: float
     # Whether it ran with real-time priority.
@@ -49,17 +52,32 @@ class Facts(_Message):
     exhausted: bool
     # How long after the window's end the last reply came.
     drain_s: float
+    # One text for each kind of error: what the server said, or the system.
+    examples: dict[str, str] = {}
+    processes: int = 1
+
+    @classmethod
+    def merged(cls, parts: Sequence[Facts]) -> Facts:
+        """Those of a run that several processes shared."""
+        return cls(
+            complete=all(part.complete for part in parts),
+            started_at=min(part.started_at for part in parts),
+            client_cpu=max(part.client_cpu for part in parts),
+            net_mbps=sum(part.net_mbps for part in parts),
+            real_time=all(part.real_time for part in parts),
+            connections=sum(part.connections for part in parts),
+            exhausted=any(part.exhausted for part in parts),
+            drain_s=max(part.drain_s for part in parts),
+            examples={kind: text for part in parts for kind, text in part.examples.items()},
+            processes=sum(part.processes for part in parts),
+        )
 
 
 class Job(_Message):
     """One run, to the last detail."""
 
     op: Literal["measure"] = "measure"
-    host: str
-    port: int
-    path: str
-    inputs: tuple[TensorSpec, ...]
-    binary: bool
+    target: Target
     profile: LoadProfile
     nonce: int
     samples_path: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Self
 from zipfile import BadZipFile
@@ -13,6 +13,7 @@ import numpy as np
 from dlbench.loadgen.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 # History of the file format:
 #   1  scheduled_ns, sent_ns, done_ns (from the run's start), outcome (index into `names`), meta
-VERSION = 1
+#   2  connect_ns, request_class
+VERSION = 2
+COLUMNS = ("scheduled_ns", "sent_ns", "done_ns", "outcome", "connect_ns", "request_class")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Samples:
     sent_ns: Times
     done_ns: Times
     outcome: NDArray[np.int16]
+    # How long the request waited for its connection to stand; mostly 0.
+    connect_ns: Times
+    # Index among the profile's request classes.
+    request_class: NDArray[np.int8]
     names: tuple[str, ...]
     window_ns: tuple[int, int]
 
@@ -58,17 +65,17 @@ class Samples:
     @cached_property
     def begun_ns(self) -> Times:
         """When each counted success began, in the order in which they began."""
-        return self.scheduled_ns[self._successes]
+        return self.scheduled_ns[self.succeeded]
 
     @cached_property
     def latencies_ns(self) -> Times:
         """Of the counted successes, in the order in which they began."""
-        return self.done_ns[self._successes] - self.scheduled_ns[self._successes]
+        return self.done_ns[self.succeeded] - self.scheduled_ns[self.succeeded]
 
     @property
     def from_sent_ns(self) -> Times:
         """Latencies of the counted successes from their actual send times."""
-        return self.done_ns[self._successes] - self.sent_ns[self._successes]
+        return self.done_ns[self.succeeded] - self.sent_ns[self.succeeded]
 
     @cached_property
     def lateness_ns(self) -> Times:
@@ -91,9 +98,34 @@ class Samples:
         }
 
     @cached_property
-    def _successes(self) -> NDArray[np.bool_]:
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Which counted requests were answered rightly."""
         successes: NDArray[np.bool_] = self.counted & (self.outcome == 0)
         return successes
+
+    def of_class(self, index: int) -> Samples:
+        """The requests of one class alone."""
+        return self._where(self.request_class == index)
+
+    def _where(self, chosen: NDArray[np.bool_]) -> Samples:
+        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+
+    @classmethod
+    def merged(cls, parts: Sequence[Samples]) -> Samples:
+        """One record of a run that several processes shared, exact to the request."""
+        names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+        renamed = [part._renamed(names) for part in parts]
+        whole = replace(
+            renamed[0],
+            window_ns=(parts[0].window_ns[0], min(part.window_ns[1] for part in parts)),
+            **{n: np.concatenate([getattr(part, n) for part in renamed]) for n in COLUMNS},
+        )
+        order = np.argsort(whole.scheduled_ns, kind="stable")
+        return replace(whole, **{name: getattr(whole, name)[order] for name in COLUMNS})
+
+    def _renamed(self, names: tuple[str, ...]) -> Samples:
+        codes = np.array([names.index(name) for name in self.names], np.int16)
+        return replace(self, outcome=codes[self.outcome], names=names)
 
     def save(self, path: Path) -> None:
         """Write the versioned file; raises OSError."""
@@ -107,10 +139,7 @@ class Samples:
             np.savez(
                 file,
                 meta=np.array(json.dumps(meta)),
-                scheduled_ns=self.scheduled_ns,
-                sent_ns=self.sent_ns,
-                done_ns=self.done_ns,
-                outcome=self.outcome,
+                **{name: getattr(self, name) for name in COLUMNS},
             )
 
     @classmethod
@@ -125,10 +154,7 @@ class Samples:
                     )
                 return cls(
                     meta["latency_from"],
-                    archive["scheduled_ns"],
-                    archive["sent_ns"],
-                    archive["done_ns"],
-                    archive["outcome"],
+                    *(archive[name] for name in COLUMNS),
                     tuple(meta["names"]),
                     (meta["window_ns"][0], meta["window_ns"][1]),
                 )

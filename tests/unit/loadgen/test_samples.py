@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dlbench.loadgen.errors import DataError
-from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.samples import COLUMNS, Samples
 
 MS = 1_000_000
 
@@ -16,6 +17,8 @@ def samples(**changes):
         "sent_ns": np.array([0, 11, 20, 30, 45]) * MS,
         "done_ns": np.array([15, 14, 26, 55, 41]) * MS,
         "outcome": np.array([0, 0, 1, 0, 0], np.int16),
+        "connect_ns": np.array([2, 0, 0, 0, 0]) * MS,
+        "request_class": np.array([0, 1, 0, 1, 0], np.int8),
         "names": ("ok", "timeout"),
         "window_ns": (10 * MS, 40 * MS),
     }
@@ -39,9 +42,28 @@ def test_files_give_back_what_was_saved(tmp_path):
     path = tmp_path / "run.samples"
     samples().save(path)
     again = Samples.load(path)
-    for name in ("scheduled_ns", "sent_ns", "done_ns", "outcome"):
+    for name in COLUMNS:
         assert np.array_equal(getattr(again, name), getattr(samples(), name))
     assert (again.names, again.window_ns) == (samples().names, samples().window_ns)
+
+
+def test_a_class_alone():
+    assert samples().of_class(1).scheduled_ns.tolist() == [10 * MS, 30 * MS]
+    assert samples().of_class(1).latencies_ns.tolist() == [4 * MS, 25 * MS]
+
+
+def test_parts_of_a_run_are_one_record_again():
+    whole = samples()
+    even, odd = (
+        replace(whole, **{name: getattr(whole, name)[start::2] for name in COLUMNS})
+        for start in (0, 1)
+    )
+    odd = replace(odd, names=("ok", "closed", "timeout"))
+    merged = Samples.merged([even, odd])
+    assert merged.scheduled_ns.tolist() == whole.scheduled_ns.tolist()
+    assert merged.done_ns.tolist() == whole.done_ns.tolist()
+    assert merged.errors == whole.errors
+    assert merged.names == ("ok", "timeout", "closed")
 
 
 def test_a_file_of_another_version_is_refused(tmp_path):
