@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.loadgen.machine import processor, versions
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.errors import NothingMeasured
-from dlbench.tuner.machine import processor, versions
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.point import Point
 from dlbench.tuner.space import Space, build_space

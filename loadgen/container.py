@@ -1,0 +1,72 @@
+"""The limits of the control groups that this process is in: what a container may use of its machine.
+
+Both hierarchies are read, v2 (one tree, `cpu.max`, `memory.max`) and v1 (a tree per controller).
+A limit holds for everything below it, so the smallest on the way up to the root counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1 << 20
+# v1 says "no limit" with the largest page-aligned integer; no machine has this much memory.
+NO_LIMIT_BYTES = 1 << 60
+
+
+class ContainerLimits(NamedTuple):
+    """Processor time in cores and memory in MiB; None: no limit."""
+
+    cpus: float | None
+    memory_mb: float | None
+
+
+def limits(root: Path = Path("/")) -> ContainerLimits:
+    """The tightest limits above this process; no limits where there are no control groups."""
+    cpus, memory = [], []
+    for folder in _folders(root):
+        cpus += [*_cpu_v2(folder), *_cpu_v1(folder)]
+        memory += [*_memory(folder / "memory.max"), *_memory(folder / "memory.limit_in_bytes")]
+    return ContainerLimits(min(cpus, default=None), min(memory, default=None))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """This process' groups in every hierarchy, and the groups above them.
+
+    Inside a container the path may be the one outside, which is not there; its root is.
+    """
+    mount = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        top = mount / controllers
+        group = top / path.strip("/")
+        yield group
+        yield from (folder for folder in group.parents if folder.is_relative_to(top))
+
+
+def _cpu_v2(folder: Path) -> Iterator[float]:
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    if quota.isdecimal():
+        yield int(quota) / int(period)
+
+
+def _cpu_v1(folder: Path) -> Iterator[float]:
+    quota, period = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    if quota.isdecimal():  # -1: no limit
+        yield int(quota) / int(period)
+
+
+def _memory(file: Path) -> Iterator[float]:
+    value = _text(file)
+    if value.isdecimal() and int(value) < NO_LIMIT_BYTES:
+        yield int(value) / MIB
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
