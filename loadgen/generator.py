@@ -28,6 +28,7 @@ from dlbench.loadgen.messages import (
     to_line,
 )
 from dlbench.loadgen.messages import Progress as Progress  # part of `measure`'s signature
+from dlbench.loadgen.roles import ALONE, Role
 from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.server_times import server_clock
 from dlbench.loadgen.summary import summarise
@@ -55,7 +56,8 @@ class Run(NamedTuple):
 class Generator:
     """A context manager around the long-lived process; one measurement at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: Role = ALONE) -> None:
+        self._role = role
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
 
@@ -72,7 +74,7 @@ class Generator:
         self._stderr = Path(self._folder.name) / "stderr"
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dlbench.loadgen.main"],
+                [sys.executable, "-m", "dlbench.loadgen.main", *self._role.arguments()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
