@@ -129,7 +129,7 @@ KNOWN = {
         Known("lognormal", lognormal(median_ms=20.0, sigma=0.6)),
         Known("bimodal", bimodal(0.95, (10.0, 20.0), (60.0, 100.0))),
         Known("pareto", pareto(least_ms=5.0, alpha=2.0)),
-        Known("stalls", lognormal(median_ms=10.0, sigma=0.4), Stall(every_s=1.0, for_s=0.1)),
+        Known("stalls", lognormal(median_ms=10.0, sigma=0.4), Stall(every_s=0.25, for_s=0.025)),
         Known("long stall", constant(2.0), Stall(every_s=10.0, for_s=1.0)),
     )
 }
