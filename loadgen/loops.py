@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
+import sys
 from collections import deque
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.connection import IDLE, Address, Bytes, Connection
-from dlbench.loadgen.replies import Heads
+from dlbench.loadgen import timerfd
+from dlbench.loadgen.alarm import ALARMS
+from dlbench.loadgen.connection import IDLE, Connection, Owner, Result
+from dlbench.loadgen.recorder import OK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from dlbench.loadgen.judge import Judge
+    from dlbench.loadgen.payloads import Requests
     from dlbench.loadgen.recorder import Recorder
+    from dlbench.loadgen.schedule import Share
+
+    Connect = Callable[[Any, Owner], Connection]
 
 
 FAR_NS = 2**62
@@ -27,22 +36,30 @@ class RequestLoop:
     def __init__(
         self,
         loop: Any,  # noqa: ANN401 - gevent's loop is untyped, and must not be imported here
-        address: Address,
+        connect: Connect,
         recorder: Recorder,
-        next_request: Callable[[], Bytes],
+        requests: Requests,
+        judge: Judge,
         limit: int,
+        share: Share,
+        *,
+        fresh: bool = False,
     ) -> None:
-        self.heads = Heads()
+        """Requests are those numbered `share.index`, `share.index + share.of` and so on.
+
+        `fresh`: no keep-alive, every request has a connection of its own, opened for it.
+        """
         self.traffic = recorder.traffic
         self.connections: set[Connection] = set()
         self.peak_connections = 0
         # Set when a connection was wanted and `limit`, or the system's, forbade it.
         self.exhausted = False
         self._limit = limit
-        self._loop, self._address = loop, address
-        self._recorder = recorder
-        self._codes = recorder.outcomes.by_status
-        self._next_request = next_request
+        self._fresh = fresh
+        self._loop, self._connect = loop, connect
+        self._recorder, self._outcomes = recorder, recorder.outcomes
+        self._request, self._judge = requests.at, judge
+        self._first, self._step = share.index, share.of
 
     @property
     def in_flight(self) -> int:
@@ -52,50 +69,63 @@ class RequestLoop:
         """End the requests that have waited too long. Call it some ten times a second."""
         oldest = now_ns - timeout_ns
         for connection in [c for c in self.connections if c.index != IDLE and c.since_ns < oldest]:
-            connection.fail("timeout")
+            connection.fail("timeout", f"no reply in {timeout_ns / 1e9:g} s")
 
     def close(self) -> None:
         for connection in self.connections:
             connection.close()
         self.connections.clear()
 
+    def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
+        raise NotImplementedError
+
+    def failed(self, connection: Connection, kind: str, detail: str) -> None:
+        raise NotImplementedError
+
     def _open(self) -> Connection | None:
         """A new connection, or None when there can be no more of them."""
         if len(self.connections) < self._limit:
             try:
-                connection = Connection(self._loop, self._address, self)  # type: ignore[arg-type]
+                connection = self._connect(self._loop, self)
             except OSError:
                 # Descriptors or ports have run out: what stands now is the limit.
                 self._limit = len(self.connections)
             else:
+                connection.closing = self._fresh
                 self.connections.add(connection)
                 self.peak_connections = max(self.peak_connections, len(self.connections))
                 return connection
         self.exhausted = True
         return None
 
-    def _code(self, status: int) -> int:
-        return self._recorder.outcomes.of_status(status)
+    def _code(self, result: Result, body: bytes, number: int) -> int:
+        """How a request ended: a reply of 200 is judged, anything else is an error by itself."""
+        if result != 200:
+            return self._outcomes.of_result(result, body)
+        kind = self._judge(body, number)
+        return self._outcomes.code(kind, body) if kind else OK
 
 
 class OpenLoop(RequestLoop):
     """Sends every request when it is due, on a free connection or a new one."""
 
-    def __init__(self, *args: Any, due_ns: list[int]) -> None:  # noqa: ANN401 - the base's own
+    def __init__(self, *args: Any, due_ns: list[int], fresh: bool = False) -> None:  # noqa: ANN401 - the base's own
         """`due_ns` are absolute times in order; the last one is a sentinel that never comes."""
-        super().__init__(*args)
+        super().__init__(*args, fresh=fresh)
         self._due = due_ns
         # Called when requests begin to wait for a connection: have `open_more` called soon.
         self.on_shortage: Callable[[], None] = lambda: None
         self._free: list[Connection] = []
         self._waiting: deque[int] = deque()
+        self._lack = self._open_for if fresh else self._waiting.append
+        self._open_at_once = sys.maxsize if fresh else OPEN_AT_ONCE
         self._short = False
         self._next_open_ns = 0
         self.begun = 0
         self.ended = 0
         # Pre-bound: these are written for every request.
         self._sent, self._done = self._recorder.sent, self._recorder.done
-        self._outcome = self._recorder.outcome
+        self._outcome, self._connect_ns = self._recorder.outcome, self._recorder.connect_ns
 
     @property
     def next_due_ns(self) -> int:
@@ -116,9 +146,19 @@ class OpenLoop(RequestLoop):
             index = self.begun
             self.begun += 1
             if self._free:
-                self._free.pop().submit(self._next_request(), index, due[index])
+                self._submit(self._free.pop(), index)
             else:
-                self._waiting.append(index)
+                self._lack(index)
+
+    def _submit(self, connection: Connection, index: int) -> None:
+        request = self._request(self._first + self._step * index)
+        connection.submit(request, index, self._due[index])
+
+    def _open_for(self, index: int) -> None:
+        if connection := self._open():
+            self._submit(connection, index)
+        else:
+            self._waiting.append(index)
 
     def open_more(self, now_ns: int) -> int:
         """Open some connections if requests wait for one; when to call again (FAR_NS: no need).
@@ -132,18 +172,17 @@ class OpenLoop(RequestLoop):
             return FAR_NS
         if now_ns < self._next_open_ns:
             return self._next_open_ns
-        for _ in range(min(OPEN_AT_ONCE, len(self._waiting))):
+        for _ in range(min(self._open_at_once, len(self._waiting))):
             connection = self._open()
             if connection is None:
                 return FAR_NS
-            index = self._waiting.popleft()
-            connection.submit(self._next_request(), index, self._due[index])
+            self._submit(connection, self._waiting.popleft())
         self._next_open_ns = monotonic_ns() + OPEN_EVERY_NS
         return self._next_open_ns if self._waiting else FAR_NS
 
     def open_ahead(self) -> None:
         """Some connections before the first request is due."""
-        for _ in range(OPEN_AT_ONCE):
+        for _ in range(0 if self._fresh else OPEN_AT_ONCE):
             if connection := self._open():
                 self._free.append(connection)
 
@@ -155,14 +194,16 @@ class OpenLoop(RequestLoop):
         super().sweep(now_ns, timeout_ns)
         waiting = self._waiting
         while waiting and self._due[waiting[0]] < now_ns - timeout_ns:
-            self._end(waiting.popleft(), now_ns, now_ns, self._recorder.outcomes.code("timeout"))
+            code = self._outcomes.code("timeout", "no connection was free")
+            self._end(waiting.popleft(), now_ns, now_ns, code)
 
-    def replied(self, connection: Connection, status: int, now_ns: int) -> None:
+    def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
         index = connection.index
         self._sent[index] = connection.sent_ns
         self._done[index] = now_ns
-        code = self._codes.get(status)
-        self._outcome[index] = self._code(status) if code is None else code
+        self._outcome[index] = self._code(result, body, self._first + self._step * index)
+        if connection.connect_ns:
+            self._connect_ns[index] = connection.connect_ns
         self.ended += 1
         connection.index = IDLE
         if connection.closing:
@@ -170,8 +211,7 @@ class OpenLoop(RequestLoop):
             self.connections.discard(connection)
             self._check_shortage()
         elif self._waiting:
-            index = self._waiting.popleft()
-            connection.submit(self._next_request(), index, self._due[index])
+            self._submit(connection, self._waiting.popleft())
         else:
             self._free.append(connection)
         # A burst of replies must not make the schedule wait for the timer's turn.
@@ -179,38 +219,54 @@ class OpenLoop(RequestLoop):
             self.send_due(now_ns)
             self._check_shortage()
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: Connection, kind: str, detail: str) -> None:
         self.connections.discard(connection)
         index, connection.index = connection.index, IDLE
         if index == IDLE:
             self._free = [other for other in self._free if other is not connection]
             return
-        now_ns = monotonic_ns()
-        self._end(index, connection.sent_ns, now_ns, self._recorder.outcomes.code(kind))
+        self._connect_ns[index] = connection.connect_ns
+        code = self._outcomes.code(kind, detail)
+        self._end(index, connection.sent_ns, monotonic_ns(), code)
         self._check_shortage()
+
+    def _end(self, index: int, sent_ns: int, now_ns: int, code: int) -> None:
+        self._sent[index], self._done[index], self._outcome[index] = sent_ns, now_ns, code
+        self.ended += 1
 
     def _check_shortage(self) -> None:
         if self._waiting and not self._short:
             self._short = True
             self.on_shortage()
 
-    def _end(self, index: int, sent_ns: int, done_ns: int, code: int) -> None:
-        self._sent[index], self._done[index] = sent_ns, done_ns
-        self._outcome[index] = code
-        self.ended += 1
-
 
 class ClosedLoop(RequestLoop):
-    """Each user sends its next request when the reply to the last one is there."""
+    """Each user sends its next request when the reply to the last one is there, and it has thought.
 
-    def __init__(self, *args: Any, users: int) -> None:  # noqa: ANN401 - the base's own
-        super().__init__(*args)
-        self._users = users
+    `think` yields the pauses (ns); None: there are none.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - the base's own
+        users: int,
+        think: Iterator[int] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        super().__init__(*args, fresh=fresh)
         self._running = True
+        self._next_number = self._first
+        # Users that neither wait for a reply nor think: all at first, later those that failed.
+        self._absent = users
+        self._pauses = think
+        # When each pause ends; the second number keeps the heap from comparing connections.
+        self._thinking: list[tuple[int, int, Connection]] = []
+        self._alarm = ALARMS[timerfd.SUPPORTED](self._loop, self._wake) if think else None
         # Pre-bound: these are called for every request.
-        self._append_sent = self._recorder.sent.append
-        self._append_done = self._recorder.done.append
-        self._append_outcome = self._recorder.outcome.append
+        recorder = self._recorder
+        self._append_number, self._append_sent = recorder.number.append, recorder.sent.append
+        self._append_done, self._append_outcome = recorder.done.append, recorder.outcome.append
+        self._append_connect_ns = recorder.connect_ns.append
 
     @property
     def drained(self) -> bool:
@@ -226,42 +282,87 @@ class ClosedLoop(RequestLoop):
         return len(self._recorder.done)
 
     def start(self) -> None:
-        """Bring the users that have no connection (at first: all; later: after a failure) in."""
-        while self._running and len(self.connections) < self._users:
+        """Bring the users that are absent in."""
+        while self._running and self._absent:
             connection = self._open()
             if connection is None:
                 return
-            connection.submit(self._next_request(), 0, monotonic_ns())
+            self._absent -= 1
+            self._submit(connection, monotonic_ns())
 
     def cancel(self) -> None:
         """Send nothing more."""
         self._running = False
+        self._thinking.clear()
+        for connection in [c for c in self.connections if c.index == IDLE]:
+            self._drop(connection)
+
+    def close(self) -> None:
+        super().close()
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     def sweep(self, now_ns: int, timeout_ns: int) -> None:
         super().sweep(now_ns, timeout_ns)
         # Failed users come back here and not at once: a refusing server must not make them spin.
         self.start()
 
-    def replied(self, connection: Connection, status: int, now_ns: int) -> None:
-        code = self._codes.get(status)
-        self._append_sent(connection.sent_ns)
-        self._append_done(now_ns)
-        self._append_outcome(self._code(status) if code is None else code)
-        if self._running and not connection.closing:
-            connection.submit(self._next_request(), 0, now_ns)
-            return
-        connection.index = IDLE
-        connection.close()
-        self.connections.discard(connection)
-        if len(self.connections) < self._users:
-            self.start()
+    def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
+        self._record(connection, now_ns, self._code(result, body, connection.index))
+        if self._pauses is not None or connection.closing or not self._running:
+            self._pause(connection, now_ns)
+        else:
+            self._submit(connection, now_ns)
 
-    def failed(self, connection: Connection, kind: str) -> None:
+    def failed(self, connection: Connection, kind: str, detail: str) -> None:
         self.connections.discard(connection)
         if connection.index != IDLE:
+            self._record(connection, monotonic_ns(), self._outcomes.code(kind, detail))
             connection.index = IDLE
-            now_ns = monotonic_ns()
-            code = self._recorder.outcomes.code(kind)
-            self._append_sent(connection.sent_ns)
-            self._append_done(now_ns)
-            self._append_outcome(code)
+            self._absent += 1
+
+    def _record(self, connection: Connection, now_ns: int, code: int) -> None:
+        self._append_number(connection.index)
+        self._append_sent(connection.sent_ns)
+        self._append_done(now_ns)
+        self._append_outcome(code)
+        self._append_connect_ns(connection.connect_ns)
+
+    def _submit(self, connection: Connection, now_ns: int) -> None:
+        number = self._next_number
+        self._next_number = number + self._step
+        connection.submit(self._request(number), number, now_ns)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self.connections.discard(connection)
+
+    def _pause(self, connection: Connection, now_ns: int) -> None:
+        """A user that thinks, needs another connection, or is no longer wanted."""
+        connection.index = IDLE
+        if connection.closing or not self._running:
+            self._drop(connection)
+        if self._pauses is None or not self._running:
+            self._absent += 1
+            self.start()
+            return
+        wake_ns = now_ns + next(self._pauses)
+        heapq.heappush(self._thinking, (wake_ns, len(self._recorder.done), connection))
+        if self._thinking[0][2] is connection:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.arm(self._thinking[0][0] if self._thinking else FAR_NS)
+
+    def _wake(self) -> None:
+        now_ns, thinking = monotonic_ns(), self._thinking
+        while thinking and thinking[0][0] <= now_ns:
+            _, _, connection = heapq.heappop(thinking)
+            if connection.closing:
+                self._absent += 1
+            else:
+                self._submit(connection, now_ns)
+        self.start()
+        self._arm()

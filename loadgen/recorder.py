@@ -1,4 +1,4 @@
-"""What a run writes down for each request while it runs: three times and an outcome, no more.
+"""What a run writes down for each request while it runs: its times and its outcome, no more.
 
 The times stay raw `time.monotonic_ns()` values until the run is over.
 """
@@ -9,6 +9,8 @@ from array import array
 
 OK = 0
 PENDING = -1
+# Characters of an example: a line or two of what a server says is wrong.
+EXAMPLE_LENGTH = 300
 
 
 class Outcomes:
@@ -17,15 +19,25 @@ class Outcomes:
     def __init__(self) -> None:
         self._codes = {"ok": OK}
         # 200 is what V2 clients demand; anything else is an error of its status' name.
-        self.by_status: dict[int, int] = {200: OK}
+        self.by_result: dict[int | str, int] = {200: OK}
+        # What the first request of each kind of error got: a reply's body, or a reason.
+        self.examples: dict[str, str] = {}
 
-    def code(self, name: str) -> int:
-        return self._codes.setdefault(name, len(self._codes))
+    def code(self, kind: str, example: bytes | str = b"") -> int:
+        """The number of a kind; the first example that says anything is kept."""
+        if example and kind not in self.examples:
+            # Four bytes are the most that a character takes.
+            text = example[: 4 * EXAMPLE_LENGTH]
+            text = text if isinstance(text, str) else text.decode(errors="replace")
+            self.examples[kind] = text[:EXAMPLE_LENGTH]
+        return self._codes.setdefault(kind, len(self._codes))
 
-    def of_status(self, status: int) -> int:
-        if status not in self.by_status:
-            self.by_status[status] = self.code(f"status_{status}")
-        return self.by_status[status]
+    def of_result(self, result: int | str, body: bytes) -> int:
+        """The number of what a connection handed over: an HTTP status, or a kind of error."""
+        if result not in self.by_result:
+            kind = result if isinstance(result, str) else f"status_{result}"
+            self.by_result[result] = self.code(kind, body)
+        return self.by_result[result]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,5 +52,9 @@ class Recorder:
         self.sent = array("q", bytes(8 * requests))
         self.done = array("q", bytes(8 * requests))
         self.outcome = array("h", [PENDING]) * requests
+        # How long a request waited for its connection to stand; 0: it did not.
+        self.connect_ns = array("q", bytes(8 * requests))
+        # Closed loop only: which of the load's requests each row is. In an open loop the row tells.
+        self.number = array("q")
         # Bytes [sent, received]: a list, because a hot path increments it.
         self.traffic = [0, 0]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 replies without I/O: bytes in, the end of a reply out. Bodies are skipped, not kept.
+"""HTTP/1.1 replies without I/O: bytes in, the end of a reply and its body out.
 
 httptools decides; what it decided about a header block is remembered, because a server under load
 sends the same one again and again and a dictionary lookup is ten times cheaper than parsing it.
@@ -11,8 +11,9 @@ from typing import NamedTuple
 import httptools
 
 HEAD_END = b"\r\n\r\n"
-# A server that puts an id into every reply must not fill the memory.
+# A server that puts an id into every reply must not fill the memory, nor one that never ends.
 HEADS_LIMIT = 1024
+BODY_LIMIT = 2**28
 
 
 class BadReplyError(Exception):
@@ -24,6 +25,7 @@ class Reply(NamedTuple):
 
     status: int
     keep_alive: bool
+    body: bytes
 
 
 class Heads:
@@ -48,13 +50,14 @@ class ReplyReader:
         self._reply: Reply | None = None
         self._framing: set[bytes] = set()
         self._in_body = False
+        self._body = bytearray()
 
     @property
     def has_begun(self) -> bool:
         """Whether any part of a reply has come."""
         return self._pieces > 0
 
-    # The next four are called by httptools.
+    # The next five are called by httptools.
     def on_message_begin(self) -> None:
         if self._reply is not None:
             raise BadReplyError("a second reply to one request")
@@ -68,11 +71,15 @@ class ReplyReader:
     def on_headers_complete(self) -> None:
         self._in_body = True
 
+    def on_body(self, piece: bytes) -> None:
+        self._body += piece
+        if len(self._body) > BODY_LIMIT:
+            raise BadReplyError(f"a reply of more than {BODY_LIMIT:,} bytes")
+
     def on_message_complete(self) -> None:
         # 1xx replies come before the real one. What the parser knows is gone after this call.
-        status = self._parser.get_status_code()
-        if status >= 200:
-            self._reply = Reply(status, bool(self._parser.should_keep_alive()))
+        if self._parser.get_status_code() >= 200:
+            self._reply = self._read(bool(self._parser.should_keep_alive()))
 
     def feed(self, data: bytes) -> Reply | None:
         """The reply, once these bytes complete it. Raises BadReplyError."""
@@ -80,22 +87,24 @@ class ReplyReader:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise BadReplyError(str(error)) from None
+            # What a callback raised comes wrapped.
+            raise BadReplyError(str(error.__context__ or error)) from None
         if self._reply is not None and self._pieces == 1:
             self._remember(data, self._reply)
         return self._reply
 
     def eof(self) -> Reply | None:
         """The reply, when the end of the connection is what ends it; None: it was cut off."""
-        status = self._parser.get_status_code()
-        if self._in_body and not self._framing and status >= 200:
-            return Reply(status, keep_alive=False)
+        if self._in_body and not self._framing and self._parser.get_status_code() >= 200:
+            return self._read(keep_alive=False)
         return None
+
+    def _read(self, keep_alive: bool) -> Reply:
+        return Reply(self._parser.get_status_code(), keep_alive, bytes(self._body))
 
     def _remember(self, data: bytes, reply: Reply) -> None:
         """Learn the header block of a reply that came in one piece with a stated length."""
         cut = data.find(HEAD_END) + len(HEAD_END)
-        length = len(data) - cut
         stated = self._framing == {b"content-length"} and not data.startswith(b"HTTP/1.1 1")
         if stated and reply.keep_alive:
-            self._heads.learn(data[:cut], length, reply.status)
+            self._heads.learn(data[:cut], len(data) - cut, reply.status)

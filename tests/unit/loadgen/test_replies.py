@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlbench.loadgen import replies
 from dlbench.loadgen.replies import BadReplyError, Heads, Reply, ReplyReader
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -14,12 +15,12 @@ EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
 OLD = b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"
 
 WHOLE = {
-    PLAIN: Reply(200, True),
-    CHUNKED: Reply(200, True),
-    CONTINUED: Reply(200, True),
-    CLOSING: Reply(503, False),
-    EMPTY: Reply(204, True),
-    OLD: Reply(200, False),
+    PLAIN: Reply(200, True, b"hello"),
+    CHUNKED: Reply(200, True, b"helloabc"),
+    CONTINUED: Reply(200, True, b"hello"),
+    CLOSING: Reply(503, False, b""),
+    EMPTY: Reply(204, True, b""),
+    OLD: Reply(200, False, b"x"),
 }
 
 
@@ -55,7 +56,7 @@ def test_heads_that_always_differ_do_not_fill_the_memory():
 def test_the_end_of_the_connection_ends_a_reply_without_a_length():
     reader = ReplyReader(Heads())
     assert reader.feed(b"HTTP/1.1 200 OK\r\n\r\nsome") is None
-    assert reader.eof() == Reply(200, keep_alive=False)
+    assert reader.eof() == Reply(200, keep_alive=False, body=b"some")
 
 
 @pytest.mark.parametrize("data", [b"", PLAIN[:-1], PLAIN[:10], CHUNKED[:-4]])
@@ -70,6 +71,14 @@ def test_a_reply_that_is_cut_off(data):
 def test_garbage_and_too_much(data):
     with pytest.raises(BadReplyError):
         ReplyReader(Heads()).feed(data)
+
+
+def test_a_reply_that_never_ends_is_not_kept(monkeypatch):
+    monkeypatch.setattr(replies, "BODY_LIMIT", 10)
+    reader = ReplyReader(Heads())
+    reader.feed(b"HTTP/1.1 200 OK\r\n\r\n12345")
+    with pytest.raises(BadReplyError, match="more than 10 bytes"):
+        reader.feed(b"678901")
 
 
 @given(st.binary(min_size=1, max_size=300))
