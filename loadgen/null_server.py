@@ -1,4 +1,7 @@
-"""A V2 server that answers at once and computes nothing: what can the client do on this machine?
+"""A server that answers at once and computes nothing: what can the client do on this machine?
+
+It speaks V2 with JSON and binary tensors, and answers the POSTs of TF Serving, TorchServe and plain
+JSON servers; every reply has the shape that `--outputs` promises. No gRPC, no TLS.
 
 `python -m dlbench.loadgen.null_server` prints one JSON line with its port and ends when its
 standard input does. `--stall-s` freezes the whole server, as a garbage collection or a lock would.
@@ -9,67 +12,131 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import re
 import time
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvloop
+
+Tensor = dict[str, Any]  # as V2 metadata has it: name, datatype, shape
 
 MODEL = "null"
 # It stands in for any model: requests made for another server run here as they are.
 ANY_MODEL = re.compile(r"^/v2/models/[^/]+(/versions/[^/]+)?")
+TF_SERVING = re.compile(r"^/v1/models/.+:predict$")
 HEAD_END = b"\r\n\r\n"
+# Whether a request wants its outputs in binary is said in its JSON. Most say nothing of binary at
+# all, and finding that out costs less than matching the expression.
+BINARY = b'"binary_data'
+ASKS_BINARY = re.compile(rb'"binary_data(_output)?"\s*:\s*true')
 # A stalled server must keep the connections that knock meanwhile; refused SYNs are retried after 1 s.
 BACKLOG = 4096
 HEADS_LIMIT = 1024
+INPUTS: list[Tensor] = [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}]
+OUTPUTS: list[Tensor] = [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}]
+# One element of each datatype, in JSON and in binary (of BYTES: the length of an empty string).
+ZEROS: dict[str, tuple[Any, bytes]] = {
+    "BOOL": (False, b"\0"),
+    "BYTES": ("", bytes(4)),
+    "BF16": (0.0, bytes(2)),
+    **{f"FP{bits}": (0.0, bytes(bits // 8)) for bits in (16, 32, 64)},
+    **{f"{sign}INT{bits}": (0, bytes(bits // 8)) for bits in (8, 16, 32, 64) for sign in ("", "U")},
+}
 
 
 def reply(body: bytes, status: str = "200 OK", extra: str = "") -> bytes:
-    """A complete HTTP/1.1 reply with a JSON body."""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    """A complete HTTP/1.1 reply; of JSON, unless `extra` headers say otherwise."""
+    kind = "" if "Content-Type" in extra else "Content-Type: application/json\r\n"
+    head = f"HTTP/1.1 {status}\r\n{kind}{extra}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
-def infer_reply() -> bytes:
-    """One float, as JSON: what a request gets back whatever it asked."""
-    output = {"name": "y", "datatype": "FP32", "shape": [1, 1], "data": [0.5]}
-    return reply(json.dumps({"model_name": MODEL, "outputs": [output]}).encode())
+def json_reply(document: Any, status: str = "200 OK") -> bytes:  # noqa: ANN401 - any JSON
+    """A complete reply with a JSON document."""
+    return reply(json.dumps(document).encode(), status)
 
 
-def routes(inputs: list[dict[str, object]]) -> dict[tuple[str, str], bytes]:
-    """Every answer there is, by method and path."""
-    output = {"name": "y", "datatype": "FP32", "shape": [-1, 1]}
+NOT_FOUND = json_reply({"error": "the null server has no such page"}, "404 Not Found")
+
+
+def one_row(output: Tensor) -> Tensor:
+    """The output as the reply to one row has it: every dimension known."""
+    return {**output, "shape": [1 if size < 0 else size for size in output["shape"]]}
+
+
+def infer_reply(outputs: list[Tensor]) -> bytes:
+    """Zeros in V2's JSON."""
+    tensors = [
+        {**output, "data": [ZEROS[output["datatype"]][0]] * math.prod(output["shape"])}
+        for output in map(one_row, outputs)
+    ]
+    return json_reply({"model_name": MODEL, "model_version": "1", "outputs": tensors})
+
+
+def binary_reply(outputs: list[Tensor]) -> bytes:
+    """Zeros in V2's binary tensor extension: the JSON, then the tensors in its order."""
+    rows = list(map(one_row, outputs))
+    raws = [ZEROS[row["datatype"]][1] * math.prod(row["shape"]) for row in rows]
+    tensors = [
+        {**row, "parameters": {"binary_data_size": len(raw)}}
+        for row, raw in zip(rows, raws, strict=True)
+    ]
+    document = {"model_name": MODEL, "model_version": "1", "outputs": tensors}
+    head = json.dumps(document).encode()
+    kind = f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {len(head)}"
+    return reply(head + b"".join(raws), extra=f"{kind}\r\n")
+
+
+def prediction(outputs: list[Tensor]) -> Any:  # noqa: ANN401 - any JSON
+    """Zeros as TF Serving has one row: nested, without the batch, named if there are several."""
+    rows = {
+        output["name"]: _nested(one_row(output)["shape"][1:], ZEROS[output["datatype"]][0])
+        for output in outputs
+    }
+    return rows if len(rows) != 1 else next(iter(rows.values()))
+
+
+def _nested(shape: list[int], value: Any) -> Any:  # noqa: ANN401 - any JSON
+    return [_nested(shape[1:], value)] * shape[0] if shape else value
+
+
+def routes(inputs: list[Tensor], outputs: list[Tensor]) -> dict[tuple[str, str], bytes]:
+    """V2's answers, by method and path."""
     metadata = {
         "name": MODEL,
         "versions": ["1"],
         "platform": "null",
         "inputs": inputs,
-        "outputs": [output],
+        "outputs": outputs,
     }
     server = {"name": "null", "version": "1", "extensions": ["binary_tensor_data"]}
     index = [{"name": MODEL, "version": "1", "state": "READY", "reason": ""}]
     return {
-        ("GET", "/v2"): reply(json.dumps(server).encode()),
-        ("GET", "/v2/health/live"): reply(b"{}"),
-        ("GET", "/v2/health/ready"): reply(b"{}"),
-        ("POST", "/v2/repository/index"): reply(json.dumps(index).encode()),
-        ("GET", f"/v2/models/{MODEL}"): reply(json.dumps(metadata).encode()),
-        ("GET", f"/v2/models/{MODEL}/ready"): reply(b"{}"),
-        ("POST", f"/v2/models/{MODEL}/infer"): infer_reply(),
+        ("GET", "/v2"): json_reply(server),
+        ("GET", "/v2/health/live"): json_reply({}),
+        ("GET", "/v2/health/ready"): json_reply({}),
+        ("POST", "/v2/repository/index"): json_reply(index),
+        ("GET", f"/v2/models/{MODEL}"): json_reply(metadata),
+        ("GET", f"/v2/models/{MODEL}/ready"): json_reply({}),
+        ("POST", f"/v2/models/{MODEL}/infer"): infer_reply(outputs),
     }
 
 
-NOT_FOUND = reply(b'{"error": "the null server has no such page"}', status="404 Not Found")
-
-
 class Answers:
-    """Header block -> (length of the request's body, reply), remembered once read."""
+    """Header block -> (length of the request's body, reply), remembered once read.
 
-    def __init__(self, inputs: list[dict[str, object]]) -> None:
-        self._routes = routes(inputs)
+    `binary` is the reply to those who ask for binary outputs, which only the body tells.
+    """
+
+    def __init__(self, inputs: list[Tensor], outputs: list[Tensor] = OUTPUTS) -> None:
+        self._routes = routes(inputs, outputs)
+        self._tf_serving = json_reply({"predictions": [prediction(outputs)]})
+        self._other = json_reply(prediction(outputs))
         self._known: dict[bytes, tuple[int, bytes]] = {}
+        self.binary = binary_reply(outputs)
 
     def to(self, head: bytes) -> tuple[int, bytes]:
         if head not in self._known:
@@ -84,8 +151,12 @@ class Answers:
         headers = {
             name.strip().lower(): value for name, _, value in (n.partition(":") for n in lines)
         }
-        known = ANY_MODEL.sub(f"/v2/models/{MODEL}", path)
-        return int(headers.get("content-length", 0)), self._routes.get((method, known), NOT_FOUND)
+        return int(headers.get("content-length", 0)), self._page(method, path)
+
+    def _page(self, method: str, path: str) -> bytes:
+        if method == "POST" and not path.startswith("/v2"):
+            return self._tf_serving if TF_SERVING.match(path) else self._other
+        return self._routes.get((method, ANY_MODEL.sub(f"/v2/models/{MODEL}", path)), NOT_FOUND)
 
 
 class NullProtocol(asyncio.Protocol):
@@ -107,6 +178,8 @@ class NullProtocol(asyncio.Protocol):
             end = cut + 4 + length
             if len(data) < end:
                 break
+            if data.find(BINARY, cut, end) >= 0 and ASKS_BINARY.search(data, cut, end):
+                answer = self._answers.binary
             self._pending = data = data[end:]
             self._write(answer)
 
@@ -122,7 +195,7 @@ def _stall(every_s: float, for_s: float) -> None:
 async def serve(options: argparse.Namespace) -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    answers = Answers(json.loads(options.inputs))
+    answers = Answers(json.loads(options.inputs), json.loads(options.outputs))
     server = await loop.create_server(
         partial(NullProtocol, answers, options.delay_ms / 1000),
         "127.0.0.1",
@@ -152,11 +225,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--delay-ms", type=float, default=0.0)
     parser.add_argument("--stall-every-s", type=float, default=10.0)
     parser.add_argument("--stall-s", type=float, default=0.0)
-    parser.add_argument(
-        "--inputs",
-        default='[{"name": "x", "datatype": "FP32", "shape": [-1, 16]}]',
-        help="the model's inputs, as V2 metadata",
-    )
+    for name, tensors in (("inputs", INPUTS), ("outputs", OUTPUTS)):
+        text = f"the model's {name}, as V2 metadata"
+        parser.add_argument(f"--{name}", default=json.dumps(tensors), help=text)
     return parser.parse_args(arguments)
 
 
