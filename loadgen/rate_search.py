@@ -1,0 +1,303 @@
+"""Which rate to try next, in search of the highest that meets an objective. Pure.
+
+Widen: double until a rate fails. Settle: run longer where a short run could not tell. Narrow:
+halve the bracket on the log scale. Confirm both of its ends with fresh seeds, and question every
+lower rate that failed. All of it follows from what was tried alone, and one run is never believed:
+a rate stands where the majority of its runs put it, so a single stall costs a repeat and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# saturated: failed, and the server did not even keep up. invalid: the client was the limit.
+Outcome = Literal["held", "failed", "saturated", "undetermined", "invalid"]
+# open: not known yet. unclear: not known, and the longest run was no help.
+Standing = Literal["held", "failed", "unclear", "invalid", "open"]
+GROWTH = 4
+# Failures in a row that end the doubling of a server that keeps up. Where nothing held yet, only
+# saturation ends it: one that waits for full batches fails at every low rate.
+FAILING = 2
+# A failure and an invalid run have to be seen twice.
+TWICE = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run that was made; `took_s` with warm-up and drain, `seen` in words."""
+
+    rate_rps: float
+    duration_s: float
+    outcome: Outcome
+    took_s: float
+    seen: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run to make next, and why."""
+
+    rate_rps: float
+    duration_s: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the runs say; None: no such rate."""
+
+    held_rps: float | None
+    # The lowest above it that failed, and those where the longest run could not tell.
+    failed_rps: float | None
+    undetermined_rps: tuple[float, ...]
+    # The lowest rate at which the client was the limit.
+    client_limit_rps: float | None
+    # Failed twice although a higher rate held twice.
+    failed_below_rps: tuple[float, ...]
+    # The bracket is narrow, and both ends were seen again.
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How hard to look. Times in seconds; `budget_s` bounds all runs together.
+
+    `least_requests` is the number below which a run cannot show anything
+    (`Objective.least_requests`): a run at a low rate lasts as long as these take.
+    """
+
+    start_rps: float = 10.0
+    lowest_rps: float = 0.5
+    highest_rps: float = 1e6
+    precision: float = 0.05
+    confidence: float = 0.99
+    least_requests: int = 662
+    confirmations: int = 2
+    widen_s: float = 2.0
+    step_s: float = 5.0
+    confirm_s: float = 10.0
+    longest_s: float = 40.0
+    # What a run takes beside its duration, warm-up first of all.
+    pause_s: float = 1.0
+    budget_s: float = 300.0
+    most_steps: int = 80
+    most_runs_per_rate: int = 7
+    seed: int = 0
+
+    def usual_s(self, rate_rps: float) -> float:
+        return max(self.step_s, self.least_requests / rate_rps)
+
+    def most_s(self, rate_rps: float) -> float:
+        return max(self.longest_s, 2 * self.usual_s(rate_rps))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """All runs at one rate."""
+
+    rate_rps: float
+    runs: tuple[Trial, ...]
+    most_s: float
+
+    def count(self, *outcomes: Outcome) -> int:
+        return sum(run.outcome in outcomes for run in self.runs)
+
+    @property
+    def held(self) -> int:
+        return self.count("held")
+
+    @property
+    def failed(self) -> int:
+        return self.count("failed", "saturated")
+
+    @property
+    def unclear(self) -> int:
+        """Runs that could not tell and cannot be made longer; they speak against the rate."""
+        return sum(u >= self.most_s for u in self._undetermined_s)
+
+    @property
+    def margin(self) -> int:
+        return self.held - self.failed - self.unclear
+
+    @cached_property
+    def standing(self) -> Standing:
+        if (invalid := self.count("invalid")) >= TWICE and invalid > self.held + self.failed:
+            return "invalid"
+        if self.margin > 0:
+            return "held"
+        return "failed" if self.failed else "unclear" if self.unclear else "open"
+
+    @property
+    def blocked(self) -> bool:
+        return self.standing not in ("held", "open")
+
+    @property
+    def longer_s(self) -> float:
+        """Much longer than the runs that could not tell, as far as that may go."""
+        return min(self.most_s, GROWTH * max(self._undetermined_s, default=0.0))
+
+    @property
+    def _undetermined_s(self) -> list[float]:
+        return [run.duration_s for run in self.runs if run.outcome == "undetermined"]
+
+
+class Ledger:
+    """What was tried, by rate."""
+
+    def __init__(self, tried: Sequence[Trial], settings: SearchSettings) -> None:
+        self.settings = settings
+        self.rates = [
+            Rate(rate, tuple(t for t in tried if t.rate_rps == rate), settings.most_s(rate))
+            for rate in sorted({trial.rate_rps for trial in tried})
+        ]
+        self.held = max((r for r in self.rates if r.standing == "held"), key=_rps, default=None)
+        floor = self.held.rate_rps if self.held else 0.0
+        self.above = [rate for rate in self.rates if rate.rate_rps > floor]
+        self.below = [rate for rate in self.rates if rate.rate_rps < floor]
+        # Lowest rate above the held one that is no candidate any more.
+        self.ceiling = next((rate for rate in self.above if rate.blocked), None)
+
+    @property
+    def is_narrow(self) -> bool:
+        if self.held is None or self.ceiling is None:
+            return self.held is not None
+        return self.ceiling.rate_rps <= self.held.rate_rps * (1 + self.settings.precision)
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.is_narrow and self.held_is_sure and self.ceiling_is_sure
+
+    @property
+    def held_is_sure(self) -> bool:
+        return self.held is not None and self.held.margin > self.settings.confirmations
+
+    @property
+    def ceiling_is_sure(self) -> bool:
+        ceiling = self.ceiling
+        return ceiling is None or ceiling.standing != "failed" or ceiling.margin <= -TWICE
+
+    def again(self, rate: Rate, least_s: float, why: str) -> Step | None:
+        """Another run of a rate, unless it had its share."""
+        if len(rate.runs) >= self.settings.most_runs_per_rate:
+            return None
+        duration_s = max(least_s, self.settings.usual_s(rate.rate_rps), rate.longer_s)
+        return Step(rate.rate_rps, duration_s, why)
+
+
+def _rps(rate: Rate) -> float:
+    return rate.rate_rps
+
+
+def widen(ledger: Ledger) -> Step | None:
+    """Double from the start until the server fails, past it while it keeps up, or the client is."""
+    settings = ledger.settings
+    if not ledger.rates:
+        return Step(settings.start_rps, settings.widen_s, "start")
+    top = ledger.rates[-1]
+    if top.standing == "open" and top.count("invalid"):
+        return ledger.again(top, settings.widen_s, "was it the client?")
+    failing = sum(1 for _ in takewhile(lambda rate: rate.blocked, reversed(ledger.rates)))
+    ends = top.standing == "invalid" or (top.blocked and top.count("saturated"))
+    enough = FAILING <= failing < len(ledger.rates)
+    if ends or enough or 2 * top.rate_rps > settings.highest_rps:
+        return None
+    return Step(2 * top.rate_rps, settings.widen_s, "look beyond" if failing else "widen")
+
+
+def settle(ledger: Ledger) -> Step | None:
+    """Where a run could not tell, a longer one."""
+    candidates = [rate for rate in ledger.above if rate.standing == "open"]
+    return ledger.again(candidates[-1], 0.0, "longer") if candidates else None
+
+
+def descend(ledger: Ledger) -> Step | None:
+    """Not even the first rate held."""
+    half = ledger.rates[0].rate_rps / 2
+    if ledger.held or half < ledger.settings.lowest_rps:
+        return None
+    return Step(half, ledger.settings.widen_s, "lower")
+
+
+def narrow(ledger: Ledger) -> Step | None:
+    """The middle of the bracket on the log scale."""
+    if ledger.held is None or ledger.ceiling is None or ledger.is_narrow:
+        return None
+    middle = math.sqrt(ledger.held.rate_rps * ledger.ceiling.rate_rps)
+    return Step(middle, ledger.settings.usual_s(middle), "narrow")
+
+
+def unsure_ceiling(ledger: Ledger) -> Step | None:
+    """A failure that is seen once may have been a hiccup."""
+    if ledger.ceiling is None or ledger.ceiling_is_sure:
+        return None
+    return ledger.again(ledger.ceiling, 0.0, "does it fail again?")
+
+
+def unsure_held(ledger: Ledger) -> Step | None:
+    """The highest of several that held held by luck more often than others do."""
+    if ledger.held is None or ledger.held_is_sure:
+        return None
+    return ledger.again(ledger.held, ledger.settings.confirm_s, "confirm")
+
+
+def question(ledger: Ledger) -> Step | None:
+    """A rate that failed below one that held: a hiccup, or a server that is not monotonic."""
+    doubtful = [r for r in ledger.below if r.standing == "failed" and r.failed < TWICE]
+    return ledger.again(doubtful[0], 0.0, "a higher rate held") if doubtful else None
+
+
+PHASES: tuple[Callable[[Ledger], Step | None], ...] = (
+    widen,
+    settle,
+    descend,
+    narrow,
+    unsure_ceiling,
+    unsure_held,
+    question,
+)
+
+
+def next_step(tried: Sequence[Trial], settings: SearchSettings) -> Step | Found:
+    """The next run, or the answer when nothing is left to ask or to spend."""
+    ledger = Ledger(tried, settings)
+    step = next(filter(None, (phase(ledger) for phase in PHASES)), None)
+    if step is None or not affordable(step, tried, settings):
+        return what_is_known(tried, settings)
+    return step
+
+
+def affordable(step: Step, tried: Sequence[Trial], settings: SearchSettings) -> bool:
+    """Whether this run fits into what is left of the budget."""
+    spent_s = math.fsum(trial.took_s for trial in tried)
+    return (
+        len(tried) < settings.most_steps
+        and spent_s + step.duration_s + settings.pause_s <= settings.budget_s
+    )
+
+
+def what_is_known(tried: Sequence[Trial], settings: SearchSettings) -> Found:
+    """The answer so far, at any time."""
+    ledger = Ledger(tried, settings)
+
+    def above(standing: Standing) -> tuple[float, ...]:
+        return tuple(rate.rate_rps for rate in ledger.above if rate.standing == standing)
+
+    return Found(
+        held_rps=ledger.held.rate_rps if ledger.held else None,
+        failed_rps=next(iter(above("failed")), None),
+        undetermined_rps=(*above("unclear"), *above("open")),
+        client_limit_rps=next(iter(above("invalid")), None),
+        failed_below_rps=tuple(
+            rate.rate_rps
+            for rate in ledger.below
+            if rate.standing == "failed" and rate.failed >= TWICE
+        ),
+        confirmed=ledger.is_confirmed,
+    )
