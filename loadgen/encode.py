@@ -1,17 +1,15 @@
-"""Complete HTTP/1.1 requests of the V2 inference protocol, as bytes, with room for digits.
-
-(KServe "Open Inference Protocol", and its binary tensor data extension: the JSON, then the raw
-little-endian tensors in the JSON's order, `Inference-Header-Content-Length` giving its length.)
-"""
+"""Tensors as bytes, with room for digits: raw, and as JSON; and the HTTP request around a body."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
+from dlbench.loadgen.credentials import bearer_token
 from dlbench.loadgen.digits import BINARY, JSON, Digit, Place, places_needed
 
 if TYPE_CHECKING:
@@ -19,11 +17,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlbench.loadgen.inputs import Row
-    from dlbench.loadgen.tensors import TensorSpec
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.target import Target
 
 # More stamped elements than this never pay: base 2 reaches NEVER_REPEATS with 40.
 PLACES_LIMIT = 64
+JSON_TYPE = "application/json"
+RAW_TYPE = "application/octet-stream"
+Places = tuple[tuple[Digit, int], ...]
 
 
 @dataclass(frozen=True)
@@ -31,57 +32,65 @@ class Body:
     """A request's body; `places` lie at the first elements of its tensors."""
 
     content: bytes
-    json_length: int | None
-    places: tuple[tuple[Digit, int], ...]
+    places: Places = ()
+    content_type: str = JSON_TYPE
+    # V2's binary form: how long the JSON before the tensors is.
+    json_length: int | None = None
 
 
-def _raw(array: NDArray[Any], datatype: str) -> bytes:
+def joined(*pieces: Body | bytes) -> Body:
+    """One body of several, in this order."""
+    content = bytearray()
+    places: list[tuple[Digit, int]] = []
+    for piece in pieces:
+        if isinstance(piece, Body):
+            places += [(digit, len(content) + at) for digit, at in piece.places]
+            content += piece.content
+        else:
+            content += piece
+    return Body(bytes(content), tuple(places))
+
+
+def raw_tensor(array: NDArray[Any], datatype: str) -> Body:
+    """Little-endian elements in C order; each BYTES element has its length (4 bytes) before it."""
     if datatype == "BYTES":
         items = [bytes(item) for item in array.ravel()]
-        return b"".join(len(item).to_bytes(4, "little") + item for item in items)
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        content = b"".join(len(item).to_bytes(4, "little") + item for item in items)
+    else:
+        content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    digit = BINARY[datatype]
+    count = min(array.size, PLACES_LIMIT)
+    return Body(content, tuple((digit, index * digit.width) for index in range(count)), RAW_TYPE)
 
 
-def binary_body(specs: Sequence[TensorSpec], row: Row) -> Body:
-    """Tensors as raw bytes; asks for the outputs in the same form."""
-    raws = [_raw(row[spec.name], spec.datatype) for spec in specs]
-    tensors = [
-        {
-            "name": spec.name,
-            "shape": list(row[spec.name].shape),
-            "datatype": spec.datatype,
-            "parameters": {"binary_data_size": len(raw)},
-        }
-        for spec, raw in zip(specs, raws, strict=True)
-    ]
-    head = orjson.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}})
-    places: list[tuple[Digit, int]] = []
-    start = len(head)
-    for spec, raw in zip(specs, raws, strict=True):
-        digit = BINARY[spec.datatype]
-        count = min(row[spec.name].size, PLACES_LIMIT)
-        places += [(digit, start + index * digit.width) for index in range(count)]
-        start += len(raw)
-    return Body(head + b"".join(raws), len(head), tuple(places))
+def json_tensor(array: NDArray[Any], datatype: str, shape: Sequence[int]) -> Body:
+    """Nested lists of this shape, which has as many elements as the array; () is a lone value."""
+    if not array.size:
+        return Body(orjson.dumps(np.empty(shape).tolist()))
+    items = json_items(array, datatype)
+    places, at = [], len(shape)
+    for index, item in enumerate(items[:PLACES_LIMIT]):
+        at += _brackets(index, shape) if index else 0
+        places.append((JSON[datatype], at))
+        at += len(item)
+    for size in reversed(shape):
+        lists = range(0, len(items), size)
+        items = [b"[" + b",".join(items[start : start + size]) + b"]" for start in lists]
+    return Body(items[0], tuple(places))
 
 
-def json_body(specs: Sequence[TensorSpec], row: Row) -> Body:
-    """Tensors as flat JSON lists."""
-    content = b'{"inputs":['
-    places: list[tuple[Digit, int]] = []
-    for number, spec in enumerate(specs):
-        array = row[spec.name]
-        head = {"name": spec.name, "shape": list(array.shape), "datatype": spec.datatype}
-        content += (b"," if number else b"") + orjson.dumps(head)[:-1] + b',"data":['
-        items = _json_items(array, spec.datatype)
-        for item in items[:PLACES_LIMIT]:
-            places.append((JSON[spec.datatype], len(content)))
-            content += item + b","
-        content = (content + b",".join(items[PLACES_LIMIT:])).rstrip(b",") + b"]}"
-    return Body(content + b"]}", None, tuple(places))
+def _brackets(index: int, shape: Sequence[int]) -> int:
+    """Bytes between an element and the one before it: a comma, and lists that end and begin."""
+    ended, size = 0, 1
+    for length in reversed(shape):
+        size *= length
+        if index % size:
+            break
+        ended += 1
+    return 1 + 2 * ended
 
 
-def _json_items(array: NDArray[Any], datatype: str) -> list[bytes]:
+def json_items(array: NDArray[Any], datatype: str) -> list[bytes]:
     """One text per element, those that may carry a digit padded to its width."""
     flat = array.ravel()
     if datatype == "BYTES":
@@ -93,27 +102,27 @@ def _json_items(array: NDArray[Any], datatype: str) -> list[bytes]:
     return [orjson.dumps(value).rjust(width) for value in values]
 
 
-def request(host: str, path: str, body: Body) -> bytes:
-    """The request as it goes over the wire."""
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}"]
-    if body.json_length is None:
-        lines.append("Content-Type: application/json")
-    else:
-        lines.append("Content-Type: application/octet-stream")
-        lines.append(f"Inference-Header-Content-Length: {body.json_length}")
-    lines.append(f"Content-Length: {len(body.content)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body.content
+def headers(profile: LoadProfile, body: Body) -> dict[str, str]:
+    """What goes with a body, in HTTP's terms. Raises TargetError for a token that is not there."""
+    found = {"Content-Type": body.content_type}
+    if body.json_length is not None:
+        found["Inference-Header-Content-Length"] = str(body.json_length)
+    if token := bearer_token(profile):
+        found["Authorization"] = f"Bearer {token}"
+    if not profile.keep_alive:
+        found["Connection"] = "close"
+    return found
 
 
-ENCODINGS = {True: binary_body, False: json_body}
+def http_head(target: Target, profile: LoadProfile, body: Body) -> bytes:
+    """Everything of an HTTP/1.1 request that comes before its body."""
+    fields = {"Host": target.authority, **headers(profile, body)}
+    lines = [f"POST {target.path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items())]
+    return "\r\n".join([*lines, f"Content-Length: {len(body.content)}", "", ""]).encode()
 
 
-def template(host: str, path: str, body: Body, distinct: int) -> tuple[bytes, list[Place], int]:
+def template(head: bytes, body: Body, distinct: int) -> tuple[bytes, list[Place], int]:
     """A request with places for telling `distinct` inputs apart, and how many it really can."""
-    used = places_needed([digit.base for digit, _ in body.places], distinct)
-    content = request(host, path, body)
-    shift = len(content) - len(body.content)
-    capacity = 1
-    for digit, _ in body.places[:used]:
-        capacity *= digit.base
-    return content, [Place(digit, shift + at) for digit, at in body.places[:used]], capacity
+    used = body.places[: places_needed([digit.base for digit, _ in body.places], distinct)]
+    capacity = math.prod(digit.base for digit, _ in used)
+    return head + body.content, [Place(digit, len(head) + at) for digit, at in used], capacity

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from dlbench.loadgen.location import PORTS
 from dlbench.loadgen.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
 
-PORTS = {"http": 80, "grpc": 80, "https": 443, "grpcs": 443}
 TLS_SCHEMES = ("https", "grpcs")
 
 

@@ -1,52 +1,31 @@
 import pytest
 
-from dlbench.loadgen.discovery import split_url
-from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://h:8000", ("http://h:8000", None, None)),
-        ("http://h:8000/", ("http://h:8000", None, None)),
-        ("h:8000", ("http://h:8000", None, None)),
-        ("http://h", ("http://h:80", None, None)),
-        ("http://h:8000/v2", ("http://h:8000", None, None)),
-        ("http://h:8000/v2/models/m", ("http://h:8000", "m", None)),
-        ("http://h:8000/v2/models/m/", ("http://h:8000", "m", None)),
-        ("http://h:8000/v2/models/m/versions/3", ("http://h:8000", "m", "3")),
-        ("http://[::1]:8000", ("http://[::1]:8000", None, None)),
-    ],
-)
-def test_urls(url, expected):
-    assert split_url(url) == expected
-
-
-@pytest.mark.parametrize(
-    "url", ["", "ftp://h", "https://h", "http://", "http://h:x", "http://h:99999", "http://h/v1/m"]
-)
-def test_urls_that_are_none(url):
-    with pytest.raises(TargetError):
-        split_url(url)
-
-
-def target():
+def target(**changes):
     spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 4), batch_axis=0)
-    return Target(
-        url="http://127.0.0.1:8000",
-        model="m",
-        path="/v2/models/m/versions/2/infer",
-        inputs=(spec,),
-        supports_binary=True,
-    )
+    given = {
+        "url": "http://127.0.0.1:8000",
+        "model": "m",
+        "path": "/v2/models/m/versions/2/infer",
+        "inputs": (spec,),
+        "supports_binary": True,
+    }
+    return Target(**{**given, **changes})
 
 
 def test_the_same_model_elsewhere():
-    moved = target().at("http://[::1]:9/")
-    assert (moved.host, moved.port, moved.path) == ("::1", 9, "/v2/models/m/versions/2/infer")
+    moved = target().at("https://[::1]:9/")
+    assert (moved.host, moved.port, moved.authority, moved.tls) == ("::1", 9, "[::1]:9", True)
+    assert moved.path == "/v2/models/m/versions/2/infer"
+    assert not target().tls
+
+
+def test_it_travels():
+    assert Target.model_validate_json(target().model_dump_json()) == target()
 
 
 @pytest.mark.parametrize(
