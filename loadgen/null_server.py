@@ -90,13 +90,14 @@ def binary_reply(outputs: list[Tensor]) -> bytes:
     return reply(head + b"".join(raws), extra=f"{kind}\r\n")
 
 
-def prediction(outputs: list[Tensor]) -> Any:  # noqa: ANN401 - any JSON
-    """Zeros as TF Serving has one row: nested, without the batch, named if there are several."""
-    rows = {
-        output["name"]: _nested(one_row(output)["shape"][1:], ZEROS[output["datatype"]][0])
-        for output in outputs
-    }
-    return rows if len(rows) != 1 else next(iter(rows.values()))
+def values(outputs: list[Tensor], *, with_batch: bool) -> Any:  # noqa: ANN401 - any JSON
+    """Zeros as TF Serving has them: nested lists, alone or by name if there are several outputs."""
+    found = {}
+    for output in outputs:
+        batched = output["shape"][:1] == [-1]
+        shape = one_row(output)["shape"][int(batched and not with_batch) :]
+        found[output["name"]] = _nested(shape, ZEROS[output["datatype"]][0])
+    return found if len(found) != 1 else next(iter(found.values()))
 
 
 def _nested(shape: list[int], value: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -133,8 +134,10 @@ class Answers:
 
     def __init__(self, inputs: list[Tensor], outputs: list[Tensor] = OUTPUTS) -> None:
         self._routes = routes(inputs, outputs)
-        self._tf_serving = json_reply({"predictions": [prediction(outputs)]})
-        self._other = json_reply(prediction(outputs))
+        row, tensors = (values(outputs, with_batch=whole) for whole in (False, True))
+        # Both of its formats in one reply: each reader looks for its own key.
+        self._tf_serving = json_reply({"predictions": [row], "outputs": tensors})
+        self._other = json_reply(row)
         self._known: dict[bytes, tuple[int, bytes]] = {}
         self.binary = binary_reply(outputs)
 
