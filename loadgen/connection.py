@@ -156,7 +156,7 @@ class Connection:
         try:
             waits_for = self._wire.handshake()
         except OSError as error:
-            self._break(error, "connect")
+            self._break(error, "tls")
             return
         self._read.stop()
         self._write.stop()
@@ -229,6 +229,12 @@ class Connection:
     def _break(self, error: OSError, kind: str) -> None:
         self.fail("tls" if isinstance(error, SSLError) else kind, error.strerror or str(error))
 
+    def _end_early(self, has_begun: bool) -> None:
+        if has_begun:
+            self.fail("cut_off", "the connection ended within a reply")
+        else:
+            self.fail("closed", "the connection ended before a reply")
+
     def fail(self, kind: str, detail: str = "") -> None:
         """Close, and tell the owner how the outstanding request ended, if there is one."""
         self.close()
@@ -288,12 +294,6 @@ class HttpConnection(Connection):
             self._finish(reply)
         elif not data:
             self._end_early(self._reader.has_begun)
-
-    def _end_early(self, has_begun: bool) -> None:
-        if has_begun:
-            self.fail("cut_off", "the connection ended within a reply")
-        else:
-            self.fail("closed", "the connection ended before a reply")
 
     def _finish(self, reply: Reply) -> None:
         self._reader = None
