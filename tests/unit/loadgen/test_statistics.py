@@ -28,8 +28,9 @@ def test_quantile_is_the_smallest_sample_that_the_share_does_not_exceed(values, 
 
 
 def test_ranks_known_from_tables():
-    assert quantile_ranks(2000, 0.99) == (1971, 1989)
-    assert quantile_ranks(100, 0.5) == (40, 61)
+    for n, q, whole in ((2000, 0.99, (1971, 1989)), (100, 0.5, (40, 61))):
+        low, high = quantile_ranks(n, q)
+        assert (math.floor(low), math.ceil(high)) == whole
     # 0.99**n must fall to 2.5 %.
     assert quantile_ranks(367, 0.99) is None
     assert quantile_ranks(368, 0.99) is not None
@@ -45,12 +46,34 @@ def test_binomial_equals_the_sum_by_hand(n, p):
         assert cdf[at] == pytest.approx(by_hand, abs=1e-9)
 
 
-@given(st.integers(400, 3000))
-def test_ranks_hold_the_confidence(n):
-    low, high = quantile_ranks(n, 0.99)
-    first, cdf = binomial_cdf(n, 0.99)
-    covered = cdf[min(high - 1 - first, len(cdf) - 1)] - cdf[low - 1 - first]
-    assert covered >= 0.95 - 1e-9
+@given(st.integers(400, 3000), st.sampled_from([0.5, 0.9, 0.99]))
+def test_whole_ranks_around_hold_the_confidence_and_those_inside_do_not(n, q):
+    low, high = quantile_ranks(n, q)
+    first, cdf = binomial_cdf(n, q)
+
+    def held(low, high):
+        return cdf[min(high - 1 - first, len(cdf) - 1)] - cdf[low - 1 - first]
+
+    assert held(math.floor(low), math.ceil(high)) >= 0.95 - 1e-9
+    assert held(math.floor(low) + 1, math.ceil(high) - 1) <= 0.95 + 1e-9
+
+
+@given(st.integers(20, 300), st.floats(0.3, 0.7))
+def test_ranks_follow_the_beta_distribution(n, q):
+    """The r-th of n uniform numbers is Beta(r, n - r + 1), so P[it <= q] = P[Bin(n, q) >= r]."""
+    low, _ = quantile_ranks(n, q)
+    below, above = (beta_cdf(q, rank, n - rank + 1) for rank in (math.floor(low), math.ceil(low)))
+    assert above - 1e-6 <= 0.975 <= below + 1e-6
+
+
+def beta_cdf(x, a, b, steps=20_000):
+    """By the midpoint rule: an oracle that shares nothing with the binomial sum."""
+    at = (np.arange(steps) + 0.5) / steps
+    logs = (a - 1) * np.log(at) + (b - 1) * np.log1p(-at)
+    density = np.exp(logs - logs.max())
+    return float(
+        np.interp(x, np.arange(steps + 1) / steps, np.append(0, density.cumsum())) / density.sum()
+    )
 
 
 @pytest.mark.parametrize(("over", "n"), [(0, 459), (1, 662), (5, 1307), (10, 2010)])

@@ -1,0 +1,194 @@
+"""Do two results differ, and can the data tell? Pure.
+
+Each figure of either side has its own 95 % interval, which knows that requests depend on each
+other; the interval of the ratio is recovered from the two. (G. Y. Zou, A. Donner, Construction of
+confidence limits about effect measures: a general approach, Statistics in Medicine 27, 2008.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from dlbench.loadgen.statistics import (
+    UNDETERMINED,
+    Z_95,
+    Interval,
+    mean_interval,
+    pooled_mean_interval,
+    pooled_quantile_interval,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.statistics import Floats
+
+Word = Literal["lower", "higher", "cannot tell"]
+QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its 95 % interval; `UNDETERMINED` where the run cannot tell."""
+
+    value: float | None
+    interval: Interval = UNDETERMINED
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was measured on one side: one entry per repeat in both fields.
+
+    Latencies in ms in order of time, and the throughput of equal windows in requests per second.
+    """
+
+    latencies_ms: Sequence[Floats]
+    rates_rps: Sequence[Floats] = field(default_factory=tuple)
+
+    def figures(self) -> dict[str, Figure]:
+        """Every figure that can be compared, with its interval."""
+        runs = [run for run in self.latencies_ms if len(run)]
+        if not runs:
+            return {}
+        pooled = np.concatenate(runs)
+        found = {"throughput_rps": _throughput(self.rates_rps)} if self.rates_rps else {}
+        found["mean_ms"] = Figure(float(pooled.mean()), pooled_mean_interval(runs))
+        for name, q in QUANTILES.items():
+            value = float(np.quantile(pooled, q, method="inverted_cdf"))
+            found[name] = Figure(value, pooled_quantile_interval(runs, q))
+        return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both sides; the ratio is that of the second to the first."""
+
+    name: str
+    first: float
+    second: float
+    interval: Interval
+    # The same interval, widened so that 95 % holds for all figures of the comparison at once.
+    together: Interval
+
+    @property
+    def ratio(self) -> float | None:
+        """None where the first value is 0."""
+        return self.second / self.first if self.first else None
+
+    @property
+    def tells(self) -> bool:
+        """Whether the data can tell the two apart, this figure looked at alone."""
+        return _excludes_one(self.interval)
+
+    @property
+    def word(self) -> Word:
+        """What the second is against the first."""
+        if not self.tells:
+            return "cannot tell"
+        return "higher" if self.second > self.first else "lower"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All figures that both sides have."""
+
+    differences: tuple[Difference, ...]
+
+    @property
+    def tells(self) -> bool:
+        """Whether any figure differs: at most one comparison in 20 of equal servers says so.
+
+        Many figures have many chances to differ by luck, so the widened intervals decide.
+        """
+        return any(_excludes_one(difference.together) for difference in self.differences)
+
+    def __getitem__(self, name: str) -> Difference:
+        """The difference of one figure, as "p99_ms"; raises KeyError when a side lacks it."""
+        try:
+            return next(found for found in self.differences if found.name == name)
+        except StopIteration:
+            raise KeyError(name) from None
+
+
+def compare(first: Runs, second: Runs) -> Comparison:
+    """Of the raw samples of two results."""
+    return compare_figures(first.figures(), second.figures())
+
+
+def compare_measurements(first: Measurement, second: Measurement) -> Comparison:
+    """Where only the reported figures are left; one without an interval cannot tell."""
+    return compare_figures(_reported(first), _reported(second))
+
+
+def compare_figures(first: dict[str, Figure], second: dict[str, Figure]) -> Comparison:
+    """The figures that both have, in the first one's order."""
+    both = [name for name in first if name in second]
+    widening = _widening(len(both))
+    return Comparison(
+        tuple(
+            Difference(name, a.value, b.value, ratio_interval(a, b), ratio_interval(a, b, widening))
+            for name in both
+            if (a := first[name]).value is not None and (b := second[name]).value is not None
+        )
+    )
+
+
+def ratio_interval(first: Figure, second: Figure, widening: float = 1.0) -> Interval:
+    """95 % interval of second/first; undetermined where one of them is, or is not positive."""
+    a, b = _logs(first), _logs(second)
+    if a is None or b is None:
+        return UNDETERMINED
+    middle = b[1] - a[1]
+    down = widening * math.hypot(b[1] - b[0], a[2] - a[1])
+    up = widening * math.hypot(b[2] - b[1], a[1] - a[0])
+    return math.exp(middle - down), math.exp(middle + up)
+
+
+def _logs(figure: Figure) -> tuple[float, float, float] | None:
+    low, high = figure.interval
+    if figure.value is None or low is None or high is None or min(low, figure.value) <= 0:
+        return None
+    return math.log(low), math.log(figure.value), math.log(high)
+
+
+def _widening(figures: int) -> float:
+    """How much wider so many intervals are, to hold together in 95 % (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - 0.025 / max(1, figures)) / Z_95
+
+
+def _excludes_one(interval: Interval) -> bool:
+    low, high = interval
+    return low is not None and high is not None and not low <= 1 <= high
+
+
+def _throughput(rates: Sequence[Floats]) -> Figure:
+    """Repeats are independent and their windows nearly so: the repeats decide if there are three."""
+    means = [float(run.mean()) for run in rates if len(run)]
+    if not means:
+        return Figure(None)
+    values = np.array(means) if len(means) >= 3 else np.concatenate(list(rates))
+    return Figure(float(np.mean(means)), mean_interval(values))
+
+
+def _reported(measurement: Measurement) -> dict[str, Figure]:
+    found = measurement.model_dump()
+    figures = {
+        "throughput_rps": Figure(
+            measurement.throughput_rps, _ends(found, "throughput_low_rps", "throughput_high_rps")
+        )
+    }
+    for name in ("mean_ms", *QUANTILES):
+        stem = name.removesuffix("_ms")
+        figures[name] = Figure(found[name], _ends(found, f"{stem}_low_ms", f"{stem}_high_ms"))
+    return figures
+
+
+def _ends(found: dict[str, float | None], low: str, high: str) -> Interval:
+    ends = found.get(low), found.get(high)
+    return UNDETERMINED if ends[0] is None or ends[1] is None else (ends[0], ends[1])
