@@ -96,8 +96,9 @@ def json_items(array: NDArray[Any], datatype: str) -> list[bytes]:
     if datatype == "BYTES":
         values: list[Any] = [bytes(item).decode("utf-8", "replace") for item in flat]
     else:
-        # A float16 as a Python float shows its exact value; six digits are what a reader needs.
-        values = flat.tolist() if flat.dtype != np.float16 else np.round(flat, 3).tolist()
+        # A float16 as a Python float shows its exact value; three digits are what a reader needs.
+        is_half = flat.dtype == np.float16
+        values = (np.round(flat.astype(np.float64), 3) if is_half else flat).tolist()
     width = JSON[datatype].width
     return [orjson.dumps(value).rjust(width) for value in values]
 

@@ -145,7 +145,7 @@ def read(content: bytes, _: Target) -> Answer:
         outputs = {
             t["name"]: array.reshape(t["shape"]) for t, array in zip(tensors, arrays, strict=True)
         }
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise BadAnswer(WRONG_SHAPE) from None
     # What comes before the first tensor's bytes says how they all look, if all else is there.
     last = max((at for field, _, at in found if field != 6), default=0)

@@ -109,5 +109,5 @@ def _leaves(name: str, value: Any) -> list[tuple[str, NDArray[Any]]]:  # noqa: A
         return [leaf for key, part in value.items() for leaf in _leaves(key, part)]
     try:
         return [(name, np.array(value))]
-    except ValueError:  # lists of different lengths
+    except (ValueError, OverflowError):  # lists of different lengths, numbers beyond 64 bits
         return [(name, np.array(None, object))]

@@ -116,7 +116,7 @@ def read(content: bytes, target: Target) -> Answer:
             return Answer({s.name: _with_batch(s, values[s.name]) for s in target.outputs})
         values = _by_name(target.outputs, document["outputs"])
         return Answer({spec.name: _array(spec, values[spec.name]) for spec in target.outputs})
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise BadAnswer(WRONG_SHAPE) from None
 
 

@@ -85,7 +85,7 @@ def read(content: bytes, _: Target) -> Answer:
         document, end = _head(content)
     try:
         outputs = _outputs(document["outputs"], content[end:])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise BadAnswer(WRONG_SHAPE) from None
     return Answer(outputs, end if end < len(content) else 0)
 
@@ -190,7 +190,7 @@ def _head(content: bytes) -> tuple[Any, int]:
         # In latin-1 an index into the text is one into the bytes.
         _, end = _DECODER.raw_decode(content.decode("latin-1"))
         return orjson.loads(content[:end]), end
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadAnswer(NOT_JSON) from None
 
 

@@ -179,6 +179,19 @@ def test_check_of_plain_json(files):
     assert says(b'{"output": [[1], [2, 3]]}', 0) == "wrong_output"
 
 
+def test_check_of_texts(files):
+    (files / "texts.jsonl").write_text('{"y": "cat"}\n{"y": "dög"}')
+    data, check = (str(files / name) for name in ("data.jsonl", "texts.jsonl"))
+    says = judge(LoadProfile(data=data, check=check), protocol="plain", outputs=())
+    assert says('{"label": "dög"}'.encode(), 1) == says(b'{"label": "cat"}', 0) == ""
+    assert says(b'{"label": "cat"}', 1) == says(b'{"label": 3}', 1) == "wrong_output"
+    output = TensorSpec(name="y", datatype="BYTES", shape=(-1,))
+    (files / "texts.jsonl").write_text('{"y": ["cat"]}\n{"y": ["dög"]}')
+    says = judge(LoadProfile(data=data, check=check), outputs=(output,))
+    assert says(as_json(["dög"], [1], "BYTES"), 1) == ""
+    assert says(as_json(["dog"], [1], "BYTES"), 1) == "wrong_output"
+
+
 def test_expected_outputs_that_do_not_fit(files):
     (files / "bad.jsonl").write_text('{"z": [1, 2, 3]}')
     with pytest.raises(DataError, match="'y' is missing"):
