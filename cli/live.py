@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from dlbench.loadgen.generator import Progress as LoadProgress
     from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.rate_search import Step as RateStep
+    from dlbench.loadgen.rate_search import Trial
     from dlbench.tuner.plan import Step
     from dlbench.tuner.point import Point
 
@@ -75,6 +77,30 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g} ms"
+
+
+@contextmanager
+def capacity_view(console: Console) -> Iterator[CapacityView]:
+    """Yield what shows the search for the highest rate, a line for each run."""
+    if not console.is_terminal:
+        yield CapacityView(console, lambda _: None)
+        return
+    with console.status("starting") as status:
+        yield CapacityView(console, status.update)
+
+
+class CapacityView:
+    """Says what is tried and what came of it."""
+
+    def __init__(self, console: Console, doing: Callable[[str], None]) -> None:
+        self._console, self._doing = console, doing
+
+    def step(self, step: RateStep) -> None:
+        self._doing(f"{step.why}: {step.rate_rps:,.0f}/s for {step.duration_s:.0f} s")
+
+    def trial(self, trial: Trial) -> None:
+        line = f"{trial.rate_rps:>10,.1f}/s  {trial.outcome:<12}  {trial.seen}"
+        self._console.print(line, highlight=False, markup=False)
 
 
 @contextmanager

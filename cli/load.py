@@ -13,33 +13,52 @@ import typer
 from rich.console import Console
 
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
-from dlbench.cli.live import load_view
+from dlbench.cli.live import capacity_view, load_view
 from dlbench.cli.options import options_from, read, read_file
-from dlbench.cli.tables import measurement_table
+from dlbench.cli.tables import result_table
+from dlbench.loadgen import budget, capacity, machine, roles
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.headroom import calibrate
+from dlbench.loadgen.measurement import Measurement
+from dlbench.loadgen.objective import Objective
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.rate_search import SearchSettings
+from dlbench.loadgen.result import LoadResult
+from dlbench.loadgen.schedule import describe
 
 if TYPE_CHECKING:
-    from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.capacity import Capacity
+    from dlbench.loadgen.generator import Run
+    from dlbench.loadgen.headroom import Headroom
+    from dlbench.loadgen.target import Target
 
 NAME = "load"
 EXAMPLES = """[bold]Examples[/]
 
 dlbench load http://127.0.0.1:8000 --rate 500 --duration 30s
 
-dlbench load http://127.0.0.1:8000/v2/models/mlp --users 32 --json
+dlbench load http://127.0.0.1:8000/v2/models/mlp --users 32 --think 100ms --json
 
 dlbench load http://127.0.0.1:8000 --rate 2000 --distinct 10000 --zipf 1.1 --csv runs.csv
+
+dlbench load grpc://127.0.0.1:8001 --rate 100 --rate-to 2000 --pattern ramp
+
+dlbench load http://127.0.0.1:8000 --max-rps-under-slo "p99<50ms"
+
+dlbench load http://127.0.0.1:8000/predict --protocol plain --template '{"input": $x}' --shape x=4 --rate 100
 """
 
 
 @options_from(LoadProfile)
 def command(
     url: Annotated[
-        str,
-        typer.Argument(metavar="URL", help="a V2 server, or one of its models (…/v2/models/NAME)"),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="URL",
+            help="a server, or one of its models (http://HOST:PORT/v2/models/NAME, grpc://HOST:PORT, …)",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
@@ -53,6 +72,40 @@ def command(
     samples: Annotated[
         Path | None, typer.Option("--samples", metavar="FILE", help="keep the raw samples (.npz)")
     ] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            "--max-rps-under-slo",
+            metavar="SLO",
+            help='find the highest rate that holds this objective, as "p99<50ms"',
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, help="share the load over N processes")
+    ] = 1,
+    master: Annotated[
+        str | None,
+        typer.Option(
+            "--master", metavar="HOST:PORT", help="listen here for workers on other machines"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--expect-workers", metavar="N", min=1, help="wait for N such workers")
+    ] = 1,
+    worker: Annotated[
+        str | None,
+        typer.Option("--worker", metavar="HOST:PORT", help="work for the master there; no URL"),
+    ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option("--web", metavar="[HOST:]PORT", help="open Locust's page with our numbers"),
+    ] = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option(
+            "--recalibrate", help="measure anew what this client can do, instead of remembering it"
+        ),
+    ] = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -60,41 +113,124 @@ def command(
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the measurement is invalid, 130 interrupted.
     """
+    if worker:
+        raise typer.Exit(roles.work_for(worker))
     profile = read(LoadProfile, given, read_file(config, (LoadProfile,)))
-    if profile.rate is None and profile.users is None:
-        raise UsageError("say how much load: --rate 500 (requests per second) or --users 16")
+    _check_usage(url, profile, slo)
     errors = Console(stderr=True, soft_wrap=True)
-    target = discover(url, profile)
-    for note in target.notes:
+    facts = machine.facts()  # first: the load average must not be ours
+    target = discover(url or "", profile)
+    for note in (*target.notes, *budget.check(profile, target, budget.limits())):
         errors.print(f"note: {note}", highlight=False, markup=False)
-    with Generator() as generator, load_view(errors, profile) as on_progress:
+    role = roles.Role(processes=processes, master=master, expect_workers=workers, web=web)
+    with Generator(role) as generator:
         # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
         signal.signal(signal.SIGINT, lambda *_: generator.stop())
-        measured = generator.measure(
-            target, profile, on_progress=on_progress, samples_path=samples
-        ).measurement
+        headroom = calibrate(
+            generator, target, profile, role=role, machine=facts, fresh=recalibrate
+        )
+        if slo:
+            found = _find(generator, target, profile, slo, errors)
+            raise typer.Exit(_report_capacity(found, as_json))
+        with load_view(errors, profile) as on_progress:
+            measured = generator.measure(
+                target, profile, on_progress=on_progress, samples_path=samples
+            ).measurement
+    result = _result(measured, headroom, target, profile, facts, samples)
     if csv_path:
-        _append(csv_path, measured)
-    _show(measured, as_json)
-    if not measured.complete:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if measured.verdict == "invalid":
-        raise typer.Exit(EXIT_UNDECIDED)
+        _append(csv_path, result)
+    _show(result, as_json)
+    raise typer.Exit(_exit_code(result))
 
 
-def _show(measured: Measurement, as_json: bool) -> None:
+def _check_usage(url: str | None, profile: LoadProfile, slo: str | None) -> None:
+    if url is None:
+        raise UsageError("say which server: dlbench load http://HOST:PORT")
+    if slo and (profile.users or profile.trace or profile.pattern != "steady"):
+        raise UsageError("--max-rps-under-slo chooses the rate itself: leave the load out")
+    if not slo and not profile.is_open_loop and profile.users is None:
+        raise UsageError("say how much load: --rate 500 (requests per second) or --users 16")
+
+
+def _find(
+    generator: Generator, target: Target, profile: LoadProfile, slo: str, console: Console
+) -> Capacity:
+    """The search for the highest rate, every run said as it ends."""
+    objective = _objective(slo)
+    settings = SearchSettings(
+        seed=profile.seed, least_requests=objective.least_requests(SearchSettings.confidence)
+    )
+    console.print(capacity.plan(objective, settings), highlight=False, markup=False)
+
+    def measure(rate_rps: float, duration_s: float, seed: int) -> Run:
+        step = {"rate": rate_rps, "users": None, "duration_s": duration_s, "seed": seed}
+        return generator.measure(target, profile.model_copy(update=step))
+
+    with capacity_view(console) as view:
+        return capacity.find_capacity(measure, objective, settings, view.step, on_trial=view.trial)
+
+
+def _objective(slo: str) -> Objective:
+    try:
+        return Objective.parse(slo)
+    except ValueError as error:
+        raise UsageError(f"--max-rps-under-slo: {error}") from None
+
+
+def _report_capacity(found: Capacity, as_json: bool) -> int:
     if as_json:
-        json.dump(measured.model_dump(), sys.stdout, indent=2)
+        print(found.model_dump_json(indent=2))
+    else:
+        Console().print("\n".join(capacity.describe(found)), highlight=False, markup=False)
+    if not found.complete:
+        return EXIT_INTERRUPTED
+    return 0 if found.confirmed else EXIT_UNDECIDED
+
+
+def _result(
+    measured: Measurement,
+    headroom: Headroom,
+    target: Target,
+    profile: LoadProfile,
+    facts: machine.MachineFacts,
+    samples: Path | None,
+) -> LoadResult:
+    calibrated = {
+        "overhead_p50_ms": headroom.overhead_p50_ms,
+        "overhead_p99_ms": headroom.overhead_p99_ms,
+        "headroom": headroom.times(measured.throughput_rps),
+    }
+    return LoadResult(
+        **measured.model_dump() | calibrated,
+        url=target.url,
+        protocol=target.protocol,
+        model=target.model,
+        schedule=describe(profile),
+        load=profile,
+        machine=facts,
+        samples=str(samples) if samples else None,
+    )
+
+
+def _show(result: LoadResult, as_json: bool) -> None:
+    if as_json:
+        json.dump(result.model_dump(mode="json"), sys.stdout, indent=2)
         print()
     else:
-        Console().print(measurement_table(measured))
+        Console().print(result_table(result))
+
+
+def _exit_code(measured: Measurement) -> int:
+    if not measured.complete:
+        return EXIT_INTERRUPTED
+    return EXIT_UNDECIDED if measured.verdict == "invalid" else 0
 
 
 def _append(path: Path, measured: Measurement) -> None:
-    """Add a row; the header is written once, into an empty file."""
-    row = {k: v for k, v in measured.model_dump(exclude={"errors"}).items() if v is not None}
+    """Add a row of the plain fields; the header is written once, into an empty file."""
+    columns = [n for n, f in Measurement.model_fields.items() if f.default_factory is None]
+    row = {k: v for k, v in measured.model_dump(include=set(columns)).items() if v is not None}
     with path.open("a", newline="") as stream:
-        columns = [name for name in type(measured).model_fields if name != "errors"]
         writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         if stream.tell() == 0:
             writer.writeheader()

@@ -12,11 +12,12 @@ from dlbench.proxy.config import ServingConfig, search_values
 from dlbench.tuner.report import BASELINES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
     from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.result import LoadResult
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify import Verified
 
@@ -28,39 +29,108 @@ VERDICT_STYLES = {
 }
 
 
-def measurement_table(measured: Measurement) -> RenderableType:
+def result_table(result: LoadResult) -> RenderableType:
     """The result of `dlbench load`."""
+    verdict = Text(result.verdict, style=VERDICT_STYLES[result.verdict])
+    if result.reason:
+        verdict.append(f": {result.reason}", style="default")
+    parts: list[RenderableType] = [verdict, _rows(_load_rows(result)), Text(), _latencies(result)]
+    if result.classes:
+        parts += [Text(), _classes(result)]
+    return Group(*parts, Text(), _rows(_client_rows(result)), *_examples(result))
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(justify="left", style="bold")
-    table.add_column(justify="left")
-    for name, value in _measurement_rows(measured):
-        table.add_row(name, value)
-    verdict = Text(measured.verdict, style=VERDICT_STYLES[measured.verdict])
-    if measured.reason:
-        verdict.append(f": {measured.reason}", style="default")
-    return Group(verdict, table)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        if value:
+            table.add_row(name, value)
+    return table
 
 
-def _measurement_rows(m: Measurement) -> list[tuple[str, str]]:
-    since = "from the scheduled send time" if m.latency_from == "scheduled" else "from the send"
-    rows = [
+def _load_rows(m: LoadResult) -> list[tuple[str, str]]:
+    throughput = _between(m.throughput_low_rps, m.throughput_high_rps, ",.1f")
+    return [
+        ("load", m.schedule),
         ("offered", "" if m.offered_rps is None else f"{m.offered_rps:,.1f}/s"),
-        (
-            "throughput",
-            f"{m.throughput_rps:,.1f}/s"
-            + _between(m.throughput_low_rps, m.throughput_high_rps, ",.1f"),
-        ),
-        ("latency", since),
-        *((name, _ms(getattr(m, f"{name}_ms"))) for name in ("p50", "p90", "p95")),
-        ("p99", _ms(m.p99_ms) + _between(m.p99_low_ms, m.p99_high_ms, ".3g")),
-        *((name, _ms(getattr(m, f"{name}_ms"))) for name in ("p999", "mean")),
+        ("throughput", f"{m.throughput_rps:,.1f}/s{throughput}"),
         ("requests", f"{m.requests:,} in {m.duration_s:.1f} s"),
         ("errors", f"{m.error_rate:.2%}" + _kinds(m.errors)),
-        ("lateness p99", _ms(m.lateness_p99_ms)),
-        ("client CPU", f"{m.client_cpu:.0%} of a core"),
-        ("network", f"{m.net_mbps:,.1f} Mbit/s"),
     ]
-    return [(name, value) for name, value in rows if value]
+
+
+def _latencies(m: Measurement) -> Table:
+    """Each quantile with its interval, and beside it where the mean went."""
+    since = "scheduled send" if m.latency_from == "scheduled" else "send"
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title, justify in ((f"ms from the {since}", "left"), ("", "right"), ("95 %", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for name in ("p50", "p90", "p95", "p99", "p999"):
+        value = getattr(m, f"{name}_ms")
+        ends = (getattr(m, f"{name}_low_ms"), getattr(m, f"{name}_high_ms"))
+        between = _between(*ends, ".3g").strip() or "undetermined"
+        if value is not None:
+            table.add_row(name, f"{value:.3g}", between)
+    if m.mean_ms is not None:
+        table.add_row("mean", f"{m.mean_ms:.3g}", _parts_of_mean(m))
+    return table
+
+
+def _parts_of_mean(m: Measurement) -> str:
+    parts = {
+        "sent late": m.lateness_mean_ms,
+        "connecting": m.connect_mean_ms,
+        "queue": m.server_queue_ms,
+        "compute": m.server_compute_ms,
+        "network": m.network_ms,
+    }
+    return ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value is not None)
+
+
+def _classes(m: Measurement) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("class")
+    for title in ("requests", "per second", "p50 ms", "p99 ms", "errors", "missed"):
+        table.add_column(title, justify="right")
+    for name, one in m.classes.items():
+        figures = (one.p50_ms, one.p99_ms)
+        missed = "" if one.missed_rate is None else f"{one.missed_rate:.2%}"
+        table.add_row(
+            name,
+            f"{one.requests:,}",
+            f"{one.throughput_rps:,.1f}",
+            *("" if value is None else f"{value:.3g}" for value in figures),
+            f"{one.error_rate:.2%}",
+            missed,
+        )
+    return table
+
+
+def _client_rows(m: Measurement) -> list[tuple[str, str]]:
+    processes = f" in {m.client_processes} processes" if m.client_processes > 1 else ""
+    spare = f", {m.headroom:.3g} times this rate at most" if m.headroom else ""
+    overhead = (
+        ""
+        if m.overhead_p50_ms is None
+        else f"p50 {m.overhead_p50_ms:.2g} ms, p99 {m.overhead_p99_ms:.2g} ms"
+    )
+    return [
+        ("lateness p99", _ms(m.lateness_p99_ms)),
+        ("client", f"{m.client_cpu:.0%} of a core{processes}{spare}"),
+        ("its own latency", overhead),
+        ("traffic", f"{m.net_mbps:,.1f} Mbit/s"),
+    ]
+
+
+def _examples(m: Measurement) -> list[RenderableType]:
+    """The first of each kind of error, in its own words."""
+    return [
+        Text(f"{kind}: {' '.join(text.split())[:200]}", style="dim")
+        for kind, text in sorted(m.error_examples.items())
+        if text
+    ]
 
 
 def report(result: Verified) -> RenderableType:

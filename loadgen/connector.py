@@ -1,14 +1,27 @@
-"""Which connections a target needs: a table by the scheme of its URL."""
+"""Which connections a target needs: plain or TLS below, HTTP/1.1 or gRPC above."""
 
 from __future__ import annotations
 
 from _socket import SOCK_STREAM
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent.socket
 
+from dlbench.loadgen.connection import Http, Plain
+from dlbench.loadgen.credentials import bearer_token, tls_context
 from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.grpc_connection import Grpc
+from dlbench.loadgen.protocols import PROTOCOLS
+from dlbench.loadgen.tls import Tls
+
+if TYPE_CHECKING:
+    from dlbench.loadgen.connection import Wires
+    from dlbench.loadgen.loops import Connect
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.target import Target
+
+SCHEMES = {False: "http", True: "https"}
 
 
 @dataclass(frozen=True)
@@ -17,6 +30,25 @@ class ResolvedAddress:
 
     family: int
     sockaddr: tuple[Any, ...]
+
+
+def connector(target: Target, profile: LoadProfile) -> Connect:
+    """What opens one connection after the other. Raises TargetError: no such host, bad certificates."""
+    address = resolve(target.host, target.port)
+    if PROTOCOLS[target.protocol].http:
+        return Http(address, _wires(target, profile, ""))
+    return Grpc(
+        address,
+        _wires(target, profile, "h2"),
+        authority=target.authority,
+        path=target.path,
+        token=bearer_token(profile),
+        scheme=SCHEMES[target.tls],
+    )
+
+
+def _wires(target: Target, profile: LoadProfile, alpn: str) -> Wires:
+    return Tls(tls_context(profile), target.host, alpn) if target.tls else Plain
 
 
 def resolve(host: str, port: int) -> ResolvedAddress:

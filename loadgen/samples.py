@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -107,21 +107,21 @@ class Samples:
         """The requests of one class alone."""
         return self._where(self.request_class == index)
 
-    def _where(self, chosen: NDArray[np.bool_]) -> Samples:
-        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+    def _where(self, chosen: NDArray[Any]) -> Samples:
+        columns: dict[str, Any] = {name: getattr(self, name)[chosen] for name in COLUMNS}
+        return replace(self, **columns)
 
     @classmethod
     def merged(cls, parts: Sequence[Samples]) -> Samples:
         """One record of a run that several processes shared, exact to the request."""
         names = tuple(dict.fromkeys(name for part in parts for name in part.names))
         renamed = [part._renamed(names) for part in parts]
-        whole = replace(
-            renamed[0],
-            window_ns=(parts[0].window_ns[0], min(part.window_ns[1] for part in parts)),
-            **{n: np.concatenate([getattr(part, n) for part in renamed]) for n in COLUMNS},
-        )
-        order = np.argsort(whole.scheduled_ns, kind="stable")
-        return replace(whole, **{name: getattr(whole, name)[order] for name in COLUMNS})
+        joined: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in renamed]) for name in COLUMNS
+        }
+        window_ns = (parts[0].window_ns[0], min(part.window_ns[1] for part in parts))
+        whole = replace(renamed[0], window_ns=window_ns, **joined)
+        return whole._where(np.argsort(whole.scheduled_ns, kind="stable"))
 
     def _renamed(self, names: tuple[str, ...]) -> Samples:
         codes = np.array([names.index(name) for name in self.names], np.int16)
@@ -153,10 +153,10 @@ class Samples:
                         f"{path} has samples of version {meta['version']}, not {VERSION}"
                     )
                 return cls(
-                    meta["latency_from"],
-                    *(archive[name] for name in COLUMNS),
-                    tuple(meta["names"]),
-                    (meta["window_ns"][0], meta["window_ns"][1]),
+                    latency_from=meta["latency_from"],
+                    names=tuple(meta["names"]),
+                    window_ns=(meta["window_ns"][0], meta["window_ns"][1]),
+                    **{name: archive[name] for name in COLUMNS},
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise DataError(f"{path} holds no samples that can be read: {error}") from None
