@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlbench.loadgen.generator import Run
+    from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.objective import Objective
     from dlbench.loadgen.rate_search import SearchSettings
     from dlbench.loadgen.samples import Samples
@@ -47,7 +49,7 @@ class Capacity(BaseModel):
     client_limit_rps: float | None
     # Lower rates that failed: nothing says that every rate below `rate_rps` holds.
     failed_below_rps: tuple[float, ...]
-    # Both ends were seen again with fresh seeds, and they are as close as was asked.
+    # Both ends were seen again with fresh seeds.
     confirmed: bool
     # False: stopped early, and holds what was known by then.
     complete: bool
@@ -74,54 +76,72 @@ def find_capacity(
     `on_step` hears of each run before it begins, `on_trial` of what came of it. Raises what
     `measure` raises, apart from a BudgetError: then the client is the limit.
     """
-    tried: list[Trial] = []
+    search = _Search(measure, objective, settings, clock)
     complete = True
     try:
-        while complete and isinstance(step := next_step(tried, settings), Step):
+        while complete and isinstance(step := next_step(search.tried, settings), Step):
             on_step(step)
-            trial = _try(measure, step, objective, settings, len(tried), clock)
-            complete = trial is not None
-            if trial:
-                tried.append(trial)
-                on_trial(trial)
+            complete = search.run(step)
+            if complete:
+                on_trial(search.tried[-1])
     except KeyboardInterrupt:
         complete = False
-    return _capacity(tried, objective, settings, complete)
+    return _capacity(search.tried, objective, settings, complete)
 
 
-def _try(
-    measure: Measure,
-    step: Step,
-    objective: Objective,
-    settings: SearchSettings,
-    number: int,
-    clock: Callable[[], float],
-) -> Trial | None:
-    """None: the run was stopped early, and a part of it proves nothing."""
-    began_s = clock()
-    try:
-        run = measure(step.rate_rps, step.duration_s, settings.seed + number)
-    except BudgetError as error:
-        return Trial(step.rate_rps, step.duration_s, "invalid", clock() - began_s, str(error))
-    if not run.measurement.complete:
-        return None
-    found = outcome(run, objective, settings.confidence)
-    seen = objective.seen(all_latencies_ms(run.samples))
-    if found in ("saturated", "invalid"):
-        seen = f"{seen}; {run.measurement.reason}"
-    return Trial(step.rate_rps, step.duration_s, found, clock() - began_s, seen)
+class _Search:
+    """The runs so far, and the latencies of those rates whose runs could not tell yet."""
+
+    def __init__(
+        self,
+        measure: Measure,
+        objective: Objective,
+        settings: SearchSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self.tried: list[Trial] = []
+        self._measure, self._objective, self._settings = measure, objective, settings
+        self._clock = clock
+        self._pools: defaultdict[float, list[Floats]] = defaultdict(list)
+
+    def run(self, step: Step) -> bool:
+        """Make one run; False: it was stopped early, and a part of it proves nothing."""
+        began_s = self._clock()
+        found: tuple[Outcome, str] | None
+        try:
+            run = self._measure(step.rate_rps, step.duration_s, self._seed)
+            found = self._judge(step.rate_rps, run) if run.measurement.complete else None
+        except BudgetError as error:
+            found = "invalid", str(error)
+        if found is None:
+            return False
+        outcome, seen = found
+        took_s = self._clock() - began_s
+        self.tried.append(Trial(step.rate_rps, step.duration_s, outcome, took_s, seen))
+        return True
+
+    @property
+    def _seed(self) -> int:
+        return self._settings.seed + len(self.tried)
+
+    def _judge(self, rate_rps: float, run: Run) -> tuple[Outcome, str]:
+        latencies_ms = all_latencies_ms(run.samples)
+        seen = self._objective.seen(latencies_ms)
+        if told := told_by_verdict(run.measurement):
+            return told, f"{seen}; {run.measurement.reason}"
+        pool = self._pools[rate_rps]
+        pool.append(latencies_ms)
+        held = self._objective.holds(np.concatenate(pool), self._settings.confidence)
+        if held is not None:
+            pool.clear()
+        return OUTCOMES[held], seen
 
 
-def outcome(run: Run, objective: Objective, confidence: float) -> Outcome:
-    """What a run says about its rate. A server that fails every request is not our client's limit."""
-    measurement = run.measurement
-    if not measurement.requests:
-        return "undetermined"
-    if measurement.verdict == "invalid" and measurement.error_rate < 1:
+def told_by_verdict(measurement: Measurement) -> Outcome | None:
+    """What needs no quantile. A server that fails every request is not our client's limit."""
+    if measurement.verdict == "invalid" and measurement.requests and measurement.error_rate < 1:
         return "invalid"
-    if measurement.verdict == "saturated":
-        return "saturated"
-    return OUTCOMES[objective.holds(all_latencies_ms(run.samples), confidence)]
+    return "saturated" if measurement.verdict == "saturated" else None
 
 
 def all_latencies_ms(samples: Samples) -> Floats:

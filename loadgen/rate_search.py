@@ -9,19 +9,21 @@ a rate stands where the majority of its runs put it, so a single stall costs a r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 # saturated: failed, and the server did not even keep up. invalid: the client was the limit.
 Outcome = Literal["held", "failed", "saturated", "undetermined", "invalid"]
 # open: not known yet. unclear: not known, and the longest run was no help.
 Standing = Literal["held", "failed", "unclear", "invalid", "open"]
-GROWTH = 4
+# A rate's runs are pooled until they tell; another one makes them this much longer together.
+GROWTH = 3
 # Failures in a row that end the doubling of a server that keeps up. Where nothing held yet, only
 # saturation ends it: one that waits for full batches fails at every low rate.
 FAILING = 2
@@ -61,7 +63,7 @@ class Found:
     client_limit_rps: float | None
     # Failed twice although a higher rate held twice.
     failed_below_rps: tuple[float, ...]
-    # The bracket is narrow, and both ends were seen again.
+    # Both ends of the bracket were seen again, however wide it is.
     confirmed: bool
 
 
@@ -69,6 +71,8 @@ class Found:
 class SearchSettings:
     """How hard to look. Times in seconds; `budget_s` bounds all runs together.
 
+    `confidence` is that of one run. A rate beyond the truth is the answer only if it holds by
+    chance in two runs with different seeds: with six such rates tried, 6 * 0.05^2 = 1.5 % at most.
     `least_requests` is the number below which a run cannot show anything
     (`Objective.least_requests`): a run at a low rate lasts as long as these take.
     """
@@ -77,9 +81,9 @@ class SearchSettings:
     lowest_rps: float = 0.5
     highest_rps: float = 1e6
     precision: float = 0.05
-    confidence: float = 0.99
+    confidence: float = 0.95
     least_requests: int = 662
-    confirmations: int = 2
+    confirmations: int = 1
     widen_s: float = 2.0
     step_s: float = 5.0
     confirm_s: float = 10.0
@@ -118,9 +122,15 @@ class Rate:
         return self.count("failed", "saturated")
 
     @property
-    def unclear(self) -> int:
-        """Runs that could not tell and cannot be made longer; they speak against the rate."""
-        return sum(u >= self.most_s for u in self._undetermined_s)
+    def pooled_s(self) -> float:
+        """Length of the runs since the last one that told, which are judged together."""
+        since = takewhile(lambda run: run.outcome in ("undetermined", "invalid"), self.runs[::-1])
+        return math.fsum(run.duration_s for run in since if run.outcome == "undetermined")
+
+    @property
+    def unclear(self) -> bool:
+        """All the time there is was not enough; that speaks against the rate."""
+        return self.pooled_s >= self.most_s
 
     @property
     def margin(self) -> int:
@@ -140,12 +150,8 @@ class Rate:
 
     @property
     def longer_s(self) -> float:
-        """Much longer than the runs that could not tell, as far as that may go."""
-        return min(self.most_s, GROWTH * max(self._undetermined_s, default=0.0))
-
-    @property
-    def _undetermined_s(self) -> list[float]:
-        return [run.duration_s for run in self.runs if run.outcome == "undetermined"]
+        """What is missing to a much longer pool, as far as that may go."""
+        return min(self.most_s, GROWTH * self.pooled_s) - self.pooled_s
 
 
 class Ledger:
@@ -172,7 +178,7 @@ class Ledger:
 
     @property
     def is_confirmed(self) -> bool:
-        return self.is_narrow and self.held_is_sure and self.ceiling_is_sure
+        return self.held_is_sure and self.ceiling_is_sure
 
     @property
     def held_is_sure(self) -> bool:
@@ -183,12 +189,23 @@ class Ledger:
         ceiling = self.ceiling
         return ceiling is None or ceiling.standing != "failed" or ceiling.margin <= -TWICE
 
+    @property
+    def reserve_s(self) -> float:
+        """What seeing the held rate again may take: as much as seeing it the first time."""
+        if self.held is None or self.held_is_sure:
+            return 0.0
+        once_s = max(self.settings.confirm_s, math.fsum(run.took_s for run in self.held.runs))
+        return self.settings.confirmations * once_s
+
     def again(self, rate: Rate, least_s: float, why: str) -> Step | None:
         """Another run of a rate, unless it had its share."""
-        if len(rate.runs) >= self.settings.most_runs_per_rate:
+        if rate.unclear or len(rate.runs) >= self.settings.most_runs_per_rate:
             return None
         duration_s = max(least_s, self.settings.usual_s(rate.rate_rps), rate.longer_s)
         return Step(rate.rate_rps, duration_s, why)
+
+
+Phase = Callable[[Ledger], Step | None]
 
 
 def _rps(rate: Rate) -> float:
@@ -253,33 +270,24 @@ def question(ledger: Ledger) -> Step | None:
     return ledger.again(doubtful[0], 0.0, "a higher rate held") if doubtful else None
 
 
-PHASES: tuple[Callable[[Ledger], Step | None], ...] = (
-    widen,
-    settle,
-    descend,
-    narrow,
-    unsure_ceiling,
-    unsure_held,
-    question,
-)
+# The bracket is not narrowed with the time that its confirmation needs.
+EXPLORE = (widen, settle, descend, narrow)
+CONFIRM = (unsure_ceiling, unsure_held, question)
 
 
 def next_step(tried: Sequence[Trial], settings: SearchSettings) -> Step | Found:
     """The next run, or the answer when nothing is left to ask or to spend."""
     ledger = Ledger(tried, settings)
-    step = next(filter(None, (phase(ledger) for phase in PHASES)), None)
-    if step is None or not affordable(step, tried, settings):
-        return what_is_known(tried, settings)
-    return step
+    left_s = settings.budget_s - math.fsum(trial.took_s for trial in tried) - settings.pause_s
+    exploring = affordable(EXPLORE, ledger, left_s - ledger.reserve_s)
+    step = exploring or affordable(CONFIRM, ledger, left_s)
+    return step if step and len(tried) < settings.most_steps else what_is_known(tried, settings)
 
 
-def affordable(step: Step, tried: Sequence[Trial], settings: SearchSettings) -> bool:
-    """Whether this run fits into what is left of the budget."""
-    spent_s = math.fsum(trial.took_s for trial in tried)
-    return (
-        len(tried) < settings.most_steps
-        and spent_s + step.duration_s + settings.pause_s <= settings.budget_s
-    )
+def affordable(phases: Sequence[Phase], ledger: Ledger, left_s: float) -> Step | None:
+    """The first step that these phases ask for, if there is time for it."""
+    step = next(filter(None, (phase(ledger) for phase in phases)), None)
+    return step if step and step.duration_s <= left_s else None
 
 
 def what_is_known(tried: Sequence[Trial], settings: SearchSettings) -> Found:
