@@ -87,7 +87,7 @@ class GrpcLink:
         return reply
 
 
-def describe(link: GrpcLink, location: Location, _: LoadProfile) -> Target:
+def describe(link: GrpcLink, location: Location, profile: LoadProfile) -> Target:
     """What the server says of the model. Raises TargetError."""
     try:
         extensions = _texts(link.call("ServerMetadata", b""), 3)
@@ -104,7 +104,7 @@ def describe(link: GrpcLink, location: Location, _: LoadProfile) -> Target:
         model=name,
         version=location.version,
         path=f"{SERVICE}ModelInfer",
-        inputs=inputs_of(metadata, name),
+        inputs=inputs_of(metadata, name, profile),
         outputs=outputs_of(metadata, name),
         supports_binary=True,
         statistics="statistics" in extensions,

@@ -89,12 +89,10 @@ def json_of(response: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
 
 def detail(body: Any) -> str:  # noqa: ANN401 - any JSON
     """What an error's JSON says, for the end of a sentence."""
-    texts = [body[key] for key in ("error", "message") if body.get(key)] if _is_object(body) else []
+    if not isinstance(body, dict):
+        return ""
+    texts = [body[key] for key in ("error", "message") if body.get(key)]
     return f": {texts[0]}" if texts else ""
-
-
-def _is_object(body: Any) -> bool:  # noqa: ANN401 - any JSON
-    return isinstance(body, dict)
 
 
 def _advice(error: httpx.TransportError) -> str:

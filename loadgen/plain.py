@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,8 @@ import orjson
 from dlbench.loadgen.answer import NOT_JSON, Answer, BadAnswer
 from dlbench.loadgen.encode import Body, joined, json_tensor
 from dlbench.loadgen.errors import TargetError
-from dlbench.loadgen.inputs import specs_of
+from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
-from dlbench.loadgen.tensors import TensorSpec
 from dlbench.loadgen.tfserving import columns
 
 if TYPE_CHECKING:
@@ -24,32 +22,18 @@ if TYPE_CHECKING:
     from dlbench.loadgen.inputs import Row
     from dlbench.loadgen.location import Location
     from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.tensors import TensorSpec
 
 PLACEHOLDER = re.compile(r"\$(?:\{([^}]+)\}|([A-Za-z_]\w*))")
 
 
 def describe(_: HttpLink, location: Location, profile: LoadProfile) -> Target:
     """What the profile says of the inputs: the server says nothing. Raises TargetError."""
-    inputs = stated_inputs(profile)
+    inputs = stated_inputs(profile, "plain JSON has no metadata")
     check_template(profile, inputs)
     path = location.path or "/"
     name = path.partition("?")[0].strip("/") or "plain"
     return Target(url=location.base, protocol="plain", model=name, path=path, inputs=inputs)
-
-
-def stated_inputs(profile: LoadProfile) -> tuple[TensorSpec, ...]:
-    """Inputs as the data file has them, or floats as --shape says. Raises TargetError."""
-    if profile.data is not None:
-        found = specs_of(Path(profile.data))
-        return tuple(spec.model_copy(update={"name": spec.name or "input"}) for spec in found)
-    if not profile.shape:
-        raise TargetError(
-            "this protocol has no metadata: say the inputs' sizes with --shape NAME=D1,D2, "
-            "or give --data"
-        )
-    return tuple(
-        TensorSpec(name=name, datatype="FP32", shape=sizes) for name, sizes in profile.shape.items()
-    )
 
 
 def check_template(profile: LoadProfile, inputs: tuple[TensorSpec, ...]) -> None:

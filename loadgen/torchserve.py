@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from dlbench.loadgen.encode import RAW_TYPE, Body, joined, raw_tensor
 from dlbench.loadgen.errors import TargetError
-from dlbench.loadgen.plain import check_template, from_template, stated_inputs
+from dlbench.loadgen.plain import check_template, from_template
+from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tfserving import instance
 
@@ -24,7 +25,7 @@ def describe(link: HttpLink, location: Location, profile: LoadProfile) -> Target
     """What the profile says of the inputs (--shape is a row's): the server says nothing."""
     if location.model is None:
         raise TargetError(f"say which model: {link.base}/predictions/NAME")
-    inputs = stated_inputs(profile)
+    inputs = stated_inputs(profile, "TorchServe has no metadata")
     check_template(profile, inputs)
     return Target(
         url=location.base,

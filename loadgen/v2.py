@@ -17,22 +17,28 @@ from dlbench.loadgen.answer import NOT_JSON, WRONG_SHAPE, Answer, BadAnswer
 from dlbench.loadgen.encode import RAW_TYPE, Body, joined, json_tensor, raw_tensor
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.http_link import HttpLink, detail, json_of
+from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import DATATYPES, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from dlbench.loadgen.inputs import Row
     from dlbench.loadgen.location import Location
     from dlbench.loadgen.profile import LoadProfile
 
+    # Which axis is the batch, of a shape where nobody says it.
+    Guess = Callable[[tuple[int, ...]], int | None]
+
 SPEAKER = "a V2 inference server"
 ADVICE = "; --protocol says what else it speaks"
 _DECODER = json.JSONDecoder()
 
 
-def describe(link: HttpLink, location: Location, _: LoadProfile) -> Target:
+def describe(link: HttpLink, location: Location, profile: LoadProfile) -> Target:
     """What the server says of the model. Raises TargetError."""
     server = link.ask("/v2", SPEAKER)
     if "extensions" not in server and "name" not in server:
@@ -48,19 +54,17 @@ def describe(link: HttpLink, location: Location, _: LoadProfile) -> Target:
         model=name,
         version=location.version,
         path=f"{path}/infer",
-        inputs=inputs_of(metadata, name),
+        inputs=inputs_of(metadata, name, profile),
         outputs=outputs_of(metadata, name),
         supports_binary="binary_tensor_data" in extensions,
         statistics="statistics" in extensions,
     )
 
 
-def inputs_of(metadata: dict[str, Any], model: str) -> tuple[TensorSpec, ...]:
-    """The inputs that the metadata lists. Raises TargetError when it is malformed."""
-    specs = _specs(metadata.get("inputs"), model, _leading)
-    if not specs:
-        raise TargetError(f"the metadata of {model!r} lists no inputs")
-    return specs
+def inputs_of(metadata: dict[str, Any], model: str, profile: LoadProfile) -> tuple[TensorSpec, ...]:
+    """The inputs that the metadata lists; if none, those stated. Raises TargetError."""
+    specs = _specs(metadata.get("inputs") or [], model, _leading)
+    return specs or stated_inputs(profile, f"the metadata of {model!r} lists no inputs")
 
 
 def outputs_of(metadata: dict[str, Any], model: str) -> tuple[TensorSpec, ...]:
@@ -68,7 +72,7 @@ def outputs_of(metadata: dict[str, Any], model: str) -> tuple[TensorSpec, ...]:
 
     (An object detector has as many rows as it finds objects.)
     """
-    return _specs(metadata.get("outputs", []), model, lambda _: None)
+    return _specs(metadata.get("outputs") or [], model, lambda _: None)
 
 
 def body(target: Target, profile: LoadProfile, row: Row, parameters: dict[str, int]) -> Body:
@@ -136,14 +140,14 @@ def _leading(shape: tuple[int, ...]) -> int | None:
     return 0 if shape and shape[0] == -1 else None
 
 
-def _specs(tensors: Any, model: str, guess: Any) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - any JSON
+def _specs(tensors: Any, model: str, guess: Guess) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - any JSON
     try:
         return tuple(_spec(tensor, guess) for tensor in tensors)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TargetError(f"the metadata of {model!r} is not V2: {error!r}") from None
 
 
-def _spec(tensor: dict[str, Any], guess: Any) -> TensorSpec:  # noqa: ANN401 - a function of the shape
+def _spec(tensor: dict[str, Any], guess: Guess) -> TensorSpec:
     shape = tuple(int(size) for size in tensor["shape"])
     # dlbench's own proxy says which axis is the batch; elsewhere an input's leading -1 is.
     axis = tensor.get("parameters", {}).get("batch_axis", guess(shape))

@@ -1,8 +1,11 @@
 """The load generator's targets against the real proxy: discovered, asked once, and judged."""
 
+import json
 import shutil
 import ssl
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
@@ -245,3 +248,50 @@ def test_tls_of_grpc(grpc_proxy, models, certificate):
         discover(f"grpcs://{address}", LoadProfile(tls_insecure=True))
     with pytest.raises(TargetError, match=r"--tls-ca missing: .*No such file"):
         discover(f"grpcs://{address}", LoadProfile(tls_ca="missing"))
+
+
+# --- a V2 server whose metadata is empty, as MLServer's is for a model that declares nothing ------
+
+
+class Undeclared(BaseHTTPRequestHandler):
+    """Serves y = x, and says of `m` nothing but its name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.answer({"name": "m", "inputs": [], "outputs": []})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer({"outputs": [{**asked["inputs"][0], "name": "y"}]})
+
+    def answer(self, document):
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def undeclared():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Undeclared) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v2/models/m"
+        server.shutdown()
+        thread.join()
+
+
+def test_inputs_that_a_v2_server_does_not_name_are_stated(undeclared, tmp_path):
+    with pytest.raises(TargetError, match=r"lists no inputs.*--shape"):
+        discover(undeclared, LoadProfile())
+    target, reply, _ = ask(undeclared, LoadProfile(shape={"x": (1, 4)}))
+    assert (target.inputs[0].shape, reply.json()["outputs"][0]["shape"]) == ((1, 4), [1, 4])
+    np.savez(tmp_path / "data.npz", x=np.array([[[7, 8]], [[9, 10]]]))
+    target, reply, _ = ask(undeclared, LoadProfile(data=str(tmp_path / "data.npz")), 1)
+    assert reply.json()["outputs"][0]["data"] == [9, 10]
+    assert target.inputs[0].datatype == "INT64"
