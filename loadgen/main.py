@@ -2,16 +2,20 @@
 
 It lives as long as its standard input, so that nothing is left over when the controller is
 killed. Ctrl-C is the controller's to handle: it reaches this process too, and is ignored.
+
+Without options it offers loads itself. With `--processes`, `--master-bind` or `--web` it is the
+master of Locust workers, which do; the page is never in a process that has a schedule to keep.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
@@ -20,10 +24,7 @@ import locust  # noqa: F401
 from gevent.queue import Queue
 from pydantic import ValidationError
 
-from dlbench.loadgen.connector import connector
-from dlbench.loadgen.engine import Engine
 from dlbench.loadgen.errors import DataError, LoadError
-from dlbench.loadgen.judge import judge_of
 from dlbench.loadgen.messages import (
     Failure,
     Job,
@@ -34,11 +35,16 @@ from dlbench.loadgen.messages import (
     parse_command,
     to_line,
 )
-from dlbench.loadgen.payloads import requests_of
-from dlbench.loadgen.user import run_user
+from dlbench.loadgen.session import Session
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from dlbench.loadgen.messages import Progress
 
 READ = 1
 CHUNK = 65_536
+LOOPBACK = "127.0.0.1"
 
 
 class Controller:
@@ -50,9 +56,7 @@ class Controller:
         os.dup2(2, 1)
         self._buffer = b""
         self.jobs: Queue[Job] = Queue()
-        # Of the run under way, or of the one that comes next if it has not begun.
-        self.engine: Engine | None = None
-        self.stop_wanted = False
+        self.session = Session(self.update)
         self._watcher = gevent.get_hub().loop.io(0, READ)
 
     def listen(self) -> None:
@@ -64,6 +68,10 @@ class Controller:
         line = memoryview(to_line(message))
         while line:
             line = line[os.write(self._out, line) :]
+
+    def update(self, progress: Progress) -> None:
+        """Say how the run goes on."""
+        self.say(Update(progress=progress))
 
     def _parse(self, line: bytes) -> Job | Stop:
         try:
@@ -78,38 +86,22 @@ class Controller:
             data = os.read(0, CHUNK)
         except BlockingIOError:
             return
-        if not data:
-            os._exit(0)  # the controller is gone: nobody is left to clean up for
+        if not data:  # the controller is gone
+            self._watcher.stop()
+            gevent.spawn(self.session.leave)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             command = self._parse(line)
             if isinstance(command, Stop):
-                self.stop_wanted = True
-                if self.engine is not None:
-                    self.engine.stop()
+                gevent.spawn(self.session.stop)
             else:
-                self.stop_wanted = False
+                self.session.go_on()
                 self.jobs.put(command)
 
 
-def measure(job: Job, controller: Controller) -> Result:
+def measure(job: Job, session: Session) -> Result:
     """Do one job. Raises LoadError."""
-    target, profile = job.target, job.profile
-    requests = requests_of(target, profile, job.nonce)
-    engine = Engine(
-        profile,
-        connector(target, profile),
-        requests,
-        judge_of(target, profile, requests),
-        lambda progress: controller.say(Update(progress=progress)),
-    )
-    controller.engine = engine
-    if controller.stop_wanted:
-        engine.stop()
-    try:
-        samples, facts = run_user(engine, target.path)
-    finally:
-        controller.engine = None
+    samples, facts = session.measure(job)
     try:
         samples.save(Path(job.samples_path))
     except OSError as error:
@@ -117,17 +109,49 @@ def measure(job: Job, controller: Controller) -> Result:
     return Result(facts=facts)
 
 
+def place(text: str, host: str = LOOPBACK) -> tuple[str, int]:
+    """`[HOST:]PORT` as both. Raises ValueError."""
+    given, _, port = text.rpartition(":")
+    return given.strip("[]") or host, int(port)
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """What a `roles.Role` says."""
+    parser = argparse.ArgumentParser(prog="dlbench.loadgen.main")
+    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--master-bind", type=place)
+    parser.add_argument("--expect-workers", type=int, default=0)
+    parser.add_argument("--web", type=place)
+    return parser.parse_args(arguments)
+
+
+def begin(session: Session, role: Namespace) -> None:
+    """Become what the role says; returns when all workers are there. Raises OSError."""
+    if not (role.processes or role.master_bind or role.web):
+        session.work_alone()
+        return
+    others = role.expect_workers if role.master_bind else 0
+    own = role.processes or (0 if others else 1)
+    session.work_with(own, others, role.master_bind or (LOOPBACK, 0), role.web)
+
+
 def main() -> None:
     """Serve jobs until standard input ends."""
+    role = parse(sys.argv[1:])
+    del sys.argv[1:]  # Locust's page would take them for its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     controller = Controller()
     controller.listen()
+    try:
+        begin(controller.session, role)
+    except OSError as error:
+        sys.exit(f"cannot listen at {role.web[0]}:{role.web[1]}: {error.strerror}")
     controller.say(Ready())
     while True:
         job = controller.jobs.get()
         try:
-            answer: Result | Failure = measure(job, controller)
+            answer: Result | Failure = measure(job, controller.session)
         except LoadError as error:
             answer = Failure(error=type(error).__name__, message=str(error))
         controller.say(answer)

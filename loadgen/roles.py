@@ -35,4 +35,7 @@ def work_for(master: str) -> int:
     """Work for the master at `HOST:PORT` until it goes; gives the exit code."""
     host, _, port = master.rpartition(":")
     place = ["--master-host", host or "127.0.0.1", "--master-port", port]
-    return subprocess.run([sys.executable, "-m", "dlbench.loadgen.worker", *place]).returncode
+    command = [sys.executable, "-m", "dlbench.loadgen.worker", *place]
+    # Its leash: it ends with this pipe, and so with us.
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as worker:
+        return worker.wait()

@@ -1,103 +1,116 @@
-"""The load as a Locust user: one `LoadUser` holds all the connections of its run.
+"""Locust users whose requests are made by our engine: the generator's own, and for locustfiles.
 
-Locust's statistics are fed in bulk, a few times a second, so that its web page, its distributed
-mode and its counters show our load without costing a call per request. Its response times stay
-as coarse as Locust keeps them (whole milliseconds, two digits): no figure of ours comes from them.
+A locustfile subclasses `InferenceUser` and says in `load` what `dlbench load` takes as options.
+With a rate, users or a trace in it, Locust's users share that load among them, in one process or
+in many, and its statistics are fed in bulk. Without one they run their own tasks, which send
+single requests with `infer`. See docs/locustfile.py.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from gevent.event import AsyncResult
-from locust import User, task
-from locust import stats as locust_stats
-from locust.env import Environment
+import locust
+from locust import User
 from locust.exception import StopUser
+from locust.runners import WorkerRunner
+
+from dlbench.loadgen.coordinator import Coordinator
+from dlbench.loadgen.locustfile import Locustfile
+from dlbench.loadgen.page import page_of
+from dlbench.loadgen.participant import Participant
+from dlbench.loadgen.single import Client
 
 if TYPE_CHECKING:
-    from locust.stats import RequestStats, StatsEntry
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
-    from dlbench.loadgen.engine import Engine
-    from dlbench.loadgen.messages import Facts
-    from dlbench.loadgen.progress import Batch
+    from locust.env import Environment
+    from locust.runners import Runner
+
+    from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.samples import Samples
 
-METHOD = "POST"
-NS_PER_MS = 1e6
+logger = logging.getLogger(__name__)
+
+# What makes options a load; without one of them a user's own tasks run.
+LOADS = ("rate", "users", "trace")
 
 
-class LoadUser(User):
-    """Runs the engine that its class was made for; `over` holds the result or the error."""
+class InferenceUser(User):
+    """Subclass it; `host` is a server, or one of its models (`http://HOST:PORT/v2/models/NAME`).
+
+    The users of a class that has a load share it (each sends every n-th request), and begin
+    together when Locust has spawned all of them: as many as there are processes is right. Users
+    that come later find it under way, and wait. The load lasts as long as its `duration_s` says,
+    else as Locust's `--run-time`, else 10 s, and ends early when Locust stops.
+    """
 
     abstract = True
-    engine: Engine
-    name: str
-    over: AsyncResult
+    # A LoadProfile's fields.
+    load: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401 - the base's own
+        super().__init_subclass__(**options)
+        if cls.offers_load():
+            cls.tasks = [InferenceUser.offer]
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._client: Client | None = None
 
     @classmethod
-    def of(cls, engine: Engine, name: str) -> type[LoadUser]:
-        """A user class for one run."""
-        members = {"engine": engine, "name": name, "abstract": False, "over": AsyncResult()}
-        return type("ModelUser", (cls,), members)
+    def offers_load(cls) -> bool:
+        return any(name in cls.load for name in LOADS)
 
-    @task
-    def load(self) -> None:
-        """The only task: the whole run."""
-        self.engine.on_batch = self._feed
-        try:
-            self.over.set(self.engine.run())
-        except Exception as error:  # handed to whoever waits for `over`
-            self.over.set_exception(error)
+    @classmethod
+    def measured(cls, found: Measurement, samples: Samples) -> None:  # noqa: ARG003 - for overriding
+        """Called with the whole load's result, once and not in workers. Override it to keep more."""
+        logger.info("%s: %s", cls.__name__, in_words(found))
+
+    def offer(self) -> None:
+        """The only task of a class with a load: this user's share of it."""
+        Participant(self.environment, type(self).__name__).take_part()
         raise StopUser
 
-    def _feed(self, batch: Batch) -> None:
-        feed(self.environment.stats, self.name, batch, time.time())
+    def infer(self, number: int | None = None) -> bytes:
+        """Send one request (`number` chooses which; None: the next one) and return the reply's body.
+
+        It is recorded through Locust's request event: latency from the send, an error by its kind.
+        Raises TargetError or DataError when the server or the inputs cannot be used at all.
+        """
+        if self._client is None:
+            self._client = Client(self.environment, self.host or "", self.load)
+        return self._client.infer(number)
+
+    def on_stop(self) -> None:
+        """Close the connection of `infer`; an override calls it, too."""
+        if self._client is not None:
+            self._client.close()
 
 
-def feed(stats: RequestStats, name: str, batch: Batch, now_s: float) -> None:
-    """Log many requests in Locust's statistics at once, errors by kind among them."""
-    counts = np.bincount(np.rint(batch.latencies_ns / NS_PER_MS).astype(np.int64))
-    failures = sum(batch.errors.values())
-    for entry in (stats.total, stats.get(name, METHOD)):
-        _log_times(entry, counts, now_s)
-        entry.num_failures += failures
-        entry.num_fail_per_sec[int(now_s)] += failures
-    for kind, count in batch.errors.items():
-        key = locust_stats.StatsError.create_key(METHOD, name, kind)
-        error = stats.errors.setdefault(key, locust_stats.StatsError(METHOD, name, kind))
-        error.occurrences += count
+class LoadUser(InferenceUser):
+    """The generator's own: its load comes from the controller."""
+
+    tasks = [InferenceUser.offer]  # noqa: RUF012 - as Locust has it
 
 
-def _log_times(entry: StatsEntry, counts: NDArray[np.int64], now_s: float) -> None:
-    """Log successes; `counts[t]` of them took t milliseconds."""
-    times = np.flatnonzero(counts).tolist()
-    if not times:
-        return
-    number = int(counts.sum())
-    entry.num_requests += number
-    entry.num_reqs_per_sec[int(now_s)] += number
-    entry.last_request_timestamp = now_s
-    entry.total_response_time += int(counts @ np.arange(len(counts)))
-    shortest = entry.min_response_time
-    entry.min_response_time = times[0] if shortest is None else min(shortest, times[0])
-    entry.max_response_time = max(entry.max_response_time, times[-1])
-    for time_ms in times:
-        # Looked up each time, since Locust documents it as replaceable.
-        entry.response_times[locust_stats.bucket_response_time(time_ms)] += int(counts[time_ms])
+def in_words(found: Measurement) -> str:
+    """A result in one line."""
+    figures = f"{found.throughput_rps:,.1f}/s over {found.duration_s:.3g} s"
+    if found.p99_ms is not None:
+        figures += f", p50 {found.p50_ms:.3g} ms, p99 {found.p99_ms:.3g} ms"
+        figures += f" from the {found.latency_from} time"
+    if found.lateness_p99_ms is not None:
+        figures += f", lateness p99 {found.lateness_p99_ms:.2g} ms"
+    reason = f" ({found.reason})" if found.reason else ""
+    return f"{figures}, {found.error_rate:.2%} errors: {found.verdict}{reason}"
 
 
-def run_user(engine: Engine, name: str) -> tuple[Samples, Facts]:
-    """Run one job as Locust's only user. Raises what the engine raises."""
-    user = LoadUser.of(engine, name)
-    environment = Environment(user_classes=[user])
-    runner = environment.create_local_runner()
-    runner.start(1, spawn_rate=1)
-    try:
-        result: tuple[Samples, Facts] = user.over.get()
-        return result
-    finally:
-        runner.quit()
+@locust.events.init.add_listener  # type: ignore[untyped-decorator, unused-ignore]
+def _coordinate(environment: Environment, runner: Runner, **_: object) -> None:
+    """Of the `locust` command alone; workers are told what to do."""
+    if not isinstance(runner, WorkerRunner):
+        classes = [c for c in environment.user_classes if issubclass(c, InferenceUser)]
+        if classes:
+            Coordinator(environment, Locustfile(environment, page_of(environment.web_ui)))
