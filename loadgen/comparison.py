@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
@@ -21,15 +21,18 @@ from dlbench.loadgen.statistics import (
     mean_interval,
     pooled_mean_interval,
     pooled_quantile_interval,
+    window_rates,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.samples import Samples
     from dlbench.loadgen.statistics import Floats
 
 Word = Literal["lower", "higher", "cannot tell"]
+NS_PER_MS = 1e6
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
@@ -50,6 +53,14 @@ class Runs:
 
     latencies_ms: Sequence[Floats]
     rates_rps: Sequence[Floats] = field(default_factory=tuple)
+
+    @classmethod
+    def of(cls, repeats: Sequence[Samples]) -> Self:
+        """From the raw records of one run or of its repeats."""
+        return cls(
+            [samples.latencies_ns / NS_PER_MS for samples in repeats],
+            [window_rates(samples.completed_ns, samples.window_ns) for samples in repeats],
+        )
 
     def figures(self) -> dict[str, Figure]:
         """Every figure that can be compared, with its interval."""

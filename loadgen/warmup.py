@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 BATCH = 5
 
 
-def mser5(values: Floats) -> int:
+def mser5(values: Floats, most: float = 0.5) -> int:
     """How many of the first values to leave out, so that the mean of the rest is the surest.
 
     MSER-5: of all truncation points of the series of means of five, the one with the smallest
-    squared standard error of what remains. Points in the second half are not considered: there
-    the rule finds chance, so a result of half the series means that it never settled.
+    squared standard error of what remains. Only the first share `most` is considered: in the second
+    half the rule finds chance, and a result of half the series means that it never settled.
     (K. P. White, An effective truncation heuristic for bias reduction in simulation output,
     Simulation 69, 1997; with batches: K. P. White, M. J. Cobb, S. C. Spratt, WSC 2000.)
     """
@@ -29,8 +29,11 @@ def mser5(values: Floats) -> int:
     means = means - means.mean()
     left = np.arange(batches, 0, -1)
     totals, squares = means[::-1].cumsum()[::-1], (means**2)[::-1].cumsum()[::-1]
-    errors = (squares - totals**2 / left) / left.astype(float) ** 2
-    return int(errors[: batches // 2 + 1].argmin()) * BATCH
+    spread = squares - totals**2 / left
+    # What a constant rest leaves over is rounding.
+    spread[spread <= 1e-12 * squares[0]] = 0.0
+    errors = spread / left.astype(float) ** 2
+    return int(errors[: int(batches * most) + 1].argmin()) * BATCH
 
 
 def settled_after_s(begun_s: Floats, latencies_ms: Floats) -> float:

@@ -13,6 +13,7 @@ from dlbench.loadgen.verdict import judge
 
 FINE = Evidence(
     is_open=True,
+    steady_rate=True,
     requests=10_000,
     successes=10_000,
     errors={},
@@ -37,6 +38,8 @@ FINE = Evidence(
 BUSY = {"exhausted": True, "connections": 8, "lateness_p99_ms": 8.0}
 PILED = {"in_flight_end": 4000, "completed": 6000}
 
+RISING = tuple(float(x) for x in np.linspace(2, 9, 10))
+
 CASES = [
     ({}, "ok", ""),
     ({"requests": 0, "successes": 0}, "invalid", "no request began"),
@@ -60,7 +63,15 @@ CASES = [
     (PILED, "saturated", "4,000 in flight at the end"),
     ({"errors": {"status_503": 800}, "successes": 9200}, "saturated", "800 status_503"),
     ({"errors": {"status_503": 80}, "successes": 9920}, "ok", ""),
-    ({"medians_ms": tuple(np.linspace(2, 9, 10))}, "saturated", "kept rising, from 2 to 9 ms"),
+    (
+        {"medians_ms": RISING, "in_flight": RISING},
+        "saturated",
+        "kept rising, from 2 to 9 ms .* 2 requests in flight at first and 9",
+    ),
+    # Either alone is no pile: a server that slows down, or longer queues that cost nothing.
+    ({"medians_ms": RISING, "in_flight": (3.0,) * 10}, "unsteady", "drifted"),
+    ({"in_flight": RISING}, "ok", ""),
+    ({"medians_ms": RISING, "in_flight": RISING, "steady_rate": False}, "ok", ""),
     ({"is_open": False, "errors": {"closed": 800}}, "unsteady", "8.0% of the requests failed"),
     ({"silence_s": 1.0}, "unsteady", "no reply came for 1 s, 4.0 s into"),
     ({"silence_s": 1.0, "completed": 100}, "ok", ""),
@@ -68,6 +79,11 @@ CASES = [
     ({"medians_ms": (2.0,) * 5 + (2.8,) * 5}, "unsteady", r"drifted by \+40%"),
     ({"medians_ms": (2.0,) * 5 + (2.2,) * 5}, "ok", ""),
     ({"medians_ms": ()}, "ok", ""),
+    ({"medians_ms": (2.0,) * 5 + (2.8,) * 5, "steady_rate": False}, "ok", ""),
+    ({"silence_s": 1.0, "steady_rate": False}, "ok", ""),
+    ({"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3}, "unsteady", "add 2 s or more to --warmup"),
+    ({"warmup_s": 1.2, "warmup_ms": 3.5, "settled_ms": 3}, "ok", ""),
+    ({"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3, "steady_rate": False}, "ok", ""),
 ]
 
 
@@ -82,25 +98,46 @@ def test_rules(changes, verdict, reason):
     assert "\n" not in found[1]
 
 
-def simulate(rate, capacity_rps, duration_s=10.0, seed=0, outage=None, late_ns=0):
+def simulate(rate, capacity_rps, duration_s=10.0, seed=0, outage=None, late_ns=0, cold=(0, 1)):
     """A single-server queue with fixed service time, driven by a Poisson schedule."""
     rng = np.random.default_rng(seed)
     scheduled = np.sort(rng.uniform(0, duration_s, rng.poisson(rate * duration_s)))
+    return served(scheduled, capacity_rps, duration_s, outage, late_ns, cold)
+
+
+def served(scheduled, capacity_rps, duration_s=10.0, outage=None, late_ns=0, cold=(0, 1)):
+    """`cold`: until when (in seconds) how many times the service time is taken."""
     free, done = 0.0, []
     for at in scheduled:
         start = max(at, free)
         if outage and outage[0] <= start < outage[1]:
             start = outage[1]
-        free = start + 1 / capacity_rps
+        free = start + (cold[1] if start < cold[0] else 1) / capacity_rps
         done.append(free)
     ns = (scheduled * 1e9).astype(np.int64)
     ended = (np.array(done) * 1e9).astype(np.int64) + late_ns
-    outcome = np.zeros(len(ns), np.int16)
-    window = (10**9, int(duration_s * 1e9))
-    return Samples("scheduled", ns, ns + late_ns, ended, outcome, ("ok",), window)
+    return made(ns, ns + late_ns, ended, (10**9, int(duration_s * 1e9)))
 
 
-def verdict_of(samples, cpu=0.2):
+def made(scheduled_ns, sent_ns, done_ns, window_ns):
+    nothing = np.zeros_like(scheduled_ns)
+    return Samples(
+        latency_from="scheduled",
+        scheduled_ns=scheduled_ns,
+        sent_ns=sent_ns,
+        done_ns=done_ns,
+        outcome=nothing.astype(np.int16),
+        connect_ns=nothing,
+        request_class=nothing.astype(np.int8),
+        names=("ok",),
+        window_ns=window_ns,
+    )
+
+
+STEADY = LoadProfile(rate=1)
+
+
+def judged(samples, profile=STEADY, cpu=0.2):
     facts = Facts(
         complete=True,
         started_at="",
@@ -111,12 +148,19 @@ def verdict_of(samples, cpu=0.2):
         exhausted=False,
         drain_s=0,
     )
-    return judge(Evidence.of(samples, facts, LoadProfile(rate=1)))[0]
+    return judge(Evidence.of(samples, facts, profile))
 
 
-@given(st.integers(0, 10_000), st.sampled_from([0.1, 0.4, 0.6]))
-def test_a_queue_below_its_capacity_is_ok(seed, share):
-    assert verdict_of(simulate(1000 * share, 1000, seed=seed)) == "ok"
+def verdict_of(samples, profile=STEADY):
+    return judged(samples, profile)[0]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.8])
+def test_a_queue_below_its_capacity_is_ok(share):
+    """A chance peak at the start may look like a warm-up, but in one run of twenty at most."""
+    found = [verdict_of(simulate(1000 * share, 1000, seed=seed)) for seed in range(40)]
+    assert found.count("ok") >= 38
+    assert set(found) <= {"ok", "unsteady"}
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1.15, 1.5, 3.0]))
@@ -136,13 +180,42 @@ def test_a_late_client_is_invalid():
 def test_slow_but_steady_replies_are_not_a_pile():
     """One second of latency at 20/s has 20 in flight: that is Little's law, not saturation."""
     samples = simulate(20, 10_000)
-    slow = Samples(
-        "scheduled",
-        samples.scheduled_ns,
-        samples.sent_ns,
-        samples.done_ns + 10**9,
-        samples.outcome,
-        samples.names,
-        (0, samples.window_ns[1]),
-    )
+    done = samples.done_ns + 10**9
+    slow = made(samples.scheduled_ns, samples.sent_ns, done, (0, samples.window_ns[1]))
     assert verdict_of(slow) == "ok"
+
+
+@pytest.mark.parametrize("until_s", [1.6, 2.5])
+def test_a_warmup_that_reaches_into_the_window_is_named(until_s):
+    found = [judged(simulate(300, 1000, seed=seed, cold=(until_s, 2.5))) for seed in range(20)]
+    assert sum(v == "unsteady" and "--warmup" in reason for v, reason in found) >= 18
+    assert verdict_of(simulate(300, 1000, cold=(0.8, 2.5))) == "ok"
+
+
+PATTERNS = {
+    "ramp": lambda rng: 10 * np.sqrt(rng.uniform(0, 1, 3000)),
+    "spike": lambda rng: np.append(rng.uniform(0, 10, 1500), rng.uniform(5, 6, 700)),
+    "diurnal": lambda rng: 5 + 2.5 * rng.standard_normal(3000).clip(-1.9, 1.9),
+    "steps": lambda rng: np.append(rng.uniform(0, 5, 500), rng.uniform(5, 10, 3500)),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(st.integers(0, 10_000))
+def test_what_the_load_does_itself_is_not_the_servers_fault(pattern, seed):
+    scheduled = np.sort(PATTERNS[pattern](np.random.default_rng(seed)))
+    profile = LoadProfile(rate=100, rate_to=500, pattern=pattern)
+    assert verdict_of(served(scheduled, 1000), profile) == "ok"
+
+
+def test_a_trace_is_no_steady_load():
+    scheduled = np.sort(PATTERNS["spike"](np.random.default_rng(0)))
+    assert verdict_of(served(scheduled, 1000), LoadProfile(trace="arrivals.csv")) == "ok"
+
+
+@given(st.integers(0, 10_000))
+def test_a_slow_pile_is_saturated_before_the_server_falls_behind(seed):
+    """Four per cent too much: nothing is missing yet, but more and more is under way."""
+    rng = np.random.default_rng(seed)
+    scheduled = np.sort(rng.uniform(0, 10, 10_400))
+    assert verdict_of(served(scheduled, 1000)) == "saturated"
