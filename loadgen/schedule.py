@@ -129,7 +129,7 @@ def _drawn(profile: LoadProfile, share: Share) -> Iterator[NDArray[np.int64]]:
     latest = 0
     for counts in _unit_arrivals(profile, rate.total):
         offsets = _whole_ns(rate.inverse(counts), profile)
-        # The inverse is exact to a few digits behind the nanosecond, which may round both ways.
+        # Arrivals a rounding error apart may leave the inverse in the wrong order.
         np.maximum.accumulate(np.maximum(offsets, latest, out=offsets), out=offsets)
         yield offsets
         latest = offsets[-1] if len(offsets) else latest
@@ -147,7 +147,7 @@ def _unit_arrivals(profile: LoadProfile, until: float) -> Iterator[NDArray[np.fl
 
 def _whole_ns(times_s: NDArray[np.float64], profile: LoadProfile) -> NDArray[np.int64]:
     offsets = np.rint(times_s * NS).astype(np.int64)
-    # A constant load's 30.0 s, found to be 29.999…, belongs to the next half minute.
+    # Cut in whole nanoseconds: what is due at 30 s, computed as 29.999…, is not in 30 s.
     return offsets[offsets < round(_span_s(profile) * NS)]
 
 

@@ -10,7 +10,7 @@ from dlbench.loadgen import schedule
 from dlbench.loadgen.errors import BudgetError, DataError
 from dlbench.loadgen.pattern import CumulativeRate
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.schedule import ARRIVALS, Share, describe, offsets_ns
+from dlbench.loadgen.schedule import ARRIVALS, Renewal, Share, describe, offsets_ns
 
 seeds = st.integers(0, 2**32)
 tenths = st.integers(1, 600)
@@ -41,14 +41,14 @@ def test_constant_has_exactly_the_requests_that_are_due(rate, duration, warmup):
     due = [ceil(Fraction(rate * tenths_s, 100)) for tenths_s in (warmup, warmup + duration)]
     assert len(offsets) == due[1]
     assert np.count_nonzero(offsets < warmup * 10**8) == due[0]
-    assert np.all(np.abs(offsets - np.arange(due[1]) * 1e10 / rate) <= 1)
+    assert np.all(np.abs(offsets - np.arange(due[1]) * 1e10 / rate) <= 0.51)
 
 
 def test_constant_follows_a_ramp_in_closed_form():
     offsets = offsets_ns(load(arrivals="constant", **RAMP))
     # n = 1000 t + 100 t², solved for t.
     expected = (np.sqrt(1000**2 + 400 * np.arange(20_000.0)) - 1000) / 200
-    assert np.all(np.abs(offsets - expected * 1e9) <= 1)
+    assert np.all(np.abs(offsets - expected * 1e9) <= 0.51)
 
 
 @every_change
@@ -103,9 +103,24 @@ def test_different_seeds_differ():
 
 
 def test_blocks_leave_no_seam(monkeypatch):
-    whole = offsets_ns(load(arrivals="constant", **RAMP))
+    profile = load(arrivals="constant", **RAMP)
+    whole, third = offsets_ns(profile), offsets_ns(profile, Share(2, 3))
+    assert np.array_equal(third, whole[2::3])
     monkeypatch.setattr(schedule, "BLOCK", 7)
-    assert np.array_equal(offsets_ns(load(arrivals="constant", **RAMP)), whole)
+    assert np.array_equal(offsets_ns(profile), whole)
+    assert np.array_equal(offsets_ns(profile, Share(2, 3)), third)
+
+
+@pytest.mark.parametrize("first", [5.0e6, 6.4e6, 7.8e6, 1.2e7, 1.4e7])
+def test_arrivals_closer_than_rounding_stay_in_order(first, monkeypatch):
+    def crowd(_rng, _cv, count):
+        return np.append(np.full(count - 1, np.spacing(first)), np.inf)
+
+    monkeypatch.setitem(ARRIVALS, "gamma", Renewal("", lambda _rng, _cv: first, crowd))
+    ramp = {"pattern": "ramp", "rate": 100, "rate_to": 300, "duration_s": 80_000}
+    offsets = offsets_ns(load(arrivals="gamma", **ramp))
+    assert len(offsets) == schedule.BLOCK
+    assert np.all(np.diff(offsets) >= 0)
 
 
 def test_a_slow_load_may_have_no_request_for_a_worker():
