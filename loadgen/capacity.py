@@ -221,7 +221,7 @@ def _doubt(c: Capacity) -> str:
         return "stopped early: this is what was known by then"
     if c.confirmed or c.rate_rps is None:
         return ""
-    return "not confirmed: the time was spent, or runs at the same rate contradicted each other"
+    return "not confirmed: there was too little time to see it twice, or its runs contradicted each other"
 
 
 def _cost(c: Capacity) -> str:

@@ -129,12 +129,16 @@ class Rate:
 
     @property
     def unclear(self) -> bool:
-        """All the time there is was not enough; that speaks against the rate."""
+        """All the time that a rate is given was not enough."""
         return self.pooled_s >= self.most_s
 
     @property
+    def took_s(self) -> float:
+        return math.fsum(run.took_s for run in self.runs)
+
+    @property
     def margin(self) -> int:
-        return self.held - self.failed - self.unclear
+        return self.held - self.failed
 
     @cached_property
     def standing(self) -> Standing:
@@ -147,6 +151,11 @@ class Rate:
     @property
     def blocked(self) -> bool:
         return self.standing not in ("held", "open")
+
+    @property
+    def failing_s(self) -> float:
+        """What was enough to see it fail."""
+        return min(run.duration_s for run in self.runs if run.outcome in ("failed", "saturated"))
 
     @property
     def longer_s(self) -> float:
@@ -190,19 +199,26 @@ class Ledger:
         return ceiling is None or ceiling.standing != "failed" or ceiling.margin <= -TWICE
 
     @property
+    def doubtful(self) -> list[Rate]:
+        """Failed once, below a rate that held."""
+        return [r for r in self.below if r.standing == "failed" and r.failed < TWICE]
+
+    @property
     def reserve_s(self) -> float:
-        """What seeing the held rate again may take: as much as seeing it the first time."""
-        if self.held is None or self.held_is_sure:
+        """What confirming takes: the held rate as long as before, the failed ones once more."""
+        if self.held is None:
             return 0.0
-        once_s = max(self.settings.confirm_s, math.fsum(run.took_s for run in self.held.runs))
-        return self.settings.confirmations * once_s
+        settings = self.settings
+        held_s = max(settings.confirm_s, settings.usual_s(self.held.rate_rps), self.held.took_s)
+        failed_s = [settings.step_s, *(rate.failing_s for rate in self.doubtful)]
+        runs = settings.confirmations + len(failed_s)
+        return settings.confirmations * held_s + sum(failed_s) + runs * settings.pause_s
 
     def again(self, rate: Rate, least_s: float, why: str) -> Step | None:
         """Another run of a rate, unless it had its share."""
         if rate.unclear or len(rate.runs) >= self.settings.most_runs_per_rate:
             return None
-        duration_s = max(least_s, self.settings.usual_s(rate.rate_rps), rate.longer_s)
-        return Step(rate.rate_rps, duration_s, why)
+        return Step(rate.rate_rps, max(least_s, rate.longer_s), why)
 
 
 Phase = Callable[[Ledger], Step | None]
@@ -231,7 +247,7 @@ def widen(ledger: Ledger) -> Step | None:
 def settle(ledger: Ledger) -> Step | None:
     """Where a run could not tell, a longer one."""
     candidates = [rate for rate in ledger.above if rate.standing == "open"]
-    return ledger.again(candidates[-1], 0.0, "longer") if candidates else None
+    return ledger.again(candidates[-1], ledger.settings.widen_s, "longer") if candidates else None
 
 
 def descend(ledger: Ledger) -> Step | None:
@@ -254,25 +270,27 @@ def unsure_ceiling(ledger: Ledger) -> Step | None:
     """A failure that is seen once may have been a hiccup."""
     if ledger.ceiling is None or ledger.ceiling_is_sure:
         return None
-    return ledger.again(ledger.ceiling, 0.0, "does it fail again?")
+    return ledger.again(ledger.ceiling, ledger.ceiling.failing_s, "does it fail again?")
 
 
 def unsure_held(ledger: Ledger) -> Step | None:
     """The highest of several that held held by luck more often than others do."""
     if ledger.held is None or ledger.held_is_sure:
         return None
-    return ledger.again(ledger.held, ledger.settings.confirm_s, "confirm")
+    settings = ledger.settings
+    least_s = max(settings.confirm_s, settings.usual_s(ledger.held.rate_rps))
+    return ledger.again(ledger.held, least_s, "confirm")
 
 
 def question(ledger: Ledger) -> Step | None:
     """A rate that failed below one that held: a hiccup, or a server that is not monotonic."""
-    doubtful = [r for r in ledger.below if r.standing == "failed" and r.failed < TWICE]
-    return ledger.again(doubtful[0], 0.0, "a higher rate held") if doubtful else None
+    steps = (ledger.again(rate, rate.failing_s, "a higher rate held") for rate in ledger.doubtful)
+    return next(filter(None, steps), None)
 
 
 # The bracket is not narrowed with the time that its confirmation needs.
 EXPLORE = (widen, settle, descend, narrow)
-CONFIRM = (unsure_ceiling, unsure_held, question)
+CONFIRM = (unsure_ceiling, question, unsure_held)
 
 
 def next_step(tried: Sequence[Trial], settings: SearchSettings) -> Step | Found:
