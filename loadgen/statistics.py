@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,11 +102,18 @@ def _at_most(n: int, p: float, k: int) -> float:
 
 def block_shares(runs: Sequence[Floats], bound: float) -> NDArray[np.float64]:
     """Share of requests above `bound` in each block, one row per run: 20 blocks over all runs."""
+    return _block_means([run > bound for run in runs])
+
+
+def _block_means(runs: Sequence[NDArray[Any]]) -> Floats:
     per_run = max(2, round(BLOCKS / len(runs)))
-    return np.array([
-        [float(np.count_nonzero(part > bound)) / max(1, len(part)) for part in parts]
-        for parts in (np.array_split(run, per_run) for run in runs)
-    ])  # fmt: skip
+    edges = [np.arange(per_run + 1) * len(run) // per_run for run in runs]
+    return np.array(
+        [
+            np.add.reduceat(run, edge[:-1], dtype=np.float64) / np.diff(edge)
+            for run, edge in zip(runs, edges, strict=True)
+        ]
+    )
 
 
 def design_effect(shares: Floats, samples: int) -> float:
@@ -198,8 +205,7 @@ def pooled_mean_interval(runs: Sequence[Floats]) -> Interval:
     runs = [run for run in runs if len(run) >= BLOCKS]
     if not runs:
         return UNDETERMINED
-    per_run = max(2, round(BLOCKS / len(runs)))
-    means = np.array([[part.mean() for part in np.array_split(run, per_run)] for run in runs])
+    means = _block_means(runs)
     low, high = mean_interval(means.ravel())
     if low is None or high is None or memory(means) > LONGEST_MEMORY:
         return UNDETERMINED
