@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 from dlbench.loadgen.statistics import (
     UNDETERMINED,
     binomial_cdf,
+    block_shares,
+    design_effect,
+    holds,
     mean_interval,
     minimum_samples,
+    pooled_mean_interval,
     pooled_quantile_interval,
     quantile,
     quantile_interval,
@@ -171,3 +175,99 @@ def test_the_interval_covers_the_truth(memory, n):
     covered = sum(low <= truth <= high for low, high in determined)
     assert len(determined) > 0.8 * paths
     assert covered / len(determined) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / paths)
+
+
+def test_an_interval_for_every_quantile_of_a_known_distribution():
+    """Closed form: the quantile of an exponential is -ln(1 - q)."""
+    rng = np.random.default_rng(11)
+    for q in (0.5, 0.9, 0.95, 0.99, 0.999):
+        found = [quantile_interval(rng.exponential(size=20_000), q) for _ in range(100)]
+        held = [low <= -math.log(1 - q) <= high for low, high in found if low is not None]
+        assert len(held) > 90
+        assert np.mean(held) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 100)
+
+
+def test_memory_longer_than_the_blocks_tells_nothing():
+    slow = np.repeat([1.0, 5.0, 1.0, 5.0], 5000) + np.random.default_rng(0).exponential(size=20_000)
+    assert quantile_interval(slow, 0.5) == UNDETERMINED
+    assert pooled_mean_interval([slow]) == UNDETERMINED
+
+
+def test_two_stalls_in_twenty_seconds_are_too_few():
+    """Every 10 s one of 0.5 s, at 1,000/s."""
+    values = np.random.default_rng(0).exponential(5, size=20_000)
+    for start in (4000, 14_000):
+        values[start : start + 500] += np.linspace(500, 0, 500)
+    assert [quantile_interval(values, q) for q in (0.95, 0.99, 0.999)] == [UNDETERMINED] * 3
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 100), st.sampled_from([0.5, 0.9, 0.99]))
+def test_the_unit_does_not_matter(seed, scale, q):
+    values = np.random.default_rng(seed).exponential(size=1000)
+    low, high = quantile_interval(values, q)
+    if low is not None:
+        assert quantile_interval(values * scale, q) == pytest.approx((low * scale, high * scale))
+
+
+def test_the_design_effect_of_repeated_values_is_their_number():
+    rng = np.random.default_rng(1)
+    effects = [
+        design_effect(block_shares([np.repeat(rng.exponential(size=2000), 10)], 1.0), 20_000)
+        for _ in range(200)
+    ]
+    # A variance over 20 blocks spreads by a third, its mean over 200 by 2 %.
+    assert np.mean(effects) == pytest.approx(10, rel=0.1)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3))
+def test_independent_samples_have_a_design_effect_of_one(seed, repeats):
+    rng = np.random.default_rng(seed)
+    runs = [rng.exponential(size=4000) for _ in range(repeats)]
+    # Beyond 0.1 and 3.5 a chi-squared of 17 or more degrees of freedom does not come.
+    assert 0.1 < design_effect(block_shares(runs, 2.0), 4000 * repeats) < 3.5
+
+
+def test_the_mean_interval_of_a_series_knows_its_memory():
+    rng = np.random.default_rng(2)
+    found = [pooled_mean_interval([autoregressive(rng, 4000, 0.8)]) for _ in range(150)]
+    held = [low <= math.exp(0.5) <= high for low, high in found if low is not None]
+    assert len(held) > 135
+    assert np.mean(held) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 150)
+
+
+def test_holds_is_mlperfs_rule_for_independent_requests():
+    """459 samples and none above bear p99; 1.3 times as many leave room for the blocks' chance."""
+    quick = np.random.default_rng(0).uniform(1, 2, size=600)
+    assert holds(quick[:400], 10.0, 0.99) is None
+    assert holds(quick, 10.0, 0.99) is True
+    assert holds(quick, 0.5, 0.99) is False
+
+
+def test_holds_cannot_tell_what_lies_at_the_bound():
+    rng = np.random.default_rng(1)
+    sides = [holds(rng.exponential(size=2000), -math.log(0.01), 0.99) for _ in range(300)]
+    # Each side is wrongly taken with 1 %; 17 are five standard deviations above both together.
+    assert sum(side is not None for side in sides) <= 17
+    away = [holds(rng.exponential(size=4000), -math.log(at), 0.99) for at in (0.003, 0.03)]
+    assert away == [True, False]
+
+
+def test_holds_counts_a_burst_as_one_event():
+    values = np.ones(20_000)
+    values[7000:7400] = 100.0
+    assert holds(values, 50.0, 0.99) is None
+    scattered = np.ones(20_000)
+    scattered[::50] = 100.0
+    assert holds(scattered, 50.0, 0.99) is False
+
+
+def test_failures_are_infinitely_late():
+    values = np.random.default_rng(3).exponential(size=4000)
+    values[::10] = np.inf
+    assert holds(values, 100.0, 0.99) is False
+    assert holds(np.full(1000, np.inf), 100.0, 0.99) is False
+
+
+def test_a_pile_that_grows_is_above_a_bound_far_below():
+    values = np.linspace(1, 1000, 5000)
+    assert holds(values, 0.5, 0.99) is False
