@@ -234,6 +234,12 @@ def mm1(number: int) -> Case:
     return Case(MM1(mu), p99(most_ms), mu * utilisation)
 
 
+def fast(number: int) -> Case:
+    """Ten times as fast: a run of the same length says ten times as much."""
+    mu, utilisation, most_ms = drawn(number)
+    return Case(MM1(10 * mu), p99(most_ms / 10), 10 * mu * utilisation)
+
+
 def mdc(number: int) -> Case:
     mu, _, _ = drawn(number)
     servers = 1 + number % 4
@@ -254,10 +260,10 @@ def stalling(number: int) -> Case:
 
 
 def batching(number: int) -> Case:
-    """Fails below a twentieth of its capacity."""
-    mu, _, most_ms = drawn(number)
-    batch = max(1, round(mu * 0.05 * most_ms / 1000))
-    server = FullBatches(mu, batch, 2 * most_ms / 1000)
+    """Fails below a tenth of its capacity, which may be below the rate that the search begins at."""
+    mu, _, _ = drawn(number)
+    most_ms = 1000 * 30 / mu
+    server = FullBatches(mu, 3, 2 * most_ms / 1000)
     return Case(server, p99(most_ms), true_rate(server, 0.99, most_ms, mu))
 
 
@@ -269,6 +275,7 @@ def limited_client(number: int) -> Case:
 
 KINDS: dict[str, Callable[[int], Case]] = {
     "M/M/1": mm1,
+    "M/M/1, 10x faster": fast,
     "M/D/c": mdc,
     "M/M/1, 7 % noise": noisy,
     "short stalls": stalling,

@@ -198,7 +198,7 @@ def _failure(c: Capacity) -> str:
 
 def _unclear(c: Capacity) -> str:
     rates = _rates(*c.undetermined_rps)
-    return f"at {rates}/s the runs were too short to tell" if rates else ""
+    return f"at {rates}/s the runs could not tell, or not twice" if rates else ""
 
 
 def _client(c: Capacity) -> str:

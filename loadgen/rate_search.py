@@ -56,7 +56,7 @@ class Found:
     """What the runs say; None: no such rate."""
 
     held_rps: float | None
-    # The lowest above it that failed, and those where the longest run could not tell.
+    # The lowest above it that failed, and those that could not be told apart from failing.
     failed_rps: float | None
     undetermined_rps: tuple[float, ...]
     # The lowest rate at which the client was the limit.
@@ -185,13 +185,9 @@ class Ledger:
             return self.held is not None
         return self.ceiling.rate_rps <= self.held.rate_rps * (1 + self.settings.precision)
 
-    @property
-    def is_confirmed(self) -> bool:
-        return self.held_is_sure and self.ceiling_is_sure
-
-    @property
-    def held_is_sure(self) -> bool:
-        return self.held is not None and self.held.margin > self.settings.confirmations
+    def is_sure(self, rate: Rate) -> bool:
+        """Whether it held again with fresh seeds."""
+        return rate.standing == "held" and rate.margin > self.settings.confirmations
 
     @property
     def ceiling_is_sure(self) -> bool:
@@ -274,12 +270,17 @@ def unsure_ceiling(ledger: Ledger) -> Step | None:
 
 
 def unsure_held(ledger: Ledger) -> Step | None:
-    """The highest of several that held held by luck more often than others do."""
-    if ledger.held is None or ledger.held_is_sure:
-        return None
+    """The highest of several that held held by luck more often than others do.
+
+    Where it cannot be seen again, the next lower one is asked.
+    """
+    holding = [rate for rate in reversed(ledger.rates) if rate.standing == "held"]
     settings = ledger.settings
-    least_s = max(settings.confirm_s, settings.usual_s(ledger.held.rate_rps))
-    return ledger.again(ledger.held, least_s, "confirm")
+    steps = (
+        ledger.again(rate, max(settings.confirm_s, settings.usual_s(rate.rate_rps)), "confirm")
+        for rate in takewhile(lambda rate: not ledger.is_sure(rate), holding)
+    )
+    return next(filter(None, steps), None)
 
 
 def question(ledger: Ledger) -> Step | None:
@@ -309,21 +310,25 @@ def affordable(phases: Sequence[Phase], ledger: Ledger, left_s: float) -> Step |
 
 
 def what_is_known(tried: Sequence[Trial], settings: SearchSettings) -> Found:
-    """The answer so far, at any time."""
+    """The answer so far, at any time: the highest rate that held again, else that held at all."""
     ledger = Ledger(tried, settings)
+    sure = max(filter(ledger.is_sure, ledger.rates), key=_rps, default=None)
+    answer = sure or ledger.held
+    held_rps = answer.rate_rps if answer else 0.0
 
-    def above(standing: Standing) -> tuple[float, ...]:
-        return tuple(rate.rate_rps for rate in ledger.above if rate.standing == standing)
+    def above(*standings: Standing) -> tuple[float, ...]:
+        rates = (rate for rate in ledger.rates if rate.rate_rps > held_rps)
+        return tuple(rate.rate_rps for rate in rates if rate.standing in standings)
 
     return Found(
-        held_rps=ledger.held.rate_rps if ledger.held else None,
+        held_rps=answer.rate_rps if answer else None,
         failed_rps=next(iter(above("failed")), None),
-        undetermined_rps=(*above("unclear"), *above("open")),
+        undetermined_rps=above("unclear", "open", "held"),
         client_limit_rps=next(iter(above("invalid")), None),
         failed_below_rps=tuple(
             rate.rate_rps
-            for rate in ledger.below
-            if rate.standing == "failed" and rate.failed >= TWICE
+            for rate in ledger.rates
+            if rate.rate_rps < held_rps and rate.standing == "failed" and rate.failed >= TWICE
         ),
-        confirmed=ledger.is_confirmed,
+        confirmed=sure is not None and ledger.ceiling_is_sure,
     )

@@ -181,6 +181,20 @@ def test_the_time_for_the_confirmation_is_kept():
         assert found.confirmed
 
 
+def test_what_holds_once_and_then_cannot_tell_leaves_the_answer_to_the_next_lower_rate():
+    seen = []
+
+    def answer(rate, _):
+        seen.append(rate)
+        lucky = 960 < rate <= 1000 and seen.count(rate) > 1
+        return "undetermined" if lucky else limit(1000)(rate, _)
+
+    _, found = drive(answer)
+    assert found.confirmed
+    assert 900 < found.held_rps <= 960
+    assert 960 < found.undetermined_rps[0] <= 1000
+
+
 def test_what_never_failed_has_no_upper_end():
     _, found = drive(limit(math.inf), SearchSettings(least_requests=1, highest_rps=100))
     assert found == Found(80, None, (), None, (), confirmed=True)
