@@ -1,0 +1,152 @@
+"""One simulated run, drawn beforehand: who comes when, with which input, and how long batches take.
+
+Both twins are given the same scenario, so that they differ in nothing but their code. Everything is
+drawn for a rate of one and a mean of one, and the same for all configurations: what differs between
+two predictions is then the configurations, hardly the chance (common random numbers; A. M. Law,
+Simulation Modeling and Analysis, 5th ed., 2015, ch. 11.2).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlbench.loadgen.popularity import shares, weights
+from dlbench.loadgen.schedule import ARRIVALS
+from dlbench.proxy.cache import ENTRY_BYTES
+from dlbench.tuner.calibration import crowding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.calibration import Calibration
+
+NS = 1e9
+# What is drawn from a load's seed: independent streams.
+TIMES, INPUTS, SERVICES = range(3)
+# A cache is warmed by so many look-ups per entry, within a bound: `tune` too stops being patient.
+WARM_LOOKUPS_PER_ENTRY = 10
+MOST_WARM_LOOKUPS = 200_000
+
+
+class Load(BaseModel):
+    """Requests as a load profile draws them; `distinct` 0: every input is another one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rate_rps: float = Field(gt=0)
+    arrivals: Literal["poisson", "constant", "gamma"] = "poisson"
+    gamma_cv: float = Field(default=2.0, gt=0)
+    distinct: int = Field(default=0, ge=0)
+    zipf: float = Field(default=0.0, ge=0)
+    seed: int = 0
+    requests: int = Field(default=10_000, ge=100)
+
+
+class Scenario(NamedTuple):
+    """What a twin is given beside the configuration.
+
+    `keys` and `warm_keys` are inputs by number, below `distinct`, empty where none repeats;
+    `service_ns` has the shape (busy workers, rows of a batch), and the n-th batch takes `factors[n]`
+    times as long. With `users` a request comes once fewer than so many are in flight.
+    """
+
+    arrivals_ns: NDArray[np.int64]
+    keys: NDArray[np.int32]
+    warm_keys: NDArray[np.int32]
+    distinct: int
+    service_ns: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    users: int
+    front_ns: int
+    hit_ns: int
+    way_ns: int
+    result_bytes: int
+
+
+class Run(NamedTuple):
+    """What came of it: when each request was answered (-1: refused), and sums over the run."""
+
+    done_ns: NDArray[np.int64]
+    batches: int
+    rows: int
+    busy_ns: int
+    hits: int
+    joined: int
+
+
+def scenario(
+    config: ServingConfig, load: Load, calibration: Calibration, users: int = 0
+) -> Scenario:
+    """The scenario of a configuration under a load; with `users` the rate only says who shares the cores."""
+    warm = min(MOST_WARM_LOOKUPS, WARM_LOOKUPS_PER_ENTRY * cache_entries(config, calibration))
+    repeats = bool(load.distinct and warm)
+    count = load.requests
+    keys = _inputs(load.distinct, load.zipf, load.seed, warm + count) if repeats else NO_KEYS
+    unit = _unit_arrivals(load.arrivals, load.gamma_cv, load.seed, count)
+    return Scenario(
+        np.zeros(count, np.int64) if users else (unit * (NS / load.rate_rps)).astype(np.int64),
+        keys[warm:],
+        keys[:warm],
+        load.distinct if repeats else 0,
+        service_ns(config, calibration, load.rate_rps),
+        _factors(calibration.service_cv, load.seed, count),
+        users or count,
+        int(calibration.front_s * NS),
+        int(calibration.hit_s * NS),
+        int(calibration.way_s * NS),
+        calibration.result_bytes,
+    )
+
+
+def cache_entries(config: ServingConfig, calibration: Calibration) -> int:
+    """Entries that fit both bounds of the cache; 0 without one."""
+    if config.cache_policy == "none":
+        return 0
+    fits = int(config.cache_max_mb * 2**20) // (ENTRY_BYTES + calibration.result_bytes)
+    return min(config.cache_size, fits)
+
+
+def service_ns(
+    config: ServingConfig, calibration: Calibration, rate_rps: float
+) -> NDArray[np.float64]:
+    """Service times of all batches, while front and client take their part of the cores."""
+    threads, cores = config.intra_op_threads, calibration.cores
+    alone = calibration.services_s(config.max_batch_size, threads, config.workers)
+    front = min(1.0, rate_rps * calibration.front_s)
+    others = front + min(1.0, rate_rps * calibration.client_s)
+    busy = np.arange(1, config.workers + 1)
+    slower = crowding(busy, threads, cores, others) / crowding(busy, threads, cores)
+    scaled: NDArray[np.float64] = np.ascontiguousarray(alone * slower[:, None] * NS)
+    return scaled
+
+
+NO_KEYS = np.empty(0, np.int32)
+
+
+@lru_cache(8)
+def _unit_arrivals(kind: str, cv: float, seed: int, count: int) -> NDArray[np.float64]:
+    """Arrival times of a process of unit rate."""
+    rng = np.random.default_rng((seed, TIMES))
+    found: NDArray[np.float64] = np.cumsum(ARRIVALS[kind].gaps(rng, cv, count))
+    return found
+
+
+@lru_cache(8)
+def _inputs(distinct: int, exponent: float, seed: int, count: int) -> NDArray[np.int32]:
+    """Inputs by popularity, the most popular one being 0."""
+    rng = np.random.default_rng((seed, INPUTS))
+    cumulative = shares(weights(distinct, exponent))
+    return np.searchsorted(cumulative, rng.random(count), side="right").astype(np.int32)
+
+
+@lru_cache(8)
+def _factors(cv: float, seed: int, count: int) -> NDArray[np.float64]:
+    """Gamma-distributed with mean 1: exponential for a cv of 1, all alike for 0."""
+    if not cv:
+        return np.ones(count)
+    return np.random.default_rng((seed, SERVICES)).gamma(cv**-2, cv**2, count)
