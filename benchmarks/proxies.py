@@ -14,8 +14,8 @@ import psutil
 import wrk
 from process import READY_TIMEOUT_S, BenchmarkError, running
 
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -26,9 +26,9 @@ from process import BenchmarkError
 from proxies import Watched, proxy, refused
 from throttle import Seen, Throttle
 
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import discover
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dlbench.cli import export, load, serve, top, tune, worker
+from dlbench.cli import compare, export, load, serve, top, tune, worker
 from dlbench.cli.failure import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (serve, worker, load, tune, export, top):
+for module in (serve, worker, load, compare, tune, export, top):
     app.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
 
 EXIT_CODES: dict[type[Exception], int] = {

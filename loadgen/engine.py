@@ -163,7 +163,7 @@ class Engine:
             descriptors(),
             self._share,
             users=len(range(self._share.index, profile.users or 1, self._share.of)),
-            think=think_times_ns(profile) if profile.think_s else None,
+            think=think_times_ns(profile, self._share) if profile.think_s else None,
             fresh=not profile.keep_alive,
         )
         requests.start()

@@ -44,7 +44,10 @@ class LoadProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: float | None = Field(
-        None, description="open loop: requests per second, sent whether or not replies come", gt=0
+        None,
+        description="open loop: requests per second, sent whether or not replies come",
+        gt=0,
+        le=1e7,
     )
     users: int | None = Field(
         None, description="closed loop: users that each wait for their reply", ge=1, le=100_000
@@ -55,28 +58,32 @@ class LoadProfile(BaseModel):
     gamma_cv: float = Field(
         2.0,
         description="coefficient of variation of gamma's gaps: 1 is Poisson, more is bursts",
-        gt=0,
+        ge=0.01,
         le=100,
     )
     pattern: Literal["steady", "steps", "ramp", "spike", "diurnal"] = Field(
         "steady", description="how the rate changes during the run, from --rate to --rate-to"
     )
     rate_to: float | None = Field(
-        None, description="the pattern's other rate: last step, end of ramp, spike, peak", gt=0
+        None,
+        description="the pattern's other rate: last step, end of ramp, spike, peak",
+        gt=0,
+        le=1e7,
     )
     steps: int = Field(5, description="equal steps from --rate to --rate-to", ge=2, le=1000)
     spike_at_s: float | None = Field(
-        None, description="when the spike begins (default: in the middle)", ge=0
+        None, description="when the spike begins (default: at half of the duration)", ge=0
     )
     spike_s: float = Field(1.0, description="how long the spike lasts", gt=0)
     period_s: float | None = Field(
         None, description="length of a diurnal day (default: the whole duration)", gt=0
     )
     trace: str | None = Field(
-        None, description="open loop: a CSV file of arrival times in seconds, one a line"
+        None,
+        description="open loop: a CSV file of arrival times in seconds, one a line; its own first --warmup is the warm-up",
     )
     trace_scale: float = Field(
-        1.0, description="stretches a trace's times: 0.5 is twice the rate", gt=0
+        1.0, description="stretches a trace's times: 0.5 is twice the rate", gt=0, le=1e6
     )
     think_s: float = Field(
         0.0, description="closed loop: pause of a user between reply and next request", ge=0
@@ -149,6 +156,8 @@ class LoadProfile(BaseModel):
             raise ValueError(f"pattern {self.pattern} needs rate and rate-to")
         if self.rate_to is not None and self.pattern not in BETWEEN_TWO_RATES:
             raise ValueError(f"rate-to needs pattern {', '.join(BETWEEN_TWO_RATES)}")
+        if self.spike_at_s is not None and self.spike_at_s >= self.duration_s:
+            raise ValueError("spike-at is beyond duration: there would be no spike")
         if (self.zipf or self.churn) and not (self.distinct or self.data):
             name = "zipf" if self.zipf else "churn"
             raise ValueError(

@@ -12,11 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.errors import BudgetError, DataError, GeneratorError
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
-from dlbench.loadgen.target import discover
 
 
 @contextmanager
@@ -186,9 +186,10 @@ def test_a_generator_that_is_not_started_says_so():
 
 CONTROLLER = """
 import sys
+from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.target import discover
+
 with Generator() as generator:
     profile = LoadProfile(rate=200, duration_s=60)
     def tell(progress):
