@@ -169,7 +169,7 @@ class Connection:
         if self.index != IDLE:
             self.connect_ns = monotonic_ns() - self.sent_ns
         self._read.start(self._on_readable)
-        self._write.start(self._on_writable)
+        self._hold(self._outbox)
         self._on_writable()
 
     def submit(self, request: Bytes, index: int, since_ns: int) -> None:
@@ -179,23 +179,32 @@ class Connection:
         self.connect_ns = 0
         # Also while connecting: that a server is slow to accept is its latency, not our lateness.
         self.sent_ns = monotonic_ns()
-        self._push(request)
-
-    def _push(self, data: Bytes) -> None:
         if self._blocked:
-            self._outbox += data
+            self._outbox += request
             return
         try:
-            sent = self._send(data)
+            sent = self._send(request)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._break(error, "closed")
             return
         self._traffic[0] += sent
-        if sent < len(data):
-            self._outbox, self._blocked = bytes(data[sent:]), True
-            self._write.start(self._on_writable)
+        if sent < len(request):
+            self._hold(bytes(request[sent:]))
+
+    def _push(self, data: bytes) -> None:
+        """Send something beside the request."""
+        if self._blocked:
+            self._outbox += data
+        else:
+            self._hold(data)
+            self._on_writable()
+
+    def _hold(self, data: Bytes) -> None:
+        """Send this when the socket takes it, and what else comes after it."""
+        self._outbox, self._blocked = data, True
+        self._write.start(self._on_writable)
 
     def _on_writable(self) -> None:
         try:
@@ -214,17 +223,9 @@ class Connection:
     def _on_readable(self) -> None:
         raise NotImplementedError
 
-    def _receive(self) -> bytes | None:
-        """What has come (b"": the end), or None when nothing has or the connection broke."""
-        try:
-            data = self._recv(CHUNK)
-        except BlockingIOError:
-            return None
-        except OSError as error:
+    def _read_failed(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
             self._break(error, "closed")
-            return None
-        self._traffic[1] += len(data)
-        return data
 
     def _break(self, error: OSError, kind: str) -> None:
         self.fail("tls" if isinstance(error, SSLError) else kind, error.strerror or str(error))
@@ -267,9 +268,12 @@ class HttpConnection(Connection):
         super().__init__(loop, address, wires, owner)
 
     def _on_readable(self) -> None:
-        data = self._receive()
-        if data is None:
+        try:
+            data = self._recv(CHUNK)
+        except OSError as error:
+            self._read_failed(error)
             return
+        self._traffic[1] += len(data)
         if self._reader is None and self.index >= 0:
             cut = data.find(HEAD_END) + 4
             known = self._known.get(data[:cut])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dlbench.loadgen import http2
-from dlbench.loadgen.connection import IDLE, Connection, Plain
+from dlbench.loadgen.connection import CHUNK, IDLE, Connection, Plain
 from dlbench.loadgen.http2 import Flag, Frame, Http2Error, Kind, Setting
 
 if TYPE_CHECKING:
@@ -156,9 +156,12 @@ class GrpcConnection(Connection):
         return b"".join(frames)
 
     def _on_readable(self) -> None:
-        data = self._receive()
-        if data is None:
+        try:
+            data = self._recv(CHUNK)
+        except OSError as error:
+            self._read_failed(error)
             return
+        self._traffic[1] += len(data)
         if not data:
             self._end_early(bool(self._status))
             return

@@ -255,6 +255,8 @@ class ClosedLoop(RequestLoop):
     ) -> None:
         super().__init__(*args, fresh=fresh)
         self._running = True
+        # Whether replies are followed by anything but the next request.
+        self._pausing = think is not None
         self._next_number = self._first
         # Users that neither wait for a reply nor think: all at first, later those that failed.
         self._absent = users
@@ -292,7 +294,7 @@ class ClosedLoop(RequestLoop):
 
     def cancel(self) -> None:
         """Send nothing more."""
-        self._running = False
+        self._running, self._pausing = False, True
         self._thinking.clear()
         for connection in [c for c in self.connections if c.index == IDLE]:
             self._drop(connection)
@@ -310,7 +312,7 @@ class ClosedLoop(RequestLoop):
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
         self._record(connection, now_ns, self._code(result, body, connection.index))
-        if self._pauses is not None or connection.closing or not self._running:
+        if connection.closing or self._pausing:
             self._pause(connection, now_ns)
         else:
             self._submit(connection, now_ns)
