@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Curves = NDArray[np.float64]  # one row per configuration, one column per load
 
 
 class Outcome(NamedTuple):
@@ -92,4 +98,46 @@ def greedy_by_hypervolume(
         left.remove(pick)
         chosen.append(pick)
         layer.append(outcomes[pick])
+    return chosen
+
+
+def curve_gains(
+    outcomes: Sequence[Outcome],
+    throughput_rps: Curves,
+    p99_ms: Curves,
+    best_throughput_rps: float,
+    reference_ms: float = 1000.0,
+) -> NDArray[np.float64]:
+    """Hypervolume (n,) that each whole curve (n, s) would add to `outcomes`, all curves at once.
+
+    The hypervolume is the area under a staircase: at each throughput the best ln(reference / p99)
+    of what reaches it. Between two neighbouring throughputs both staircases are flat.
+    """
+    front = [outcomes[i] for i in front_indices(outcomes) if outcomes[i].p99_ms < reference_ms]
+    known_rps = np.array([o.throughput_rps for o in front])
+    known = np.log(reference_ms / np.array([*(o.p99_ms for o in front), reference_ms]))
+    height = np.maximum(np.log(reference_ms / p99_ms), 0.0)
+    repeated = np.broadcast_to(known_rps, (len(p99_ms), len(known_rps)))
+    edges = np.sort(np.concatenate([repeated, throughput_rps], axis=1), axis=1)
+    reached = throughput_rps[:, None, :] >= edges[:, :, None]
+    stairs = np.where(reached, height[:, None, :], 0.0).max(axis=2)
+    above = np.maximum(stairs - known[np.searchsorted(known_rps, edges)], 0.0)
+    widths = np.diff(edges, axis=1, prepend=0.0)
+    return np.asarray((widths * above).sum(axis=1) / best_throughput_rps)
+
+
+def greedy_curves(
+    throughput_rps: Curves, p99_ms: Curves, count: int, reference_ms: float = 1000.0
+) -> list[int]:
+    """Up to `count` rows, each the curve that adds most to those before it; fewer if none adds."""
+    best = float(throughput_rps.max())
+    chosen: list[int] = []
+    outcomes: list[Outcome] = []
+    while len(chosen) < count:
+        gains = curve_gains(outcomes, throughput_rps, p99_ms, best, reference_ms)
+        pick = int(gains.argmax())
+        if gains[pick] <= 0:
+            break
+        chosen.append(pick)
+        outcomes += map(Outcome, throughput_rps[pick].tolist(), p99_ms[pick].tolist())
     return chosen

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dlbench.tuner.proposer import propose, scores
+from dlbench.tuner.proposer import propose
+from dlbench.tuner.sampled_proposer import scores
 from dlbench.tuner.space import build_space, naive
 
 

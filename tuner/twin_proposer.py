@@ -1,0 +1,134 @@
+"""Proposals from the twin's predictions, corrected by what has been measured. Pure.
+
+The opening: a few whole predicted curves that together promise the most. Then, each time, the curve
+that is expected to add most to the smoothed front.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlbench.tuner.correction import Correction
+from dlbench.tuner.front import curve_gains, front_indices, greedy_curves, hypervolume
+from dlbench.tuner.proposal import EXHAUSTED, Done, inside, tried
+from dlbench.tuner.sampled_proposer import tpe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.predictions import Predictions
+    from dlbench.tuner.space import Space
+
+# Chosen from the predictions alone, before they can be corrected.
+OPENING = 8
+# Where the twin proves wrong, one proposal in so many comes from who does not listen to it.
+SECOND_OPINION = 3
+# The search has settled when so many proposals in a row promised less than this share.
+SETTLED_GAIN = 0.005
+SETTLED_AFTER = 8
+
+
+def twin_guided(
+    points: Sequence[Point],
+    space: Space,
+    seed: int,
+    twin: Predictions | None = None,
+    reference_ms: float = 1000.0,
+) -> ServingConfig | Done:
+    """The configuration expected to add most; without predictions what `tpe` proposes."""
+    if twin is None:
+        return tpe(points, space, seed, None, reference_ms)
+    measured = tried(points)
+    for row in opening(twin, reference_ms):
+        if twin.configs[row] not in measured and inside(space, twin.configs[row]):
+            return twin.configs[row]
+    correction = Correction.of(points, twin)
+    if _settled(points, measured, twin, reference_ms):
+        gain = f"{SETTLED_GAIN:.1%} of the hypervolume"
+        return Done(f"the last {SETTLED_AFTER} proposals promised less than {gain} each")
+    if correction.wrong and len(measured) % SECOND_OPINION == 0:
+        return tpe(points, space, seed, None, reference_ms)
+    gains, _ = expected_gains(points, correction, reference_ms)
+    best = (twin.configs[row] for row in np.argsort(-gains, kind="stable"))
+    return next((c for c in best if c not in measured and inside(space, c)), EXHAUSTED)
+
+
+def opening(twin: Predictions, reference_ms: float) -> list[int]:
+    """Rows of the configurations to begin with: the most joint hypervolume, as predicted."""
+    throughput_rps = twin.capacity_rps[:, None] * twin.shares
+    return greedy_curves(throughput_rps, twin.p99_ms, OPENING, reference_ms)
+
+
+def expected_gains(
+    points: Sequence[Point], correction: Correction, reference_ms: float
+) -> tuple[NDArray[np.float64], float]:
+    """What each configuration's expected curve would add to the smoothed front, and its hypervolume.
+
+    Configurations near ones that failed are worth less, by how much they resemble them.
+    """
+    ran = [p for p in points if p.outcome]
+    smoothed = [e.outcome for e in correction.estimates(ran).values()]
+    front = [smoothed[i] for i in front_indices(smoothed)]
+    throughput, p99 = correction.curves()
+    best = max((o.throughput_rps for o in front), default=float(throughput.max()))
+    gains = curve_gains(front, throughput, p99, best, reference_ms)
+    known = hypervolume(front, best, reference_ms)
+    return gains * _survival(points, correction.predictions), known
+
+
+def _survival(points: Sequence[Point], twin: Predictions) -> NDArray[np.float64]:
+    """Chance (n,) that a configuration runs: the share of those like it that did, one counted in."""
+    rows: Mapping[bool, list[int]] = {True: [], False: []}
+    for config, own in tried(points).items():
+        if config in twin.rows:
+            rows[not any(p.failure for p in own)].append(twin.rows[config])
+    if not rows[False]:
+        return np.ones(len(twin.configs))
+    ran, failed = (_likeness(twin, rows[kind]) for kind in (True, False))
+    return np.asarray((1 + ran) / (1 + ran + failed))
+
+
+def _likeness(twin: Predictions, rows: Sequence[int]) -> NDArray[np.float64]:
+    """How many of these rows each configuration is like; half a knob's range away counts 1/e^2."""
+    far = ((twin.knobs[:, None, :] - twin.knobs[rows]) ** 2).sum(axis=2)
+    return np.asarray(np.exp(-8 * far).sum(axis=1))
+
+
+def _settled(
+    points: Sequence[Point],
+    measured: Mapping[ServingConfig, list[Point]],
+    twin: Predictions,
+    reference_ms: float,
+) -> bool:
+    """Whether the best proposal promised too little now and after each of the last configurations.
+
+    Read off the points, the latest first: one good promise ends the reading.
+    """
+    if len(measured) < OPENING + SETTLED_AFTER:
+        return False
+    promises = (_promise(p, twin, reference_ms) for p in _histories(points, measured))
+    return all(promise < SETTLED_GAIN for promise in itertools.islice(promises, SETTLED_AFTER))
+
+
+def _histories(
+    points: Sequence[Point], measured: Mapping[ServingConfig, list[Point]]
+) -> Iterator[list[Point]]:
+    """The points as they were after each configuration, the latest first."""
+    configs = list(measured)
+    for count in range(len(configs), 0, -1):
+        until = set(configs[:count])
+        yield [p for p in points if p.config in until]
+
+
+def _promise(points: Sequence[Point], twin: Predictions, reference_ms: float) -> float:
+    """Largest expected gain of an unmeasured configuration, as a share of the hypervolume."""
+    gains, known = expected_gains(points, Correction.of(points, twin), reference_ms)
+    gains[[twin.rows[p.config] for p in points if p.config in twin.rows]] = 0.0
+    return float(gains.max()) / known if known else 1.0
