@@ -57,7 +57,9 @@ class Page(NoPage):
     def _extend(self, response: Response) -> Response:
         if request.endpoint == "locust.request_stats" and response.is_json:
             document = response.get_json()
-            document.setdefault("extended_stats", []).append({"key": KEY, "data": self.table()})
+            # Locust keeps a reply for some seconds: it may have our table already.
+            others = [t for t in document.get("extended_stats", []) if t["key"] != KEY]
+            document["extended_stats"] = [*others, {"key": KEY, "data": self.table()}]
             response.set_data(json.dumps(document))
         return response
 
