@@ -6,6 +6,8 @@ import csv
 import json
 import signal
 import sys
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +21,7 @@ from dlbench.cli.tables import result_table
 from dlbench.loadgen import budget, capacity, machine, roles
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
-from dlbench.loadgen.headroom import calibrate
+from dlbench.loadgen.headroom import Headroom, calibrate
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.objective import Objective
 from dlbench.loadgen.profile import LoadProfile
@@ -28,12 +30,28 @@ from dlbench.loadgen.result import LoadResult
 from dlbench.loadgen.schedule import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlbench.loadgen.capacity import Capacity
     from dlbench.loadgen.generator import Run
-    from dlbench.loadgen.headroom import Headroom
     from dlbench.loadgen.target import Target
 
 NAME = "load"
+
+
+class Calibration(StrEnum):
+    """Where the client's own figures come from."""
+
+    KEPT = "kept"
+    FRESH = "fresh"
+    OFF = "off"
+
+
+CALIBRATIONS: dict[Calibration, Callable[..., Headroom]] = {
+    Calibration.KEPT: calibrate,
+    Calibration.FRESH: partial(calibrate, fresh=True),
+    Calibration.OFF: lambda *_, **__: Headroom(),
+}
 EXAMPLES = """[bold]Examples[/]
 
 dlbench load http://127.0.0.1:8000 --rate 500 --duration 30s
@@ -100,12 +118,16 @@ def command(
         str | None,
         typer.Option("--web", metavar="[HOST:]PORT", help="open Locust's page with our numbers"),
     ] = None,
-    recalibrate: Annotated[
-        bool,
+    calibration: Annotated[
+        Calibration,
         typer.Option(
-            "--recalibrate", help="measure anew what this client can do, instead of remembering it"
+            "--calibration",
+            metavar="CHOICE",
+            help="kept, fresh, off: what this client can do here, measured once, anew, or not (default kept)",
+            show_default=False,
+            show_choices=False,
         ),
-    ] = False,
+    ] = Calibration.KEPT,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -126,9 +148,7 @@ def command(
     with Generator(role) as generator:
         # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
         signal.signal(signal.SIGINT, lambda *_: generator.stop())
-        headroom = calibrate(
-            generator, target, profile, role=role, machine=facts, fresh=recalibrate
-        )
+        headroom = CALIBRATIONS[calibration](generator, target, profile, role=role, machine=facts)
         if slo:
             found = _find(generator, target, profile, slo, errors)
             raise typer.Exit(_report_capacity(found, as_json))

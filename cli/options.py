@@ -251,7 +251,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         return f"{name.upper()} is missing"
     message = str(first["msg"]).replace("Input should be ", "must be ")
     bounds = _bounds(model.model_fields[name])
-    return f"{option_name(name, model)} {first['input']}: {message}{bounds}"
+    inner = "".join(f" {part}" for part in first["loc"][1:])
+    return f"{option_name(name, model)}{inner} {first['input']}: {message}{bounds}"
 
 
 def _bounds(field: FieldInfo) -> str:

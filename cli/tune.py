@@ -40,7 +40,13 @@ dlbench tune model.onnx --budget 10m --slo-p99 20ms
 dlbench tune demo:mlp --distinct 20000 --zipf 1.1 --csv results.csv
 """
 # What tune decides itself, or what makes no sense for a server that it starts.
-LEFT_OUT = ["rate", "users", "duration_s", "warmup_s", "model", "host", "port"]
+# What a study decides itself: the load, how long it lasts, and how its own server is spoken to.
+LEFT_OUT = [
+    *("rate", "users", "duration_s", "warmup_s", "think_s", "think", "trace", "trace_scale"),
+    *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
+    *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
+    *("model", "host", "port"),
+]
 
 
 MODELS = (LoadProfile, ServerSettings, StudyConfig)

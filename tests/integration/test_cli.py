@@ -55,7 +55,19 @@ def test_serve_answers_until_ctrl_c_and_then_exits_cleanly():
 
 
 def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
-    done = dlbench("load", mlp_url, "--rate", 200, "--duration", "1s", "--warmup", "0.2s", "--json")
+    done = dlbench(
+        "load",
+        mlp_url,
+        "--rate",
+        200,
+        "--duration",
+        "1s",
+        "--warmup",
+        "0.2s",
+        "--calibration",
+        "off",
+        "--json",
+    )
     result = json.loads(done.stdout)
     assert result["latency_from"] == "scheduled"
     assert result["requests"] > 100
@@ -67,7 +79,18 @@ def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
 def test_load_closed_loop_as_a_table_and_a_csv(mlp_url, tmp_path):
     path = tmp_path / "runs.csv"
     for _ in range(2):
-        done = dlbench("load", mlp_url, "--users", 4, "--duration", "0.5s", "--csv", path)
+        done = dlbench(
+            "load",
+            mlp_url,
+            "--users",
+            4,
+            "--duration",
+            "0.5s",
+            "--calibration",
+            "off",
+            "--csv",
+            path,
+        )
         assert done.returncode in (0, 3), done.stderr
     assert "from the send" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -78,7 +101,18 @@ def test_load_closed_loop_as_a_table_and_a_csv(mlp_url, tmp_path):
 
 def test_load_interrupted_keeps_what_was_measured(mlp_url):
     process = subprocess.Popen(
-        [*DLBENCH, "load", mlp_url, "--rate", "100", "--duration", "60s", "--json"],
+        [
+            *DLBENCH,
+            "load",
+            mlp_url,
+            "--rate",
+            "100",
+            "--duration",
+            "60s",
+            "--calibration",
+            "off",
+            "--json",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
