@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dlbench.loadgen.messages import Progress
 
 KEY = "dlbench"
-COLUMNS = {"name": "dlbench", "value": "Value", "note": "What it is"}
+# Without a column called `name`: the page would sort the rows by it.
+COLUMNS = {"figure": "dlbench", "value": "Value", "note": "What it is"}
 Rows = list[tuple[str, str, str]]
 
 

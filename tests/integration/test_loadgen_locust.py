@@ -291,7 +291,7 @@ def page():
 def figures(client):
     document = client.get("/stats/requests").json()
     table = next(t for t in document["extended_stats"] if t["key"] == "dlbench")
-    return document, {row["name"]: row["value"] for row in table["data"]}
+    return document, {row["figure"]: row["value"] for row in table["data"]}
 
 
 def test_the_page_shows_the_load_under_way_and_its_result(page, url):
