@@ -88,8 +88,9 @@ class RequestLoop:
             try:
                 connection = self._connect(self._loop, self)
             except OSError:
-                # Descriptors or ports have run out: what stands now is the limit.
-                self._limit = len(self.connections)
+                # Descriptors or ports have run out: what stands now is the limit. Where nothing
+                # stands, nothing would ever be tried again.
+                self._limit = max(1, len(self.connections))
             else:
                 connection.closing = self._fresh
                 self.connections.add(connection)

@@ -11,28 +11,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dlbench.loadgen.connection import READ, WRITE, Plain
-from dlbench.loadgen.errors import TargetError
 
 if TYPE_CHECKING:
     from dlbench.loadgen.connection import Bytes
 
 CHUNK = 65_536
 RECORD = 16_384  # the most that one TLS record holds (RFC 8446, 5.1)
-
-
-def client_context(ca: str | None = None, insecure: bool = False) -> ssl.SSLContext:
-    """What the servers of a load are trusted by: the system's certificates, or those in `ca`.
-
-    Raises TargetError for certificates that cannot be read.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise TargetError(f"cannot read the certificates in {ca}: {error}") from None
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Tls:

@@ -110,21 +110,41 @@ GOOD = {
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
     ),
     "ended by closing": then_close(b"HTTP/1.1 200 OK\r\n\r\n{}"),
+    "HTTP/1.0 without a length": then_close(b"HTTP/1.0 200 OK\r\n\r\n{}"),
     "large": lambda handler: handler.send(
         b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000
     ),
 }
 
+
+def status(line, body=b""):
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (line, len(body), body)
+
+
+# Script, kind of the error, and what its example has to say.
 BAD = {
-    "status_500": lambda handler: handler.send(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n"),
-    "status_302": lambda handler: handler.send(b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n"),
-    "closed": lambda _: False,
-    "cut_off": then_close(OK[:-3]),
-    "bad_reply": then_close(b"SSH-2.0-OpenSSH_9\r\n\r\n"),
-    "timeout": forever,
+    "5xx": (lambda h: h.send(status(b"500 Oh", b"out of memory")), "status_500", "out of memory"),
+    "3xx": (lambda h: h.send(status(b"302 Go", b"elsewhere")), "status_302", "elsewhere"),
+    "2xx that is no 200": (lambda h: h.send(status(b"202 Soon", b"later")), "status_202", "later"),
+    "closes": (lambda _: False, "closed", "before a reply"),
+    "closes within a reply": (then_close(OK[:-3]), "cut_off", "within a reply"),
+    "closes within a chunk": (then_close(CHUNKED[:-9]), "cut_off", "within a reply"),
+    "closes after 1xx": (then_close(b"HTTP/1.1 100 Continue\r\n\r\n"), "cut_off", "within"),
+    "garbage": (then_close(b"SSH-2.0-OpenSSH_9\r\n\r\n"), "bad_reply", "OpenSSH"),
+    "two replies to one request": (lambda h: h.send(OK + OK), "bad_reply", "second reply"),
+    "switches protocols": (
+        then_close(b"HTTP/1.1 101 Go\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"),
+        *("bad_reply", "Upgrade"),
+    ),
+    "never answers": (forever, "timeout", "no reply in 0.3 s"),
 }
 
-LOADS = {"open": {"rate": 60, "arrivals": "constant"}, "closed": {"users": 3}}
+LOADS = {
+    "open": {"rate": 60, "arrivals": "constant"},
+    "open without keep-alive": {"rate": 60, "arrivals": "constant", "keep_alive": False},
+    "closed": {"users": 3},
+    "closed without keep-alive": {"users": 3, "keep_alive": False},
+}
 
 
 def open_sockets(generator):
@@ -143,16 +163,44 @@ def test_replies_of_every_kind_are_successes(generator, kind, load):
 
 
 @pytest.mark.parametrize("load", LOADS)
-@pytest.mark.parametrize("kind", BAD)
-def test_failures_are_counted_by_kind(generator, kind, load):
-    with server(BAD[kind]) as url:
+@pytest.mark.parametrize("case", BAD)
+def test_failures_are_counted_by_kind_with_an_example(generator, case, load):
+    script, kind, example = BAD[case]
+    with server(script) as url:
         found, _ = generator.measure(target(url), profile(**LOADS[load]))
-    assert set(found.errors) == {kind}
+    assert set(found.errors) == {kind}, found
     assert found.errors[kind] == found.requests > 0
+    assert example in found.error_examples[kind]
     assert found.error_rate == 1
     assert found.p99_ms is None
     assert found.verdict == "invalid"
     assert kind in found.reason
+    assert open_sockets(generator) == 0
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_a_server_that_does_not_accept(generator, load):
+    """Two connections fill its queue; what knocks after that waits, and is given up in time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            found, _ = generator.measure(target(f"http://127.0.0.1:{port}"), profile(**LOADS[load]))
+    assert set(found.errors) == {"timeout"}
+    assert open_sockets(generator) == 0
+
+
+def test_a_reply_that_nobody_asked_for_ends_its_connection_and_nothing_else(generator):
+    """A surplus reply comes when the connection is idle: it must not answer the next request."""
+
+    def script(handler):
+        handler.send(OK)
+        threading.Event().wait(0.005)  # longer than the client takes to read the first
+        return handler.send(OK)
+
+    with server(script) as url:
+        found, _ = generator.measure(target(url), profile(rate=20, arrivals="constant"))
+    assert found.errors == {}
+    assert found.requests == 8
     assert open_sockets(generator) == 0
 
 
@@ -162,6 +210,7 @@ def test_nobody_listens(generator, load):
         port = free.getsockname()[1]
     found, _ = generator.measure(target(f"http://127.0.0.1:{port}"), profile(**LOADS[load]))
     assert set(found.errors) == {"connect"}
+    assert found.error_examples == {"connect": "Connection refused"}
     # A refused user comes back at its own pace: it does not spin.
     assert found.requests < 100
 

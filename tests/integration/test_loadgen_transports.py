@@ -18,11 +18,13 @@ import pytest
 
 from dlbench.loadgen import http2
 from dlbench.loadgen.connection import READ, Http
+from dlbench.loadgen.credentials import tls_context
 from dlbench.loadgen.grpc_connection import Grpc
 from dlbench.loadgen.http2 import Flag, Kind, frame, header_block
 from dlbench.loadgen.loops import ClosedLoop
+from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.recorder import Recorder
-from dlbench.loadgen.tls import Tls, client_context
+from dlbench.loadgen.tls import Tls
 
 Address = namedtuple("Address", "family sockaddr")
 Share = namedtuple("Share", "index of")
@@ -210,7 +212,7 @@ def server_context(certificate):
 
 @pytest.fixture
 def trusting(certificate):
-    return client_context(str(certificate / "cert.pem"))
+    return tls_context(LoadProfile(tls_ca=str(certificate / "cert.pem")))
 
 
 # --- HTTPS -----------------------------------------------------------------------------------------
@@ -235,10 +237,12 @@ def test_the_handshake_is_a_part_of_connecting(load, server_context, trusting):
 
 def test_a_certificate_that_nobody_vouches_for(load, server_context):
     with serving(http_echo, server_context) as port:
-        got = load(Http(address(port), Tls(client_context(), "localhost")), http_request(b"x"))
+        got = load(
+            Http(address(port), Tls(tls_context(LoadProfile()), "localhost")), http_request(b"x")
+        )
         assert got.kinds == {"tls"}
         assert "self-signed" in got.examples["tls"]
-        insecure = client_context(insecure=True)
+        insecure = tls_context(LoadProfile(tls_insecure=True))
         got = load(Http(address(port), Tls(insecure, "localhost")), http_request(b"x"))
         assert got.kinds == {"ok"}
 

@@ -289,3 +289,17 @@ def test_a_cancelled_loop_is_drained_when_the_last_reply_is_there(make_closed, t
         loop.replied(connection, 200, 5, b"0")
     assert loop.drained
     assert asked == [0, 1]
+
+
+def test_users_without_a_connection_try_again_when_the_system_had_none(make_closed, monkeypatch):
+    def exhausted(_loop, _owner):
+        raise OSError("no more")
+
+    loop, _, asked = make_closed(0)
+    loop._absent = 2
+    monkeypatch.setattr(loop, "_connect", exhausted)
+    loop.start()
+    assert loop.exhausted
+    monkeypatch.undo()
+    loop.sweep(0, 1)
+    assert asked == [0]
