@@ -156,7 +156,8 @@ class LoadProfile(BaseModel):
             raise ValueError(f"pattern {self.pattern} needs rate and rate-to")
         if self.rate_to is not None and self.pattern not in BETWEEN_TWO_RATES:
             raise ValueError(f"rate-to needs pattern {', '.join(BETWEEN_TWO_RATES)}")
-        if self.spike_at_s is not None and self.spike_at_s >= self.duration_s:
+        begins_s = self.spike_at_s if self.pattern == "spike" else None
+        if begins_s is not None and begins_s >= self.duration_s:
             raise ValueError("spike-at is beyond duration: there would be no spike")
         if (self.zipf or self.churn) and not (self.distinct or self.data):
             name = "zipf" if self.zipf else "churn"

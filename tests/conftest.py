@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import json
+import os
 import select
 import shutil
 import signal
@@ -359,6 +360,8 @@ class CacheServer:
     def hold(self):
         """Connections stay open and nothing answers."""
         self._process.send_signal(signal.SIGSTOP)
+        # The signal is sent, and its threads may answer once more before it arrives.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self):
         self._process.send_signal(signal.SIGCONT)

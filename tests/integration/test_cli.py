@@ -137,7 +137,7 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
         (["load", "http://127.0.0.1:9", "--rate", "5"], 1, "cannot reach"),
         (["load", "http://127.0.0.1:9"], 2, "--rate"),
         (["load", "http://127.0.0.1:9", "--rate", "5", "--users", "5"], 2, "exclude each other"),
-        (["load", "ftp://x", "--rate", "5"], 1, "http://HOST:PORT"),
+        (["load", "ftp://x", "--rate", "5"], 1, "http[s]://HOST:PORT"),
         (["tune", "missing.onnx"], 1, "no such file"),
         (["tune", "demo:mlp", "--budget", "soon"], 2, "no duration"),
         (["export", "missing.db", "-"], 1, "no such study"),

@@ -13,15 +13,16 @@ every_pattern = pytest.mark.parametrize("pattern", sorted(PATTERNS))
 @st.composite
 def changing(draw, pattern):
     """A profile with this pattern; the rates may differ by a factor of 100,000."""
+    duration_s = draw(st.floats(0.01, 60))
     return LoadProfile(
         pattern=pattern,
         rate=draw(rates),
         rate_to=None if pattern == "steady" else draw(rates),
         steps=draw(st.integers(2, 50)),
-        spike_at_s=draw(st.none() | st.floats(0, 20)),
+        spike_at_s=draw(st.none() | st.floats(0, duration_s, exclude_max=True)),
         spike_s=draw(st.floats(0.001, 20)),
         period_s=draw(st.none() | st.floats(0.01, 60)),
-        duration_s=draw(st.floats(0.01, 60)),
+        duration_s=duration_s,
         warmup_s=draw(st.sampled_from([0.0, 0.3, 5.0])),
     )
 
