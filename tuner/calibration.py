@@ -130,7 +130,8 @@ def along(
     else:
         slope = max(0.0, float(seconds[-1] - seconds[-2]) / (known[-1] - known[-2]))
     inside: NDArray[np.float64] = np.interp(batches, known, seconds)
-    return inside + slope * np.maximum(0, batches - known[-1])
+    beyond: NDArray[np.float64] = slope * np.maximum(0, batches - known[-1])
+    return np.add(inside, beyond)
 
 
 def crowding(

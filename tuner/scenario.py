@@ -8,6 +8,7 @@ Simulation Modeling and Analysis, 5th ed., 2015, ch. 11.2).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -47,18 +48,24 @@ class Load(BaseModel):
     requests: int = Field(default=10_000, ge=100)
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Inputs by number, below `distinct`, of the warm-up and of the run; empty where none repeats."""
+
+    distinct: int
+    warm: NDArray[np.int32]
+    keys: NDArray[np.int32]
+
+
 class Scenario(NamedTuple):
     """What a twin is given beside the configuration.
 
-    `keys` and `warm_keys` are inputs by number, below `distinct`, empty where none repeats;
     `service_ns` has the shape (busy workers, rows of a batch), and the n-th batch takes `factors[n]`
     times as long. With `users` a request comes once fewer than so many are in flight.
     """
 
     arrivals_ns: NDArray[np.int64]
-    keys: NDArray[np.int32]
-    warm_keys: NDArray[np.int32]
-    distinct: int
+    inputs: Inputs
     service_ns: NDArray[np.float64]
     factors: NDArray[np.float64]
     users: int
@@ -84,15 +91,11 @@ def scenario(
 ) -> Scenario:
     """The scenario of a configuration under a load; with `users` the rate only says who shares the cores."""
     warm = min(MOST_WARM_LOOKUPS, WARM_LOOKUPS_PER_ENTRY * cache_entries(config, calibration))
-    repeats = bool(load.distinct and warm)
     count = load.requests
-    keys = _inputs(load.distinct, load.zipf, load.seed, warm + count) if repeats else NO_KEYS
     unit = _unit_arrivals(load.arrivals, load.gamma_cv, load.seed, count)
     return Scenario(
         np.zeros(count, np.int64) if users else (unit * (NS / load.rate_rps)).astype(np.int64),
-        keys[warm:],
-        keys[:warm],
-        load.distinct if repeats else 0,
+        _inputs(load.distinct, load.zipf, load.seed, warm, count) if load.distinct else NO_INPUTS,
         service_ns(config, calibration, load.rate_rps),
         _factors(calibration.service_cv, load.seed, count),
         users or count,
@@ -125,7 +128,7 @@ def service_ns(
     return scaled
 
 
-NO_KEYS = np.empty(0, np.int32)
+NO_INPUTS = Inputs(0, np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 @lru_cache(8)
@@ -136,12 +139,13 @@ def _unit_arrivals(kind: str, cv: float, seed: int, count: int) -> NDArray[np.fl
     return found
 
 
-@lru_cache(8)
-def _inputs(distinct: int, exponent: float, seed: int, count: int) -> NDArray[np.int32]:
+@lru_cache(16)
+def _inputs(distinct: int, exponent: float, seed: int, warm: int, count: int) -> Inputs:
     """Inputs by popularity, the most popular one being 0."""
     rng = np.random.default_rng((seed, INPUTS))
     cumulative = shares(weights(distinct, exponent))
-    return np.searchsorted(cumulative, rng.random(count), side="right").astype(np.int32)
+    keys = np.searchsorted(cumulative, rng.random(warm + count), side="right").astype(np.int32)
+    return Inputs(distinct, keys[:warm], keys[warm:])
 
 
 @lru_cache(8)

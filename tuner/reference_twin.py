@@ -1,0 +1,274 @@
+"""The twin as the proxy is written: its own queues, policies, cache and admission, over a fake clock.
+
+What has no pure counterpart in the proxy is said again here: who is offered work when (`Runner`)
+and who joins whom (`Results`). Four things are simpler than they are. The front takes one request
+after the other, each for `front_ns` or, if no worker is needed, `hit_ns`, and its time on the way
+out is part of that. A batch takes what the number of busy workers at its beginning says. All
+requests have one row, one priority and no deadline. No autoscaler changes the workers.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from dlbench.proxy.admission import Admission
+from dlbench.proxy.batch_limit import BATCH_LIMITS
+from dlbench.proxy.cache import make_cache
+from dlbench.proxy.errors import Overloaded
+from dlbench.proxy.job import Job, Seat
+from dlbench.proxy.lineup import NS_PER_MS, Lineup
+from dlbench.proxy.link import SMOOTHING
+from dlbench.proxy.request import InferRequest, Layout
+from dlbench.proxy.runner import PREFETCH_BELOW_NS
+from dlbench.proxy.tensors import Tensor
+from dlbench.tuner.scenario import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.proxy.cache import Cache
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.scenario import Scenario
+
+NEVER = int(np.iinfo(np.int64).max)
+REFUSED = -1
+LAYOUT = Layout((), 1, (), ())
+
+
+class Worker:
+    """Stands where a seat has its link: when the worker is free, and how long it takes."""
+
+    def __init__(self) -> None:
+        self.service_ns = 0.0
+        self.free_ns = 0
+        self.results: list[tuple[int, int, int]] = []  # (when it is back, batch, time to compute)
+
+    @property
+    def next_ns(self) -> int:
+        """When the next result comes."""
+        return self.results[0][0] if self.results else NEVER
+
+    def took(self, compute_ns: int) -> None:
+        before = self.service_ns or compute_ns
+        self.service_ns = before + SMOOTHING * (compute_ns - before)
+
+
+def simulate(config: ServingConfig, scenario: Scenario) -> Run:
+    """Run a scenario; of all twins this one knows every knob that Lineup, Batcher and Cache know."""
+    proxy = Proxy(config, scenario)
+    number = front_free = gate = 0
+    while True:
+        seat = min(proxy.seats, key=lambda seat: worker_of(seat).next_ns)
+        result, delay, arrival = worker_of(seat).next_ns, proxy.timer_ns, NEVER
+        if number < len(scenario.arrivals_ns) and proxy.in_flight < scenario.users:
+            arrival = max(int(scenario.arrivals_ns[number]), front_free, gate)
+        if result == delay == arrival == NEVER:
+            return proxy.summed()
+        if result <= min(delay, arrival):
+            gate = result
+            proxy.on_result(seat, result)
+        elif delay <= arrival:
+            proxy.on_time(delay)
+        else:
+            front_free = proxy.arrive(number, arrival)
+            number += 1
+
+
+class Proxy:
+    """What stands between front and workers; every method is told the time."""
+
+    def __init__(self, config: ServingConfig, scenario: Scenario) -> None:
+        self._scenario, self._config = scenario, config
+        self._limit = BATCH_LIMITS[config.batching](
+            config.max_batch_size, int(config.slo_ms * NS_PER_MS)
+        )
+        self._lineup = Lineup(config, self._limit.limit)
+        self._admission = Admission(config.max_queue_size)
+        self._commits = config.queue_order == "fifo"
+        self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
+        self._results = Results(config, scenario)
+        self.timer_ns = NEVER
+        self.in_flight = 0
+        self._done_ns = np.full(len(scenario.arrivals_ns), REFUSED, np.int64)
+        self._batches = self._rows = self._busy_ns = 0
+        self.seats = self._seated(config)
+
+    def summed(self) -> Run:
+        """What came of it."""
+        results = self._results
+        return Run(
+            self._done_ns, self._batches, self._rows, self._busy_ns, results.hits, results.joined
+        )
+
+    def arrive(self, number: int, now: int) -> int:
+        """The front takes a request; returns when it takes the next."""
+        job = self._job(number, now)
+        if self._results.hit(job, now):
+            self._done_ns[number] = now + self._scenario.hit_ns
+            return now + self._scenario.hit_ns
+        if self._results.joins(job):
+            self.in_flight += 1
+            return now + self._scenario.hit_ns
+        try:
+            self._admission.check(self._lineup.waiting)
+        except Overloaded:
+            self._results.kept(job, None, now)
+        else:
+            self.in_flight += 1
+            self._queue(job, now)
+        return now + self._scenario.front_ns
+
+    def on_result(self, seat: Seat, now: int) -> None:
+        """A batch is done: the worker goes on, then its requests are answered."""
+        worker = worker_of(seat)
+        _, number, compute_ns = worker.results.pop(0)
+        jobs = seat.batches.pop(number)
+        worker.took(compute_ns)
+        self._lineup.ended(seat, len(jobs), len(jobs), compute_ns)
+        self._pump(seat, now)
+        self._adapt(len(jobs), now - jobs[0].since_ns, compute_ns)
+        for job in jobs:
+            self._answer(job, now)
+        self._pump(seat, now)
+
+    def on_time(self, now: int) -> None:
+        """A delay is over or a deadline has passed."""
+        self.timer_ns = NEVER
+        for queue in self._lineup.queues():
+            for job in queue.expire(now):
+                self._lineup.taken_back(job)
+                self._refuse(job, now)
+        for seat in self.seats:
+            self._pump(seat, now)
+
+    def _seated(self, config: ServingConfig) -> Sequence[Seat]:
+        weights = config.worker_weights or (1.0,)
+        for number in range(config.workers):
+            link: Any = Worker()
+            self._lineup.join(Seat(number, weights[number % len(weights)], link))
+        return self._lineup.live
+
+    def _job(self, number: int, now: int) -> Job:
+        job = Job(InferRequest(LAYOUT, (), ()), lambda _: None, now)
+        job.part = number
+        job.cache_key = self._results.key(number)
+        return job
+
+    def _queue(self, job: Job, now: int) -> None:
+        if self._timeout_ns:
+            job.deadline_ns = now + self._timeout_ns
+            self.timer_ns = min(self.timer_ns, job.deadline_ns)
+        seat = self._lineup.choose(job.cache_key)
+        self._lineup.add(job, (), seat)
+        if seat is None:
+            self._pump_shared(now)
+        else:
+            self._pump(seat, now)
+
+    def _answer(self, job: Job, now: int) -> None:
+        for answered in [job, *self._results.kept(job, self._results.outputs, now)]:
+            self._done_ns[answered.part] = now + self._scenario.front_ns
+            self.in_flight -= 1
+
+    def _refuse(self, job: Job, now: int) -> None:
+        """Its deadline has passed; those that joined it are refused as well."""
+        self.in_flight -= 1 + len(self._results.kept(job, None, now))
+
+    def _adapt(self, rows: int, latency_ns: int, compute_ns: int) -> None:
+        before = self._limit.limit
+        self._limit.observe(rows, max(0, latency_ns - compute_ns), compute_ns)
+        if self._limit.limit != before:
+            self._lineup.limit_batches(self._limit.limit)
+
+    def _pump_shared(self, now: int) -> None:
+        for seat in self.seats:
+            if not seat.batches:
+                self._pump(seat, now)
+                return
+        if self._lineup.shared.is_full():
+            for seat in self.seats:
+                self._pump(seat, now)
+
+    def _pump(self, seat: Seat, now: int) -> None:
+        queue = self._lineup.queue_of(seat)
+        while self._can_take(seat):
+            jobs = queue.cut(now)
+            if not jobs:
+                self.timer_ns = min(self.timer_ns, queue.due_ns() or NEVER)
+                return
+            self._send(seat, jobs, now)
+
+    def _can_take(self, seat: Seat) -> bool:
+        if not seat.batches:
+            return True
+        short = 0 < worker_of(seat).service_ns < PREFETCH_BELOW_NS
+        full = self._lineup.queue_of(seat).is_full()
+        return len(seat.batches) == 1 and self._commits and short and full
+
+    def _send(self, seat: Seat, jobs: list[Job], now: int) -> None:
+        worker, way_ns = worker_of(seat), self._scenario.way_ns
+        seat.batches[self._batches] = jobs
+        self._lineup.waiting -= len(jobs)
+        busy = sum(bool(other.batches) for other in self.seats)
+        mean_ns = self._scenario.service_ns[busy - 1, len(jobs) - 1]
+        took = int(mean_ns * self._scenario.factors[self._batches])
+        worker.free_ns = max(now + way_ns, worker.free_ns) + took
+        worker.results.append((worker.free_ns + way_ns, self._batches, took))
+        self._batches += 1
+        self._rows += len(jobs)
+        self._busy_ns += took
+
+
+class Results:
+    """Answers that need no worker: from the cache, or with an identical request in flight."""
+
+    def __init__(self, config: ServingConfig, scenario: Scenario) -> None:
+        self._keys = [digest(key) for key in scenario.inputs.keys.tolist()]
+        self._active = bool(config.cache_size and config.cache_policy != "none" and self._keys)
+        self.outputs = (Tensor((scenario.result_bytes,), bytes(scenario.result_bytes)),)
+        self._cache: Cache = make_cache(config)
+        self._waiting: dict[bytes, list[Job]] = {}
+        self.hits = self.joined = 0
+        for key in map(digest, scenario.inputs.warm.tolist() if self._active else ()):
+            if self._cache.get(key, 0) is None:
+                self._cache.put(key, self.outputs, 0)
+
+    def key(self, number: int) -> bytes:
+        """Of a request: its input, or itself where none repeats."""
+        return self._keys[number] if self._keys else digest(number)
+
+    def hit(self, job: Job, now: int) -> bool:
+        """Whether the answer is cached."""
+        found = self._active and self._cache.get(job.cache_key, now) is not None
+        self.hits += found
+        return found
+
+    def joins(self, job: Job) -> bool:
+        """Whether an identical request is in flight; the job stands for the next ones if not."""
+        if not self._active:
+            return False
+        if job.cache_key not in self._waiting:
+            self._waiting[job.cache_key] = []
+            return False
+        self._waiting[job.cache_key].append(job)
+        self.joined += 1
+        return True
+
+    def kept(self, job: Job, outputs: tuple[Tensor, ...] | None, now: int) -> list[Job]:
+        """Keep what came of a job, if anything; returns those that joined it."""
+        if self._active and outputs is not None:
+            self._cache.put(job.cache_key, outputs, now)
+        return self._waiting.pop(job.cache_key, [])
+
+
+def worker_of(seat: Seat) -> Worker:
+    """The simulated worker behind a seat."""
+    return cast("Worker", seat.link)
+
+
+def digest(number: int) -> bytes:
+    """A cache key as the proxy makes them: the hash ring counts on bytes that are spread evenly."""
+    return blake2b(number.to_bytes(8, "little"), digest_size=16).digest()
