@@ -1,8 +1,9 @@
 """Stock Locust with FastHttpUser: headless, in a process of its own, one task that posts a body.
 
-    python locust_user.py PORT PATH BODY_FILE HEADERS USERS WARM_S SECONDS [RATE]
+    python locust_user.py WHERE PATH BODY_FILE HEADERS USERS WARM_S SECONDS [RATE]
 
-Prints one line of JSON. Without RATE a user sends again at once; with it the users share RATE by
+WHERE is a port of this machine, or an origin ("https://localhost:8443"), whose certificate Locust
+does not verify unless it is told to. Prints one line of JSON. Without RATE a user sends again at once; with it the users share RATE by
 Locust's own `constant_throughput`. Counted: the replies and the processor time after the warm-up.
 """
 
@@ -18,9 +19,9 @@ from locust.env import Environment
 
 
 def main(arguments: list[str]) -> None:
-    port, path, body, headers, users, warm_s, seconds, *rate = arguments
+    where, path, body, headers, users, warm_s, seconds, *rate = arguments
     user = user_class(
-        f"http://127.0.0.1:{port}",
+        where if "://" in where else f"http://127.0.0.1:{where}",
         path,
         Path(body).read_bytes(),
         json.loads(headers),
