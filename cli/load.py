@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,8 @@ def command(
     for note in (*target.notes, *budget.check(profile, target, budget.limits())):
         errors.print(f"note: {note}", highlight=False, markup=False)
     role = roles.Role(processes=processes, master=master, expect_workers=workers, web=web)
+    for note in _role_notes(role):
+        errors.print(note, highlight=False, markup=False)
     with Generator(role) as generator:
         # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
         signal.signal(signal.SIGINT, lambda *_: generator.stop())
@@ -156,11 +159,33 @@ def command(
             measured = generator.measure(
                 target, profile, on_progress=on_progress, samples_path=samples
             ).measurement
-    result = _result(measured, headroom, target, profile, facts, samples)
-    if csv_path:
-        _append(csv_path, result)
-    _show(result, as_json)
+        result = _result(measured, headroom, target, profile, facts, samples)
+        if csv_path:
+            _append(csv_path, result)
+        _show(result, as_json)
+        if web and errors.is_terminal:
+            _stay(errors)
     raise typer.Exit(_exit_code(result))
+
+
+def _role_notes(role: roles.Role) -> list[str]:
+    """What a person has to do or may look at meanwhile."""
+    notes = []
+    if role.master:
+        workers = f"{role.expect_workers} worker{'s' * (role.expect_workers > 1)}"
+        notes.append(f"waiting for {workers}: dlbench load --worker {role.master}")
+    if role.web:
+        host, _, port = role.web.rpartition(":")
+        notes.append(f"Locust's page: http://{host or '127.0.0.1'}:{port}")
+    return notes
+
+
+def _stay(console: Console) -> None:
+    """Keep Locust's page open until Ctrl-C: its buttons repeat the load."""
+    console.print("the page stays open until Ctrl-C", highlight=False)
+    with suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pause()
 
 
 def _check_usage(url: str | None, profile: LoadProfile, slo: str | None) -> None:

@@ -42,7 +42,7 @@ dlbench tune demo:mlp --distinct 20000 --zipf 1.1 --csv results.csv
 # What tune decides itself, or what makes no sense for a server that it starts.
 # What a study decides itself: the load, how long it lasts, and how its own server is spoken to.
 LEFT_OUT = [
-    *("rate", "users", "duration_s", "warmup_s", "think_s", "think", "trace", "trace_scale"),
+    *("rate", "users", "duration_s", "warmup_s", "think_s", "think_times", "trace", "trace_scale"),
     *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
     *("model", "host", "port"),

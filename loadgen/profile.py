@@ -88,7 +88,7 @@ class LoadProfile(BaseModel):
     think_s: float = Field(
         0.0, description="closed loop: pause of a user between reply and next request", ge=0
     )
-    think: Literal["constant", "exponential"] = Field(
+    think_times: Literal["constant", "exponential"] = Field(
         "exponential", description="how the pauses are spread around --think"
     )
     duration_s: float = Field(10.0, description="how long to measure", gt=0, le=86_400)

@@ -112,7 +112,11 @@ def _kind(profile: LoadProfile) -> str:
         stretched = "" if profile.trace_scale == 1 else f", its times {profile.trace_scale:g}-fold"
         return f"Trace {profile.trace}{stretched}"
     if profile.users:
-        pauses = f", {profile.think} think time of {profile.think_s:g} s" if profile.think_s else ""
+        pauses = (
+            f", {profile.think_times} think time of {profile.think_s:g} s"
+            if profile.think_s
+            else ""
+        )
         return f"Closed loop, {profile.users:,} {'user' if profile.users == 1 else 'users'}{pauses}"
     return f"{ARRIVALS[profile.arrivals].words.format(profile)}, {pattern.words(profile)}"
 

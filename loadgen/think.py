@@ -33,6 +33,6 @@ def think_times_ns(profile: LoadProfile, share: Share = WHOLE) -> Iterator[int]:
     Each share of a load has pauses of its own, or the workers' users would think in step.
     """
     rng = np.random.default_rng((profile.seed, STREAM, share.index))
-    draw, mean_ns = THINK[profile.think], profile.think_s * NS
+    draw, mean_ns = THINK[profile.think_times], profile.think_s * NS
     while True:
         yield from np.rint(draw(rng) * mean_ns).astype(np.int64).tolist()

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from dlbench.cli.failure import UsageError
 from dlbench.cli.main import app
 from dlbench.cli.options import duration, option_name, read, read_file
+from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
@@ -115,3 +116,17 @@ def test_every_field_is_an_option_with_its_default_in_the_help():
     for decided in ("--rate", "--users", "--duration", "--port"):
         assert f"{decided} " not in tune
     assert "dlbench tune model.onnx --budget 10m" in tune
+
+
+@pytest.mark.parametrize(
+    ("models", "left_out"),
+    [
+        ((LoadProfile,), ()),
+        ((ServingConfig, ServerSettings), ()),
+        ((LoadProfile, ServerSettings, StudyConfig), LEFT_OUT),
+    ],
+)
+def test_no_two_fields_are_one_option(models, left_out):
+    fields = [(name, model) for model in models for name in model.model_fields]
+    names = [option_name(*field) for field in fields if field[0] not in left_out]
+    assert len(set(names)) == len(names)

@@ -20,7 +20,7 @@ def pauses(count=3 * BLOCK, share=None, **options):
 @every_distribution
 @given(st.floats(1e-6, 100), st.integers(0, 2**32))
 def test_pauses_have_the_mean_asked_for(think, think_s, seed):
-    drawn = pauses(think_s=think_s, think=think, seed=seed)
+    drawn = pauses(think_s=think_s, think_times=think, seed=seed)
     assert min(drawn) >= 0
     # Six standard errors, and half a nanosecond of rounding.
     assert abs(np.mean(drawn) - think_s * 1e9) < 6 * think_s * 1e9 / np.sqrt(len(drawn)) + 1
@@ -28,20 +28,22 @@ def test_pauses_have_the_mean_asked_for(think, think_s, seed):
 
 @every_distribution
 def test_the_same_seed_gives_the_same_pauses(think):
-    assert pauses(think_s=1, think=think, seed=3) == pauses(think_s=1, think=think, seed=3)
+    assert pauses(think_s=1, think_times=think, seed=3) == pauses(
+        think_s=1, think_times=think, seed=3
+    )
 
 
 @every_distribution
 def test_no_think_time_is_no_pause(think):
-    assert set(pauses(think=think)) == {0}
+    assert set(pauses(think_times=think)) == {0}
 
 
 def test_constant_pauses_are_all_alike():
-    assert set(pauses(think_s=0.25, think="constant")) == {250_000_000}
+    assert set(pauses(think_s=0.25, think_times="constant")) == {250_000_000}
 
 
 def test_exponential_pauses_are_exponential():
-    drawn = np.sort(pauses(think_s=0.5, think="exponential", seed=5)) / 0.5e9
+    drawn = np.sort(pauses(think_s=0.5, think_times="exponential", seed=5)) / 0.5e9
     steps = np.arange(1, len(drawn) + 1) / len(drawn)
     distance = np.abs(1 - np.exp(-drawn) - steps).max()
     assert distance < 1.95 / np.sqrt(len(drawn))  # Kolmogorov-Smirnov, 0.1 %
