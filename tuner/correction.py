@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.point import Point
     from dlbench.tuner.predictions import Predictions
 
+    Vector = NDArray[np.float64]
     Curves = NDArray[np.float64]
 
 # A twin is wrong when log(measured / predicted capacity) spreads by more than this after so many
@@ -107,6 +108,13 @@ class Correction:
         throughput = known.capacity_rps[:, None] * np.exp(off) * known.shares
         return throughput, np.exp(known.log_p99 + self.p99.means(known.knobs, known.shares))
 
+    def deviations(self, rows: NDArray[np.int64]) -> tuple[Vector, Vector]:
+        """Standard deviations (n,) of the logarithms of capacity and of p99 at a middle load."""
+        middle = float(np.median(self.predictions.shares))
+        _, capacity = self.capacity.posterior(_inputs(rows, np.zeros(len(rows)), self.predictions))
+        _, p99 = self.p99.posterior(_inputs(rows, np.full(len(rows), middle), self.predictions))
+        return capacity, p99
+
     def estimates(self, points: Sequence[Point]) -> dict[str, Estimate]:
         """Name of each predicted operating point -> its smoothed value. Noisy minima stay behind."""
         rates = {p.name: (p, rate) for p in points if (rate := _rate(p)) is not None}
@@ -185,9 +193,13 @@ def _fitted(
     return fit(prior, inputs, np.array([s.error for s in seen]), noise(seen, usual_noise))
 
 
-def _inputs(rows: Sequence[int], shares: Sequence[float], predictions: Predictions) -> Inputs:
-    group = np.array(rows, dtype=np.int64)
-    return Inputs(predictions.knobs[group], np.array(shares, float), group)
+def _inputs(
+    rows: Sequence[int] | NDArray[np.int64],
+    shares: Sequence[float] | Vector,
+    predictions: Predictions,
+) -> Inputs:
+    group = np.asarray(rows, dtype=np.int64)
+    return Inputs(predictions.knobs[group], np.asarray(shares, float), group)
 
 
 def noise(seen: Sequence[Seen], usual: float) -> float:

@@ -7,13 +7,15 @@ that is expected to add most to the smoothed front.
 from __future__ import annotations
 
 import itertools
+import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import curve_gains, front_indices, greedy_curves, hypervolume
-from dlbench.tuner.proposal import EXHAUSTED, Done, inside, tried
+from dlbench.tuner.proposal import Done, inside, tried
 from dlbench.tuner.sampled_proposer import tpe
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ SECOND_OPINION = 3
 # The search has settled when so many proposals in a row promised less than this share.
 SETTLED_GAIN = 0.005
 SETTLED_AFTER = 8
+# Candidates that are looked at closely: the best as expected, and some at random.
+BEST, SOME = 256, 256
+# Gauss-Hermite: three nodes of a standard normal distribution and their weights.
+NODES = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
 
 
 def twin_guided(
@@ -50,14 +56,14 @@ def twin_guided(
         if twin.configs[row] not in measured and inside(space, twin.configs[row]):
             return twin.configs[row]
     correction = Correction.of(points, twin)
-    if _settled(points, measured, twin, reference_ms):
+    if _settled(points, measured, twin, seed, reference_ms):
         gain = f"{SETTLED_GAIN:.1%} of the hypervolume"
         return Done(f"the last {SETTLED_AFTER} proposals promised less than {gain} each")
     if correction.wrong and len(measured) % SECOND_OPINION == 0:
         return tpe(points, space, seed, None, reference_ms)
-    gains, _ = expected_gains(points, correction, reference_ms)
-    best = (twin.configs[row] for row in np.argsort(-gains, kind="stable"))
-    return next((c for c in best if c not in measured and inside(space, c)), EXHAUSTED)
+    promises = promised(points, correction, measured, seed, reference_ms)
+    best = (twin.configs[row] for row in sorted(promises, key=lambda row: -promises[row]))
+    return next((c for c in best if inside(space, c)), None) or tpe(points, space, seed)
 
 
 def opening(twin: Predictions, reference_ms: float) -> list[int]:
@@ -66,21 +72,47 @@ def opening(twin: Predictions, reference_ms: float) -> list[int]:
     return greedy_curves(throughput_rps, twin.p99_ms, OPENING, reference_ms)
 
 
-def expected_gains(
-    points: Sequence[Point], correction: Correction, reference_ms: float
-) -> tuple[NDArray[np.float64], float]:
-    """What each configuration's expected curve would add to the smoothed front, and its hypervolume.
+def promised(
+    points: Sequence[Point],
+    correction: Correction,
+    measured: Mapping[ServingConfig, object],
+    seed: int,
+    reference_ms: float,
+) -> dict[int, float]:
+    """Row of each candidate -> expected gain, as a share of the smoothed front's hypervolume.
 
-    Configurations near ones that failed are worth less, by how much they resemble them.
+    The expectation is over what the correction does not know: a curve that may be much better is
+    worth a look even if it probably is not. Candidates are the curves that gain most if everything
+    is as expected, and some at random.
     """
-    ran = [p for p in points if p.outcome]
-    smoothed = [e.outcome for e in correction.estimates(ran).values()]
-    front = [smoothed[i] for i in front_indices(smoothed)]
     throughput, p99 = correction.curves()
+    smoothed = [e.outcome for e in correction.estimates([p for p in points if p.outcome]).values()]
+    front = [smoothed[i] for i in front_indices(smoothed)]
     best = max((o.throughput_rps for o in front), default=float(throughput.max()))
-    gains = curve_gains(front, throughput, p99, best, reference_ms)
-    known = hypervolume(front, best, reference_ms)
-    return gains * _survival(points, correction.predictions), known
+    gains = partial(curve_gains, front, best_throughput_rps=best, reference_ms=reference_ms)
+    rows = _candidates(gains(throughput, p99), correction.predictions, measured, seed)
+    expected = np.zeros(len(rows))
+    sds = correction.deviations(rows)
+    for (a, weight_a), (b, weight_b) in itertools.product(NODES, repeat=2):
+        capacity, tail = (np.exp(z * sd)[:, None] for z, sd in zip((a, b), sds, strict=True))
+        expected += weight_a * weight_b * gains(throughput[rows] * capacity, p99[rows] * tail)
+    expected *= _survival(points, correction.predictions)[rows]
+    known = hypervolume(front, best, reference_ms) or 1.0
+    return dict(zip(rows.tolist(), (expected / known).tolist(), strict=True))
+
+
+def _candidates(
+    gains: NDArray[np.float64],
+    twin: Predictions,
+    measured: Mapping[ServingConfig, object],
+    seed: int,
+) -> NDArray[np.int64]:
+    """Rows worth a closer look, of configurations not measured, in a fixed order."""
+    best = np.argsort(-gains, kind="stable")[:BEST]
+    rng = np.random.default_rng([seed, len(measured)])
+    some = rng.permutation(len(gains))[:SOME]
+    taken = {twin.rows[config] for config in measured if config in twin.rows}
+    return np.array(sorted({*best.tolist(), *some.tolist()} - taken), dtype=np.int64)
 
 
 def _survival(points: Sequence[Point], twin: Predictions) -> NDArray[np.float64]:
@@ -105,6 +137,7 @@ def _settled(
     points: Sequence[Point],
     measured: Mapping[ServingConfig, list[Point]],
     twin: Predictions,
+    seed: int,
     reference_ms: float,
 ) -> bool:
     """Whether the best proposal promised too little now and after each of the last configurations.
@@ -113,7 +146,7 @@ def _settled(
     """
     if len(measured) < OPENING + SETTLED_AFTER:
         return False
-    promises = (_promise(p, twin, reference_ms) for p in _histories(points, measured))
+    promises = (_promise(p, twin, seed, reference_ms) for p in _histories(points, measured))
     return all(promise < SETTLED_GAIN for promise in itertools.islice(promises, SETTLED_AFTER))
 
 
@@ -127,8 +160,8 @@ def _histories(
         yield [p for p in points if p.config in until]
 
 
-def _promise(points: Sequence[Point], twin: Predictions, reference_ms: float) -> float:
-    """Largest expected gain of an unmeasured configuration, as a share of the hypervolume."""
-    gains, known = expected_gains(points, Correction.of(points, twin), reference_ms)
-    gains[[twin.rows[p.config] for p in points if p.config in twin.rows]] = 0.0
-    return float(gains.max()) / known if known else 1.0
+def _promise(points: Sequence[Point], twin: Predictions, seed: int, reference_ms: float) -> float:
+    """Largest expected gain of a configuration not measured."""
+    correction = Correction.of(points, twin)
+    found = promised(points, correction, tried(points), seed, reference_ms)
+    return max(found.values(), default=0.0)
