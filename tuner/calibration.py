@@ -7,6 +7,7 @@ busy workers in proportion to what the cores have to share.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+# A closed-loop probe may not ask more than this share of what the client can do (DESIGN.md).
+CLIENT_SHARE = 0.8
 
 
 class ServiceTime(BaseModel):
@@ -70,11 +74,18 @@ class Calibration(BaseModel):
         batches = np.arange(1, most_batch + 1)
         rows = np.array([along(batches, grid.batches, row) for row in grid.seconds])
         busy = np.arange(1, most_busy + 1)
-        beyond = crowding(busy, known, self.cores) / crowding(
-            np.minimum(busy, grid.busy[-1]), known, self.cores
-        )
-        columns = [np.interp(busy, grid.busy, column) * beyond for column in rows.T]
-        return np.array(columns).T
+        measured = np.clip(busy, grid.busy[0], grid.busy[-1])
+        beyond = crowding(busy, known, self.cores) / crowding(measured, known, self.cores)
+        place = np.interp(measured, grid.busy, np.arange(len(grid.busy)))
+        below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+        weight = (place - below)[:, None]
+        found: NDArray[np.float64] = (1 - weight) * rows[below] + weight * rows[above]
+        return found * np.maximum(1.0, beyond)[:, None]
+
+    @property
+    def drivable_rps(self) -> float:
+        """What the client may be asked for, endless where it was not measured."""
+        return math.inf if self.client_rps is None else CLIENT_SHARE * self.client_rps
 
     @cached_property
     def _grids(self) -> dict[int, Grid]:
