@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -30,7 +31,7 @@ from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dlbench.loadgen.generator import Run
     from dlbench.loadgen.measurement import Measurement
@@ -120,7 +121,8 @@ def quantiles(generator: Generator, plan: Plan) -> dict[str, Any]:
             timings[name].append(served.timing)
         note(f"p99: round {repeat + 1} of {plan.repeats}")
     show_quantiles(found, timings)
-    return {"measured": found, "timings": timings}
+    measured = {name: [run.model_dump() for run in runs] for name, runs in found.items()}
+    return {"measured": measured, "timings": timings}
 
 
 def show_quantiles(found: dict[str, list[Measurement]], timings: dict[str, list[Timing]]) -> None:
@@ -132,7 +134,7 @@ def show_quantiles(found: dict[str, list[Measurement]], timings: dict[str, list[
     errors = {}
     for name, runs in found.items():
         true_p50, true_p99 = KNOWN[name].quantile(0.5), KNOWN[name].quantile(0.99)
-        tails = [run.p99_ms for run in runs]
+        tails = [run.p99_ms for run in believed(runs)]
         errors[name] = median(tails) / true_p99 - 1
         late = (
             median(t.late_p50_ms for t in timings[name]),
@@ -141,18 +143,28 @@ def show_quantiles(found: dict[str, list[Measurement]], timings: dict[str, list[
         made.add_row(
             *(name, f"{true_p50:.2f}", f"{median(run.p50_ms for run in runs):.2f}"),
             *(f"{true_p99:.2f}", spread(tails), f"{errors[name]:+.1%}"),
-            *(f"{late[0]:.3f}/{late[1]:.3f}", " ".join(sorted({run.verdict for run in runs}))),
+            *(f"{late[0]:.3f}/{late[1]:.3f}", counted(run.verdict for run in runs)),
         )
     console.print(made)
     for name, error in errors.items():
         aim(f"{name}: error of the median p99, %,", [abs(error) * 100], 5)
 
 
+def counted(verdicts: Iterable[str]) -> str:
+    """Each word, and how often it fell."""
+    return " ".join(f"{count} {word}" for word, count in Counter(verdicts).most_common())
+
+
+def believed(runs: list[Measurement]) -> list[Measurement]:
+    """Without those that say of themselves that they are invalid, unless there are no others."""
+    return [run for run in runs if run.verdict != "invalid"] or runs
+
+
 # --- 2. the interval -------------------------------------------------------------------------------
 
 
 def coverage(generator: Generator, plan: Plan) -> dict[str, list[str]]:
-    """Short runs, the distributions taking turns; each says `holds`, `low`, `high` or `untold`."""
+    """Short runs, the distributions taking turns; each is judged."""
     found: dict[str, list[str]] = {name: [] for name in SHAPES}
     for name in SHAPES:
         with serving(name, seed=1000) as served:
@@ -167,6 +179,8 @@ def coverage(generator: Generator, plan: Plan) -> dict[str, list[str]]:
 
 def judged(run: Measurement, known: Known) -> str:
     """Where the interval lies, seen from the truth; `untold`: it is undetermined."""
+    if run.verdict == "invalid":
+        return "invalid"
     if run.p99_low_ms is None or run.p99_high_ms is None:
         return "untold"
     truth = known.quantile(0.99)
@@ -189,12 +203,12 @@ def show_coverage(found: dict[str, list[str]]) -> None:
         ),
     )
     for name, words in [*found.items(), ("together", [*chain(*found.values())])]:
-        told = [word for word in words if word != "untold"]
         held = words.count("holds")
+        told = held + words.count("low") + words.count("high")
         made.add_row(
-            *(name, str(len(words)), f"{held / max(1, len(told)):.1%}"),
-            *(str(words.count(word)) for word in ("low", "high", "untold")),
-            f"{plausibility(held, len(told)):.3f}",
+            *(name, str(len(words)), f"{held / max(1, told):.1%}"),
+            *(str(words.count(word)) for word in ("low", "high", "untold", "invalid")),
+            f"{plausibility(held, told):.3f}",
         )
     console.print(made)
     console.print(
@@ -264,7 +278,7 @@ def show_schedule(found: dict[int, list[dict[str, float]]]) -> None:
             f"{median(run['client_cpu'] for run in runs):.0%}",
         )
     console.print(made)
-    console.print("counts: the worst of all runs.")
+    console.print("counts: the worst of all runs; lateness: of all runs, invalid ones too.")
     for rate in (rate for rate in found if rate <= LATE_UP_TO):
         aim(
             f"lateness p99 at {rate:,}/s, ms,", [r["lateness_p99_ms"] for r in found[rate]], LATE_MS
