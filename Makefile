@@ -34,7 +34,8 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling loadgen proxy
+BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
+	loadgen truth omission coverage rate_search foreign proxy
 
 bench: .venv/dev.stamp
 	$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py &&) true
