@@ -4,7 +4,7 @@ What has no pure counterpart in the proxy is said again here: who is offered wor
 and who joins whom (`Results`). Four things are simpler than they are. The front takes one request
 after the other, each for `front_ns` or, if no worker is needed, `hit_ns`, and its time on the way
 out is part of that. A batch takes what the number of busy workers at its beginning says. All
-requests have one row, one priority and no deadline. No autoscaler changes the workers.
+requests have one row and one priority. No autoscaler changes the workers.
 """
 
 from __future__ import annotations
@@ -105,21 +105,7 @@ class Proxy:
 
     def arrive(self, number: int, now: int) -> int:
         """The front takes a request; returns when it takes the next."""
-        job = self._job(number, now)
-        if self._results.hit(job, now):
-            self._done_ns[number] = now + self._scenario.hit_ns
-            return now + self._scenario.hit_ns
-        if self._results.joins(job):
-            self.in_flight += 1
-            return now + self._scenario.hit_ns
-        try:
-            self._admission.check(self._lineup.waiting)
-        except Overloaded:
-            self._results.kept(job, None, now)
-        else:
-            self.in_flight += 1
-            self._queue(job, now)
-        return now + self._scenario.front_ns
+        return now + self._take(self._job(number, now), now)
 
     def on_result(self, seat: Seat, now: int) -> None:
         """A batch is done: the worker goes on, then its requests are answered."""
@@ -140,7 +126,8 @@ class Proxy:
         for queue in self._lineup.queues():
             for job in queue.expire(now):
                 self._lineup.taken_back(job)
-                self._refuse(job, now)
+                self._expired(job, now)
+            self._wake_at(queue.next_deadline_ns())
         for seat in self.seats:
             self._pump(seat, now)
 
@@ -157,10 +144,27 @@ class Proxy:
         job.cache_key = self._results.key(number)
         return job
 
+    def _take(self, job: Job, now: int) -> int:
+        """From the look-up to a queue; returns what it costs the front."""
+        if self._results.hit(job, now):
+            self._done_ns[job.part] = now + self._scenario.hit_ns
+            return self._scenario.hit_ns
+        if self._results.joins(job):
+            self.in_flight += 1
+            return self._scenario.hit_ns
+        try:
+            self._admission.check(self._lineup.waiting)
+        except Overloaded:
+            self._results.kept(job, None, now)
+        else:
+            self.in_flight += 1
+            self._queue(job, now)
+        return self._scenario.front_ns
+
     def _queue(self, job: Job, now: int) -> None:
         if self._timeout_ns:
-            job.deadline_ns = now + self._timeout_ns
-            self.timer_ns = min(self.timer_ns, job.deadline_ns)
+            job.deadline_ns = job.since_ns + self._timeout_ns
+            self._wake_at(job.deadline_ns)
         seat = self._lineup.choose(job.cache_key)
         self._lineup.add(job, (), seat)
         if seat is None:
@@ -173,9 +177,15 @@ class Proxy:
             self._done_ns[answered.part] = now + self._scenario.front_ns
             self.in_flight -= 1
 
-    def _refuse(self, job: Job, now: int) -> None:
-        """Its deadline has passed; those that joined it are refused as well."""
-        self.in_flight -= 1 + len(self._results.kept(job, None, now))
+    def _expired(self, job: Job, now: int) -> None:
+        """Its deadline has passed; that was not the deadline of those that joined it."""
+        self.in_flight -= 1
+        for follower in self._results.kept(job, None, now):
+            self.in_flight -= 1
+            self._take(follower, now)
+
+    def _wake_at(self, when_ns: int | None) -> None:
+        self.timer_ns = min(self.timer_ns, when_ns or NEVER)
 
     def _adapt(self, rows: int, latency_ns: int, compute_ns: int) -> None:
         before = self._limit.limit
@@ -197,7 +207,7 @@ class Proxy:
         while self._can_take(seat):
             jobs = queue.cut(now)
             if not jobs:
-                self.timer_ns = min(self.timer_ns, queue.due_ns() or NEVER)
+                self._wake_at(queue.due_ns())
                 return
             self._send(seat, jobs, now)
 
