@@ -23,7 +23,7 @@ def lines():
                 yield f"{page.name}: {line}"
 
 
-@pytest.mark.parametrize("line", lines())
+@pytest.mark.parametrize("line", list(lines()))
 def test_it_is_understood(line):
     command_line = line.partition(": ")[2].partition(" > ")[0]
     _, name, *words = shlex.split(command_line, comments=True)
