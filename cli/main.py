@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from dlbench.cli import compare, export, load, serve, top, tune, worker
 from dlbench.cli.failure import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -20,14 +21,32 @@ from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
 from dlbench.tuner.errors import TuneError
 
+# In the order of the help; each is the module of its name.
+COMMANDS = ("serve", "worker", "load", "compare", "tune", "export", "top")
+
+
+class Commands(TyperGroup):
+    """Imports a command when it is asked for: nobody who looks at a proxy waits for a tuner."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's click is private
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - the same
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"dlbench.cli.{cmd_name}")
+        alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        alone.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
+        return typer.main.get_command(alone)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="How should I serve this model on this machine, and how much can it take?",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for module in (serve, worker, load, compare, tune, export, top):
-    app.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
 
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: EXIT_USAGE,

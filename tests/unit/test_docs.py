@@ -64,7 +64,7 @@ def test_the_table_has_a_row_for_every_field():
 @pytest.mark.parametrize("line", serve_lines())
 def test_command_lines_are_understood(line):
     """Parsed to the end, as `dlbench` does it, and checked against the bounds."""
-    serve = typer.main.get_command(app).commands["serve"]
+    serve = typer.main.get_command(app).get_command(None, "serve")
     given = serve.make_context("serve", shlex.split(line, comments=True)[2:]).params
     assert given["models"] or given["repository"] or given["config"]
     values = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items() if v is not None}
