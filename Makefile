@@ -35,7 +35,7 @@ check: .venv/dev.stamp
 	$(BIN)/lint-imports --no-logo
 
 BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
-	loadgen truth omission coverage rate_search foreign proxy
+	loadgen truth omission intervals rate_search foreign proxy
 
 bench: .venv/dev.stamp
 	$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py &&) true

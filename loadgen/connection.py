@@ -275,6 +275,10 @@ class HttpConnection(Connection):
             return
         self._traffic[1] += len(data)
         if self._reader is None and self.index >= 0:
+            head, size, status = self._heads.last
+            if len(data) == size and data.startswith(head):
+                self._replied(self, status, monotonic_ns(), data[len(head) :])
+                return
             cut = data.find(HEAD_END) + 4
             known = self._known.get(data[:cut])
             if known is not None and known[0] == len(data) - cut:

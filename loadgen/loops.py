@@ -99,13 +99,6 @@ class RequestLoop:
         self.exhausted = True
         return None
 
-    def _code(self, result: Result, body: bytes, number: int) -> int:
-        """How a request ended: a reply of 200 is judged, anything else is an error by itself."""
-        if result != 200:
-            return self._outcomes.of_result(result, body)
-        kind = self._judge(body, number)
-        return self._outcomes.code(kind, body) if kind else OK
-
 
 class OpenLoop(RequestLoop):
     """Sends every request when it is due, on a free connection or a new one."""
@@ -202,7 +195,9 @@ class OpenLoop(RequestLoop):
         index = connection.index
         self._sent[index] = connection.sent_ns
         self._done[index] = now_ns
-        self._outcome[index] = self._code(result, body, self._first + self._step * index)
+        # A reply of 200 is judged, anything else is an error by itself.
+        fault = self._judge(body, self._first + self._step * index) if result == 200 else result
+        self._outcome[index] = self._outcomes.of_result(fault, body) if fault else OK
         if connection.connect_ns:
             self._connect_ns[index] = connection.connect_ns
         self.ended += 1
@@ -312,7 +307,9 @@ class ClosedLoop(RequestLoop):
         self.start()
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
-        self._record(connection, now_ns, self._code(result, body, connection.index))
+        fault = self._judge(body, connection.index) if result == 200 else result
+        code = self._outcomes.of_result(fault, body) if fault else OK
+        self._record(connection, now_ns, code)
         if connection.closing or self._pausing:
             self._pause(connection, now_ns)
         else:

@@ -33,7 +33,7 @@ class Outcomes:
         return self._codes.setdefault(kind, len(self._codes))
 
     def of_result(self, result: int | str, body: bytes) -> int:
-        """The number of what a connection handed over: an HTTP status, or a kind of error."""
+        """The number of an HTTP status, or of a kind of error, whose body is its example."""
         if result not in self.by_result:
             kind = result if isinstance(result, str) else f"status_{result}"
             self.by_result[result] = self.code(kind, body)

@@ -33,11 +33,14 @@ class Heads:
 
     def __init__(self) -> None:
         self.known: dict[bytes, tuple[int, int]] = {}
+        # The one learned last: what most replies begin with, their whole size, and their status.
+        self.last = (b"", -1, 0)
 
     def learn(self, head: bytes, length: int, status: int) -> None:
         if len(self.known) >= HEADS_LIMIT:
             self.known.clear()
         self.known[head] = (length, status)
+        self.last = head, len(head) + length, status
 
 
 class ReplyReader:

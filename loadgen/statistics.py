@@ -2,7 +2,7 @@
 
 Requests of one run are not independent: a queue that is long now is long in a millisecond too.
 Order statistics alone would promise too much, so they are read at the *effective* number of samples,
-and where a run is too short to know that number, nothing is promised. `benchmarks/coverage.py`
+and where a run is too short to know that number, nothing is promised. `benchmarks/intervals.py`
 measures how often the intervals hold the truth.
 """
 

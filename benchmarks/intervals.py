@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth, and how often equal servers are told apart.
 
-    .venv/bin/python benchmarks/coverage.py [--quick] [--only WORD] [--json FILE]
+    .venv/bin/python benchmarks/intervals.py [--quick] [--only WORD] [--json FILE]
 
 Simulated sample paths of known distribution, so nothing here is measured on a machine: M/M/1 and
 M/M/4 response times, log-normal series with a memory, bimodal, heavy-tailed, and stalls. A run that
