@@ -145,9 +145,7 @@ class Landscape:
         return Predictions.of(self.space, self.configs, SHARES, server.capacity_rps, p99)
 
 
-def quirk(
-    rng: np.random.Generator, points: np.ndarray, smooth: float, own: float
-) -> np.ndarray:
+def quirk(rng: np.random.Generator, points: np.ndarray, smooth: float, own: float) -> np.ndarray:
     """A random function of the knobs and of each two of them, and what is each one's own; sds."""
     centred = points - points.mean(axis=0)
     pairs = (centred[:, :, None] * centred[:, None, :]).reshape(len(points), -1)

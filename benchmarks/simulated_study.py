@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from landscapes import SHARES
 
 from dlbench.loadgen.measurement import Measurement
 from dlbench.tuner.front import Outcome, hypervolume
 from dlbench.tuner.point import Point
-from landscapes import SHARES
 
 if TYPE_CHECKING:
     from landscapes import Landscape
@@ -40,6 +40,7 @@ class SimulatedStudy:
         self.points: list[Point] = []
         self.ended_s: list[float] = []  # of each point
         self.now_s = 0.0
+        self._seed = seed
         self._rng = np.random.default_rng([seed, 1])
         self._served: ServingConfig | None = None
         self._probed: dict[ServingConfig, float] = {}
@@ -97,6 +98,14 @@ class SimulatedStudy:
     def until(self, end_s: float) -> list[Point]:
         """The points that were there at a time."""
         return [p for p, at in zip(self.points, self.ended_s, strict=True) if at <= end_s]
+
+    def fork(self, end_s: float) -> SimulatedStudy:
+        """Another study with the points that were there at a time, which goes its own way."""
+        other = SimulatedStudy(self.landscape, self._seed + 1_000_000)
+        other.points = self.until(end_s)
+        other.ended_s = self.ended_s[: len(other.points)]
+        other.now_s, other._probed = end_s, dict(self._probed)
+        return other
 
     def _apply(self, config: ServingConfig) -> None:
         before, self._served = self._served, config

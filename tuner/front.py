@@ -119,8 +119,9 @@ def curve_gains(
     height = np.maximum(np.log(reference_ms / p99_ms), 0.0)
     repeated = np.broadcast_to(known_rps, (len(p99_ms), len(known_rps)))
     edges = np.sort(np.concatenate([repeated, throughput_rps], axis=1), axis=1)
-    reached = throughput_rps[:, None, :] >= edges[:, :, None]
-    stairs = np.where(reached, height[:, None, :], 0.0).max(axis=2)
+    stairs = np.zeros_like(edges)
+    for rate, tall in zip(throughput_rps.T[:, :, None], height.T[:, :, None], strict=True):
+        np.maximum(stairs, tall * (rate >= edges), out=stairs)
     above = np.maximum(stairs - known[np.searchsorted(known_rps, edges)], 0.0)
     widths = np.diff(edges, axis=1, prepend=0.0)
     return np.asarray((widths * above).sum(axis=1) / best_throughput_rps)

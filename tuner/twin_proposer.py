@@ -15,7 +15,7 @@ import numpy as np
 
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import curve_gains, front_indices, greedy_curves, hypervolume
-from dlbench.tuner.proposal import Done, inside, tried
+from dlbench.tuner.proposal import EXHAUSTED, Done, inside, tried
 from dlbench.tuner.sampled_proposer import tpe
 
 if TYPE_CHECKING:
@@ -60,10 +60,12 @@ def twin_guided(
         gain = f"{SETTLED_GAIN:.1%} of the hypervolume"
         return Done(f"the last {SETTLED_AFTER} proposals promised less than {gain} each")
     if correction.wrong and len(measured) % SECOND_OPINION == 0:
-        return tpe(points, space, seed, None, reference_ms)
+        opinion = tpe(points, space, seed, None, reference_ms)
+        if opinion in twin.rows:  # what is not predicted was left out as infeasible
+            return opinion
     promises = promised(points, correction, measured, seed, reference_ms)
     best = (twin.configs[row] for row in sorted(promises, key=lambda row: -promises[row]))
-    return next((c for c in best if inside(space, c)), None) or tpe(points, space, seed)
+    return next((config for config in best if inside(space, config)), EXHAUSTED)
 
 
 def opening(twin: Predictions, reference_ms: float) -> list[int]:
@@ -108,11 +110,11 @@ def _candidates(
     seed: int,
 ) -> NDArray[np.int64]:
     """Rows worth a closer look, of configurations not measured, in a fixed order."""
-    best = np.argsort(-gains, kind="stable")[:BEST]
-    rng = np.random.default_rng([seed, len(measured)])
-    some = rng.permutation(len(gains))[:SOME]
-    taken = {twin.rows[config] for config in measured if config in twin.rows}
-    return np.array(sorted({*best.tolist(), *some.tolist()} - taken), dtype=np.int64)
+    taken = [twin.rows[config] for config in measured if config in twin.rows]
+    left = np.setdiff1d(np.arange(len(gains)), taken)
+    best = left[np.argsort(-gains[left], kind="stable")][:BEST]
+    some = np.random.default_rng([seed, len(measured)]).permutation(left)[:SOME]
+    return np.union1d(best, some)
 
 
 def _survival(points: Sequence[Point], twin: Predictions) -> NDArray[np.float64]:
