@@ -46,6 +46,12 @@ def test_only_replies_with_a_length_that_stay_open_are_learned():
     assert heads.known == {b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n": (5, 200)}
 
 
+def test_the_last_head_is_at_hand_with_the_size_of_its_whole_reply():
+    heads = Heads()
+    ReplyReader(heads).feed(PLAIN)
+    assert heads.last == (PLAIN[:-5], len(PLAIN), 200)
+
+
 def test_heads_that_always_differ_do_not_fill_the_memory():
     heads = Heads()
     for number in range(3000):
