@@ -19,6 +19,8 @@ import pytest
 from dlbench.loadgen import http2
 from dlbench.loadgen.connection import READ, Http
 from dlbench.loadgen.credentials import tls_context
+from dlbench.loadgen.discovery import discover
+from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.grpc_connection import Grpc
 from dlbench.loadgen.http2 import Flag, Kind, frame, header_block
 from dlbench.loadgen.loops import ClosedLoop
@@ -621,3 +623,62 @@ def test_a_connection_ends_with_its_stream_numbers(load, monkeypatch):
 
 
 assert READ == selectors.EVENT_READ
+
+
+# --- all of it together: the generator's process against our own proxy -------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator():
+    with Generator() as generator:
+        yield generator
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text("secret\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def urls(module_proxy, models, certificate, tokens):
+    """By scheme, where a proxy of ours serves a model to whoever shows the token."""
+    pair = {"tls_cert": f"{certificate}/cert.pem", "tls_key": f"{certificate}/key.pem"}
+    common = {"grpc_port": 0, "token_file": tokens}
+    found = {}
+    for suffix, settings in (("", common), ("s", common | pair)):
+        proxy = module_proxy(models.affine(), settings)
+        found[f"http{suffix}"] = f"http{suffix}://localhost:{proxy.address[1]}"
+        found[f"grpc{suffix}"] = f"grpc{suffix}://localhost:{proxy.first['grpc'].split(':')[-1]}"
+    return found
+
+
+LOADS = {
+    "open": {"rate": 100},
+    "closed": {"users": 3, "think_s": 0.01},
+    "without keep-alive": {"users": 3, "keep_alive": False},
+}
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc", "grpcs"])
+def test_our_own_proxy_by_every_way(generator, urls, certificate, tokens, scheme, load):
+    profile = LoadProfile(
+        **{"duration_s": 0.3, "warmup_s": 0, "token_file": tokens, **LOADS[load]},
+        tls_ca=str(certificate / "cert.pem"),
+    )
+    target = discover(f"{urls[scheme]}/affine" if "grpc" in scheme else urls[scheme], profile)
+    found, _ = generator.measure(target, profile)
+    assert found.errors == {}, found.error_examples
+    assert found.requests > 0
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_a_wrong_certificate_is_said_for_each_request(generator, urls, tokens, certificate, scheme):
+    trusted = LoadProfile(users=1, token_file=tokens, tls_ca=str(certificate / "cert.pem"))
+    target = discover(f"{urls[scheme]}/affine" if "grpc" in scheme else urls[scheme], trusted)
+    load = {"users": 2, "duration_s": 0.3, "warmup_s": 0}
+    found, _ = generator.measure(target, LoadProfile(**load, token_file=tokens))
+    assert set(found.errors) == {"tls"}
+    assert "self-signed" in found.error_examples["tls"]
