@@ -21,6 +21,7 @@ from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.export import recommended_toml, row, study_points, write_csv
+from dlbench.tuner.recommend import Option, cost_per_million
 from dlbench.tuner.report import findings
 from dlbench.tuner.run import Request, tune
 
@@ -38,14 +39,17 @@ dlbench tune model.onnx
 dlbench tune model.onnx --budget 10m --slo-p99 20ms
 
 dlbench tune demo:mlp --distinct 20000 --zipf 1.1 --csv results.csv
+
+dlbench tune demo:mlp --slo "error_rate<0.1%" --max-memory 2GB
 """
-# What tune decides itself, or what makes no sense for a server that it starts.
 # What a study decides itself: the load, how long it lasts, and how its own server is spoken to.
 LEFT_OUT = [
     *("rate", "users", "duration_s", "warmup_s", "think_s", "think_times", "trace", "trace_scale"),
     *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
     *("model", "host", "port"),
+    "slo",  # an option of its own, to be given as often as there are bounds
+    *("fix", "range", "space", "recommend"),  # nothing reads them yet
 ]
 
 
@@ -79,6 +83,15 @@ def command(
             help="where the recommendation goes (default NAME.toml)",
         ),
     ] = None,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slo",
+            metavar="BOUND",
+            help=StudyConfig.model_fields["slo"].description,
+            rich_help_panel="Search",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print one JSON document on standard output")
     ] = False,
@@ -92,7 +105,7 @@ def command(
     """
     file = read_file(config, MODELS)
     settings = read(ServerSettings, {**given, "model": model}, file)
-    search = read(StudyConfig, given, file)
+    search = read(StudyConfig, {**given, **({"slo": tuple(slo)} if slo else {})}, file)
     profile = read(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
@@ -100,7 +113,7 @@ def command(
     errors = Console(stderr=True)
     with interruptible(path, errors), study_view(errors, search.budget_s) as observer:
         found, result = tune(Request(settings, profile, search, path, fresh), observer)
-    lines = findings(result, search)
+    lines = [*findings(result, search), *_demands(result, search)]
     if result.recommended:
         target = recommended or path.with_suffix(".toml")
         target.write_text(recommended_toml(result.recommended, settings, lines))
@@ -109,8 +122,24 @@ def command(
         with csv_path.open("w", newline="") as stream:
             write_csv(study_points(found.points(), result), stream)
     _show(found, result, lines, as_json)
-    if result.recommended is None or result.slo == "undecided":
+    if result.recommended is None or search.constraints.standing(result.recommended) != "met":
         raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _demands(result: Verified, search: StudyConfig) -> list[str]:
+    """How the recommendation stands with bounds beside p99, which report says, and what it costs."""
+    pick = result.recommended
+    if pick is None or pick.measurement is None:
+        return []
+    others = [o for o in search.constraints.objectives if o.field != "p99_ms"]
+    lines = [f"{o.text} is {o.standing(pick)} by the 95 % interval" for o in others]
+    if search.price_per_hour:
+        cost = cost_per_million(
+            Option(pick.measurement.throughput_rps, pick.measurement.p99_ms or 0.0),
+            search.price_per_hour,
+        )
+        lines.append(f"a million requests cost {cost:.3g} at {search.price_per_hour:g} per hour")
+    return lines
 
 
 def _show(study: Study, result: Verified, lines: list[str], as_json: bool) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dlbench.tuner.constraint import Constraints, Objective, parse_memory, parse_slo
+from dlbench.tuner.recommend import Wish
+from dlbench.tuner.restriction import restriction
+
+Rule = Literal["knee", "slo", "max-throughput", "min-p99", "cost", "weighted"]
+# Option -> the figure that it bounds.
+MEMORY = {"max_memory": "server_rss_mb", "max_gpu_memory": "gpu_mem_mb"}
 
 
 class StudyConfig(BaseModel):
@@ -19,7 +29,64 @@ class StudyConfig(BaseModel):
     slo_p99_ms: float | None = Field(
         None, description="bound on p99: recommend the highest throughput that holds it", gt=0
     )
+    slo: tuple[str, ...] = Field(
+        (),
+        description="other bounds, as error_rate<0.1% (quoted); p50, p90, p95, p999, throughput>N",
+    )
+    max_memory: str = Field("", description="most memory of the server and its workers, as 2GB")
+    max_gpu_memory: str = Field("", description="most memory on the GPU, as 2GB")
+    recommend: Rule | None = Field(
+        None, description="what is best of what holds (default slo with --slo-p99, else knee)"
+    )
+    price_per_hour: float | None = Field(
+        None, description="of this machine, in any currency: what a million requests cost", gt=0
+    )
+    fix: dict[str, Any] = Field({}, description="give a knob one value, as workers=2")
+    range: dict[str, Any] = Field(
+        {},
+        description="search a knob over LOW..HIGH or a list, as max_batch_size=1..64; ..: over all",
+    )
+    space: dict[str, Any] = Field(
+        {}, description="knobs as for --fix and --range, which win over it"
+    )
     seed: int = Field(0, description="seed of the search, the arrivals and the inputs", ge=0)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        """Parse what is parsed later, so that what is wrong is said before anything starts."""
+        _ = self.restriction, self.constraints
+        if any(objective.field == "p99_ms" for objective in map(parse_slo, self.slo)):
+            raise ValueError("--slo: the bound on p99 is written as --slo-p99 20ms")
+        if self.recommend == "slo" and self.slo_p99_ms is None:
+            raise ValueError("--recommend slo needs a bound: --slo-p99 20ms")
+        if self.recommend == "cost" and self.price_per_hour is None:
+            raise ValueError("--recommend cost needs --price-per-hour")
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """The name of the rule that recommends (`tuner.recommend.RULES`)."""
+        return self.recommend or ("knee" if self.slo_p99_ms is None else "slo")
+
+    @property
+    def wish(self) -> Wish:
+        """What that rule is told."""
+        return Wish(self.slo_p99_ms, self.price_per_hour, self.reference_ms)
+
+    @property
+    def constraints(self) -> Constraints:
+        """All bounds, the one on p99 first."""
+        found = [parse_slo(text) for text in self.slo]
+        sizes = [(name, field) for name, field in MEMORY.items() if getattr(self, name)]
+        found += [parse_memory(getattr(self, n), f"--{n.replace('_', '-')}", f) for n, f in sizes]
+        if self.slo_p99_ms is not None:
+            found.insert(0, Objective("p99_ms", self.slo_p99_ms, f"p99<{self.slo_p99_ms:g}ms"))
+        return Constraints(tuple(found))
+
+    @property
+    def restriction(self) -> dict[str, tuple[Any, ...]]:
+        """Knob -> the only values it may take; knobs that nobody spoke of are not in it."""
+        return restriction(self.space, self.range, self.fix)
 
     @property
     def reference_ms(self) -> float:

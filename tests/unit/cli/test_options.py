@@ -1,5 +1,7 @@
 """Options, environment and files: one declaration, one order of precedence."""
 
+from typing import get_args
+
 import pytest
 from typer.testing import CliRunner
 
@@ -10,7 +12,8 @@ from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.config import Rule, StudyConfig
+from dlbench.tuner.recommend import RULES
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,18 @@ def test_environment_takes_what_the_option_takes(monkeypatch):
         (ServingConfig, {"workers": 1000}, r"--workers 1000: .*\(from 0 to 256\)"),
         (ServingConfig, {"scheduling_policy": "fair"}, "--scheduling-policy fair: .*round_robin"),
         (StudyConfig, {"slo_p99_ms": "-"}, "no duration"),
+        (StudyConfig, {"fix": ["workers=1000"]}, r"--fix workers=1000: .*from 1 to 256"),
+        (StudyConfig, {"fix": ["workers"]}, "--fix workers: write NAME=VALUE"),
+        (StudyConfig, {"range": ["max_batch_size=1..9999"]}, r"--range .*from 1 to 4096"),
+        (StudyConfig, {"fix": ["workers=1"], "range": ["workers=1..2"]}, "exclude each other"),
+        (StudyConfig, {"slo": "error<1%"}, r"--slo error<1%: .*error_rate"),
+        (StudyConfig, {"slo": "p99<20ms"}, "--slo-p99 20ms"),
+        (StudyConfig, {"max_memory": "much"}, "--max-memory much: .*2GB"),
+        (StudyConfig, {"max_gpu_memory": "much"}, "--max-gpu-memory much: .*2GB"),
+        (StudyConfig, {"recommend": "best"}, "--recommend best: .*'knee', 'slo'"),
+        (StudyConfig, {"recommend": "slo"}, "--recommend slo needs .*--slo-p99"),
+        (StudyConfig, {"recommend": "cost"}, "--recommend cost needs --price-per-hour"),
+        (StudyConfig, {"price_per_hour": 0}, "--price-per-hour 0: must be greater than 0"),
         (LoadProfile, {"zipf": 1.0}, "zipf needs distinct"),
         (LoadProfile, {"rate": 1.0, "users": 1}, "exclude each other"),
         (ServerSettings, {"model": "m", "shape": ["x"]}, "--shape x: write NAME=VALUE"),
@@ -70,6 +85,26 @@ def test_environment_takes_what_the_option_takes(monkeypatch):
 def test_errors_name_the_option_and_the_bounds(model, given, text):
     with pytest.raises(UsageError, match=text):
         read(model, given, {})
+
+
+def test_bounds_and_restrictions_come_from_every_source(monkeypatch):
+    monkeypatch.setenv("DLBENCH_FIX", "workers=2 cache_policy=fifo")
+    monkeypatch.setenv("DLBENCH_SLO", "error_rate<0.1%,p95<5ms")
+    file = {"range": {"max_batch_size": "1..4"}, "space": {"workers": 1}, "max_memory": "2GB"}
+    config = read(StudyConfig, {"slo_p99_ms": "20ms"}, file)
+    assert config.restriction == {
+        "workers": (2,), "max_batch_size": (1, 2, 4), "cache_policy": ("fifo",)
+    }  # fmt: skip
+    bounds = {o.field: o.bound for o in config.constraints.objectives}
+    assert bounds == {"p99_ms": 20, "error_rate": 0.001, "p95_ms": 5, "server_rss_mb": 2000}
+    assert config.rule == "slo"
+
+
+def test_there_is_a_rule_for_every_name_and_a_name_for_every_rule():
+    assert set(get_args(Rule)) == set(RULES)
+    assert read(StudyConfig, {}, {}).rule == "knee"
+    config = read(StudyConfig, {"recommend": "cost", "price_per_hour": 3.6}, {})
+    assert (config.rule, config.wish.price_per_hour) == ("cost", 3.6)
 
 
 def test_a_file_may_not_hold_unknown_keys(tmp_path):
