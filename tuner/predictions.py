@@ -28,7 +28,7 @@ class Predictions:
     """One row per configuration, which may also be one outside the space, a baseline.
 
     `capacity_rps` (n,), `p99_ms` (n, s) at the rising `shares` (s,) of capacity, `knobs` (n, d) the
-    configurations as coordinates in 0..1.
+    configurations as coordinates in 0..1, `searched` (m,) the rows of those inside the space.
     """
 
     configs: tuple[ServingConfig, ...]
@@ -36,6 +36,7 @@ class Predictions:
     capacity_rps: Vector
     p99_ms: Matrix
     knobs: Matrix
+    searched: NDArray[np.int64]
 
     @classmethod
     def of(
@@ -57,7 +58,9 @@ class Predictions:
             if not np.all(np.isfinite(values) & (values > 0)):
                 raise ValueError("predictions have to be finite and over 0")
         knobs = coordinates(space, configs)
-        return cls(tuple(configs), np.asarray(shares, float), capacity_rps, p99_ms, knobs)
+        searched = np.flatnonzero([inside(space, config) for config in configs])
+        rising = np.asarray(shares, float)
+        return cls(tuple(configs), rising, capacity_rps, p99_ms, knobs, searched)
 
     @cached_property
     def rows(self) -> dict[ServingConfig, int]:
@@ -81,6 +84,13 @@ class Predictions:
         if at <= x[-1] or len(x) == 1:
             return float(np.interp(at, x, y))
         return float(y[-1] + (y[-1] - y[-2]) / (x[-1] - x[-2]) * (at - x[-1]))
+
+
+def inside(space: Space, config: ServingConfig) -> bool:
+    """Whether a configuration is one that the space would name."""
+    choice = {knob: getattr(config, knob) for knob in space.values}
+    known = all(value in space.values[knob] for knob, value in choice.items())
+    return known and space.sensible(config) and space.configuration(choice) == config
 
 
 def coordinates(space: Space, configs: Sequence[ServingConfig]) -> Matrix:

@@ -48,10 +48,3 @@ def tried(points: Sequence[Point]) -> dict[ServingConfig, list[Point]]:
     for point in points:
         found.setdefault(point.config, []).append(point)
     return found
-
-
-def inside(space: Space, config: ServingConfig) -> bool:
-    """Whether a configuration is one that the space would name."""
-    choice = {knob: getattr(config, knob) for knob in space.values}
-    known = all(value in space.values[knob] for knob, value in choice.items())
-    return known and space.sensible(config) and space.configuration(choice) == config

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import curve_gains, front_indices, greedy_curves, hypervolume
-from dlbench.tuner.proposal import EXHAUSTED, Done, inside, tried
+from dlbench.tuner.proposal import EXHAUSTED, Done, tried
 from dlbench.tuner.sampled_proposer import tpe
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def twin_guided(
         return tpe(points, space, seed, None, reference_ms)
     measured = tried(points)
     for row in opening(twin, reference_ms):
-        if twin.configs[row] not in measured and inside(space, twin.configs[row]):
+        if twin.configs[row] not in measured:
             return twin.configs[row]
     correction = Correction.of(points, twin)
     if _settled(points, measured, twin, seed, reference_ms):
@@ -64,14 +64,16 @@ def twin_guided(
         if opinion in twin.rows:  # what is not predicted was left out as infeasible
             return opinion
     promises = promised(points, correction, measured, seed, reference_ms)
-    best = (twin.configs[row] for row in sorted(promises, key=lambda row: -promises[row]))
-    return next((config for config in best if inside(space, config)), EXHAUSTED)
+    best = max(promises, key=lambda row: promises[row], default=None)
+    return EXHAUSTED if best is None else twin.configs[best]
 
 
 def opening(twin: Predictions, reference_ms: float) -> list[int]:
     """Rows of the configurations to begin with: the most joint hypervolume, as predicted."""
-    throughput_rps = twin.capacity_rps[:, None] * twin.shares
-    return greedy_curves(throughput_rps, twin.p99_ms, OPENING, reference_ms)
+    rows = twin.searched
+    throughput_rps = twin.capacity_rps[rows, None] * twin.shares
+    chosen = greedy_curves(throughput_rps, twin.p99_ms[rows], OPENING, reference_ms)
+    return [int(rows[i]) for i in chosen]
 
 
 def promised(
@@ -111,7 +113,7 @@ def _candidates(
 ) -> NDArray[np.int64]:
     """Rows worth a closer look, of configurations not measured, in a fixed order."""
     taken = [twin.rows[config] for config in measured if config in twin.rows]
-    left = np.setdiff1d(np.arange(len(gains)), taken)
+    left = np.setdiff1d(twin.searched, taken)
     best = left[np.argsort(-gains[left], kind="stable")][:BEST]
     some = np.random.default_rng([seed, len(measured)]).permutation(left)[:SOME]
     return np.union1d(best, some)
@@ -130,9 +132,9 @@ def _survival(points: Sequence[Point], twin: Predictions) -> NDArray[np.float64]
 
 
 def _likeness(twin: Predictions, rows: Sequence[int]) -> NDArray[np.float64]:
-    """How many of these rows each configuration is like; half a knob's range away counts 1/e^2."""
+    """How many of these rows each configuration is like; half a knob's range away counts 1/e."""
     far = ((twin.knobs[:, None, :] - twin.knobs[rows]) ** 2).sum(axis=2)
-    return np.asarray(np.exp(-8 * far).sum(axis=1))
+    return np.asarray(np.exp(-4 * far).sum(axis=1))
 
 
 def _settled(

@@ -2,16 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.tuner.front import (
     Outcome,
+    curve_gains,
     dominates,
     fastest_within,
     front_indices,
     greedy_by_hypervolume,
+    greedy_curves,
     hypervolume,
     knee,
 )
@@ -90,3 +93,33 @@ def test_fastest_within_a_bound():
     points = [Outcome(100, 50), Outcome(80, 20), Outcome(90, 19.9)]
     assert fastest_within(points, 20) == 2
     assert fastest_within(points, 1) is None
+
+
+def some_curves(seed, count=15, loads=4):
+    rng = np.random.default_rng(seed)
+    throughput = np.cumsum(rng.uniform(1, 50, size=(count, loads)), axis=1)
+    return throughput, np.exp(rng.uniform(-1, 8, size=(count, loads)))
+
+
+@given(st.lists(st.builds(Outcome, st.floats(1, 300), st.floats(0.1, 5000))), st.integers(0, 99))
+def test_a_curves_gain_is_the_hypervolume_with_it_less_that_without(points, seed):
+    throughput, p99 = some_curves(seed)
+    gains = curve_gains(points, throughput, p99, 250.0)
+    before = hypervolume(points, 250.0)
+    for gain, rates, tails in zip(gains, throughput, p99, strict=True):
+        with_it = [*points, *map(Outcome, rates.tolist(), tails.tolist())]
+        assert gain == pytest.approx(hypervolume(with_it, 250.0) - before, abs=1e-9)
+
+
+@given(st.integers(0, 99))
+def test_greedy_curves_take_what_joins_best_and_stop_when_nothing_adds(seed):
+    throughput, p99 = some_curves(seed)
+    chosen = greedy_curves(throughput, p99, 15)
+    assert len(set(chosen)) == len(chosen)
+    known, best = [], throughput.max()
+    for row in chosen:
+        gains = curve_gains(known, throughput, p99, best)
+        assert gains[row] == gains.max() > 0
+        known += map(Outcome, throughput[row].tolist(), p99[row].tolist())
+    if len(chosen) < 15:
+        assert curve_gains(known, throughput, p99, best).max() == 0
