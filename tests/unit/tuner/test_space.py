@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.errors import StudyMismatch, TuneError
-from dlbench.tuner.proposal import inside
 from dlbench.tuner.proposer import PROPOSERS
 from dlbench.tuner.restriction import restriction
 from dlbench.tuner.space import build_space, naive
@@ -63,13 +62,23 @@ def test_unrestricted_the_baselines_are_what_they_are(build):
     space = space_of(build)
     assert space.default == build.DEFAULT
     assert space.naive == naive(build.DEFAULT)
-    assert inside(space, space.default)
+    assert space.default in space
 
 
 def test_a_default_that_is_not_declared_is_searched_too(build):
     five = build.DEFAULT.model_copy(update={"workers": 5})
     space = build_space(five, 5, repeats_inputs=True, batchable=True)
     assert space.values["workers"] == (1, 2, 3, 4, 5, 6, 8)
+
+
+def test_what_is_in_a_space_is_what_it_names(build, space):
+    for update in (
+        {"workers": 9},
+        {"slo_ms": 5.0},
+        {"max_batch_size": 1, "max_queue_delay_ms": 2.0},
+    ):
+        assert build.DEFAULT.model_copy(update=update) not in space
+    assert all(config in space for config in space.configurations())
 
 
 def test_a_fixed_knob_has_one_value_everywhere_and_says_so(build):
@@ -111,7 +120,7 @@ def test_all_of_a_space_is_inside_it_the_baselines_first(build, ranges, repeats_
     configs = list(space.configurations())
     assert len(set(configs)) == len(configs)
     for config in (space.default, space.naive, *configs[:50], *configs[-50:]):
-        assert inside(space, config)
+        assert config in space
     assert {space.default, space.naive} <= set(configs)
 
 
@@ -121,7 +130,7 @@ def test_proposers_stay_inside(build, name):
     points = [build.point("default", config=space.default)]
     for number in range(3):
         config = PROPOSERS[name](points, space, 1)
-        assert inside(space, config)
+        assert config in space
         points.append(build.point(f"c{number}", config=config, throughput=100 + number))
 
 
