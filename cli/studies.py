@@ -1,0 +1,110 @@
+"""`dlbench studies`: which studies lie in a folder, what they are about and how far they got."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlbench.cli.failure import UsageError
+from dlbench.tuner.report import numbers
+from dlbench.tuner.run import read_verified
+from dlbench.tuner.study import FORMAT, Study
+
+NAME = "studies"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench studies
+
+dlbench studies results --json
+"""
+OURS = """
+    SELECT 1 FROM studies JOIN study_user_attributes USING (study_id)
+    WHERE study_name = 'dlbench' AND key = 'format' AND value_json = ?
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A study in one line. `spent_s` is time spent measuring, servers' starts included."""
+
+    study: str
+    model: str
+    device: str
+    configurations: int
+    points: int
+    spent_s: float
+    state: str  # "finished", "under way"
+    recommended: str  # "": nothing is
+
+
+def command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="where to look (default: here)")
+    ] = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON document on standard output")
+    ] = False,
+) -> None:
+    """List the studies in a folder; nothing in it is changed, other files are passed over."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    rows = [_row(path) for path in sorted(folder.glob("*.db")) if _is_study(path)]
+    if as_json:
+        json.dump([asdict(row) for row in rows], sys.stdout, indent=2)
+        print()
+        return
+    console = Console()
+    if not rows:
+        console.print(f"no study of dlbench tune in {folder.resolve()}", highlight=False)
+        return
+    console.print(_table(rows))
+
+
+def _is_study(path: Path) -> bool:
+    """Read-only: Optuna would make its tables in any SQLite file that it is told to open."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file:
+            return file.execute(OURS, (str(FORMAT),)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _row(path: Path) -> Row:
+    study = Study.open(path)
+    points, result = study.points(), read_verified(study)
+    pick = result.recommended
+    return Row(
+        study=path.name,
+        model=Path(study.identity["model"]).name,
+        device=study.identity["device"],
+        configurations=len({point.config for point in points}),
+        points=len(points),
+        spent_s=round(sum(point.cost_s for point in points), 1),
+        state="finished" if result.points else "under way",
+        recommended=f"{pick.name}: {numbers(pick)}" if pick else "",
+    )
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("study", "model", "device"):
+        table.add_column(name)
+    for name in ("configurations", "points", "minutes"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    table.add_column("recommended", overflow="fold")
+    for row in rows:
+        figures = (row.configurations, row.points, f"{row.spent_s / 60:.1f}")
+        cells = (row.study, row.model, row.device, *figures, row.state, row.recommended)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    return table
