@@ -1,16 +1,52 @@
-"""What the client can do on this machine with a model's requests: a probe may not ask for more."""
+"""What this machine takes for the parts of a request, measured on the real ones: the twin's input.
+
+Service times come from the proxy's own worker processes, fed over its own links (`drive.py`). What
+a request costs the front and the client is processor time in a closed loop on a real proxy; what
+the client can do at most is seen against a null server.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from dlbench.loadgen.headroom import calibrate
+import psutil
+
+from dlbench.loadgen import headroom
+from dlbench.loadgen.discovery import discover
+from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.inputs import random_row, read_inputs
+from dlbench.loadgen.machine import facts
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig, physical_cores, search_values
+from dlbench.proxy.model import resolve_model
+from dlbench.tuner.calibration import Calibration
+from dlbench.tuner.drive import Driven
 from dlbench.tuner.errors import TuneError
+from dlbench.tuner.server import Server
+from dlbench.tuner.service_times import Cell, Visits, busy_levels, cells
 
 if TYPE_CHECKING:
-    from dlbench.loadgen.generator import Generator
-    from dlbench.loadgen.profile import LoadProfile
+    from collections.abc import Callable
+
     from dlbench.loadgen.target import Target
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.calibration import ServiceTime
+    from dlbench.tuner.drive import Row
+
+NS = 1e9
+# For all service times together; the rest of a calibration takes some eight seconds.
+SERVICES_S = 9.0
+FIRST_VISIT_S = 0.2
+# A closed loop whose users keep one worker's batches full.
+USERS, RUN_S, WARMUP_S = 32, 1.0, 0.2
+ROWS = 16
+# What costs are measured with: a lone worker, so that there is a core for front and client.
+PLAIN = ServingConfig(workers=1)
 
 
 def client_rps(generator: Generator, target: Target, profile: LoadProfile) -> float:
@@ -18,7 +54,194 @@ def client_rps(generator: Generator, target: Target, profile: LoadProfile) -> fl
 
     Raises TuneError where that cannot be found out: every share of a capacity would be a guess.
     """
-    headroom = calibrate(generator, target, profile)
-    if headroom.max_rps is None:
-        raise TuneError(headroom.missing)
-    return headroom.max_rps
+    found = headroom.calibrate(generator, target, profile)
+    if found.max_rps is None:
+        raise TuneError(found.missing)
+    return found.max_rps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on a running proxy, with the generator that loads it."""
+
+    settings: ServerSettings
+    profile: LoadProfile
+    server: Server
+    generator: Generator
+    target: Target
+
+
+class Services(NamedTuple):
+    """What was learned from the workers alone."""
+
+    times: list[ServiceTime]
+    cv: float
+    way_s: float
+    rss_mb: float
+    result_bytes: int
+
+
+class Costs(NamedTuple):
+    """Processor seconds per request of front and client."""
+
+    front_s: float
+    client_s: float
+
+
+def calibrate(
+    subject: Subject,
+    note: Callable[[str], None] = lambda _: None,
+    services_s: float = SERVICES_S,
+) -> Calibration:
+    """Measure everything, in some 18 s; `services_s` of them for the service times.
+
+    `note` hears what a person should know of it. The proxy has other knobs afterwards.
+
+    Raises:
+        TuneError, ProxyError, LoadError: a part does not work, in one line.
+    """
+    costs = request_costs(subject)
+    hit_s = cache_hit_s(subject, costs.front_s)
+    found = services(subject, services_s, note)
+    client = headroom.calibrate(subject.generator, subject.target, subject.profile)
+    if client.missing:
+        note(client.missing)
+    return Calibration(
+        services=tuple(found.times),
+        service_cv=found.cv,
+        front_s=costs.front_s,
+        hit_s=hit_s,
+        way_s=found.way_s,
+        client_rps=client.max_rps,
+        client_s=costs.client_s,
+        cores=physical_cores(),
+        worker_rss_mb=found.rss_mb,
+        memory_mb=free_memory_mb(),
+        result_bytes=found.result_bytes,
+    )
+
+
+def calibrated(
+    settings: ServerSettings, profile: LoadProfile, note: Callable[[str], None] = lambda _: None
+) -> Calibration:
+    """Like `calibrate`, with a proxy and a generator of its own, which are gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlbench-tune-")))
+        generator = stack.enter_context(Generator())
+        server = stack.enter_context(Server(settings, folder / "server.log"))
+        target = discover(server.apply(PLAIN)["url"], profile)
+        return calibrate(Subject(settings, profile, server, generator, target), note)
+
+
+def services(subject: Subject, budget_s: float, note: Callable[[str], None]) -> Services:
+    """Service times of every number of threads, each with workers of its own."""
+    until = time.perf_counter() + budget_s
+    cores = physical_cores()
+    threads = [n for n in search_values()["intra_op_threads"] if n <= cores]
+    found: list[Services] = []
+    for number, n in enumerate(threads):
+        left_s = until - time.perf_counter()
+        found.append(_services(subject, n, left_s / (len(threads) - number), note))
+    first = found[0]
+    return first._replace(times=[time for one in found for time in one.times])
+
+
+def _services(
+    subject: Subject, threads: int, budget_s: float, note: Callable[[str], None]
+) -> Services:
+    until = time.perf_counter() + budget_s
+    cores = physical_cores()
+    count = min(busy_levels(threads, cores)[-1], _workers_that_fit(subject.server))
+    batches = search_values()["max_batch_size"]
+    config = PLAIN.model_copy(update={"intra_op_threads": threads})
+    path = str(resolve_model(subject.settings.model).path)
+    with Driven(path, subject.settings, config, count, rows_of(subject)) as driven:
+        wanted = cells(batches if driven.signature.batchable else (1,), threads, cores)
+        visits = Visits([cell for cell in wanted if cell.busy <= count], cores)
+        while cell := visits.next_cell(until - time.perf_counter()):
+            seconds = visits.visit_s(cell)
+            visits.add(cell, driven.visit(cell, seconds, visits.expected_s(cell)))
+        alone = Cell(1, threads, 1)
+        way_s = driven.way_s(alone, FIRST_VISIT_S, visits.seconds(alone))
+        for text in visits.remarks():
+            note(text)
+        return Services(
+            visits.service_times(), visits.cv(), way_s, driven.rss_mb, driven.result_bytes
+        )
+
+
+def request_costs(subject: Subject) -> Costs:
+    """Processor time of front and client per request that is computed, batches being full."""
+    run = _closed_loop(subject, PLAIN, subject.profile)
+    return Costs(run.front_s / run.requests, run.client_s)
+
+
+def cache_hit_s(subject: Subject, front_s: float) -> float:
+    """Processor time of the front per request that the cache answers."""
+    config = PLAIN.model_copy(update={"cache_size": 1024})
+    same = {"distinct": 1, "zipf": 0.0, "churn": 0.0}
+    run = _closed_loop(subject, config, subject.profile.model_copy(update=same))
+    missed = run.requests - run.hits
+    return max(0.0, run.front_s - missed * front_s) / max(1, run.hits)
+
+
+class ClosedLoop(NamedTuple):
+    """What a run cost: the front's processor seconds over it all, the client's per request."""
+
+    front_s: float
+    client_s: float
+    requests: int
+    hits: int
+
+
+def _closed_loop(subject: Subject, config: ServingConfig, profile: LoadProfile) -> ClosedLoop:
+    url = subject.server.apply(config)["url"]
+    target = subject.target.at(url).model_copy(update={"statistics": False})
+    before = subject.server.counters()
+    began_s = processor_s(before["pids"]["front"])
+    load = _plain(profile).model_copy(update={"users": USERS})
+    measured = subject.generator.measure(target, load).measurement
+    if not measured.complete:
+        raise KeyboardInterrupt  # who stops a calibration does not want what comes after it
+    front_s = processor_s(before["pids"]["front"]) - began_s
+    after = subject.server.counters()
+    if not measured.requests or measured.error_rate:
+        raise TuneError(f"no calibration: the proxy answers with {measured.errors or 'nothing'}")
+    client_s = measured.client_cpu * measured.duration_s / measured.requests
+    requests, hits = (after[name] - before[name] for name in ("requests", "cache_hits"))
+    return ClosedLoop(front_s, client_s, requests, hits)
+
+
+def rows_of(subject: Subject) -> list[Row]:
+    """Requests as the load has them: from its data, or made."""
+    inputs, data = subject.target.inputs, subject.profile.data
+    given = read_inputs(Path(data), inputs)[:ROWS] if data else ()
+    found = [row for row in given if isinstance(row, dict)]
+    return found or [random_row(inputs, [subject.profile.seed, n]) for n in range(ROWS)]
+
+
+def free_memory_mb() -> float:
+    """MiB that processes may still take, within the container's limit."""
+    available_mb = float(psutil.virtual_memory().available / 2**20)
+    return min(available_mb, facts().memory_limit_mb or available_mb)
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor time of a process: to the nanosecond on Linux, elsewhere to 10 ms."""
+    if psutil.LINUX:
+        # clock_getcpuclockid(3): the kernel's MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED).
+        return time.clock_gettime_ns(~pid << 3 | 2) / NS
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _workers_that_fit(server: Server) -> int:
+    """By the memory of the one that runs; at least one."""
+    rss_mb = psutil.Process(server.counters()["pids"]["workers"][0]).memory_info().rss / 2**20
+    return max(1, int(free_memory_mb() / rss_mb))
+
+
+def _plain(profile: LoadProfile) -> LoadProfile:
+    """The same requests, without a schedule."""
+    defaults = {name: LoadProfile.model_fields[name].default for name in headroom.UNDONE}
+    return profile.model_copy(update={**defaults, "duration_s": RUN_S, "warmup_s": WARMUP_S})

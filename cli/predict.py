@@ -1,0 +1,147 @@
+"""`dlbench predict`: what a configuration will do under a load, before anybody measures it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dlbench.cli.failure import UsageError
+from dlbench.cli.options import options_from, read, read_file
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.bottleneck import bottleneck
+from dlbench.tuner.calibrate import calibrated
+from dlbench.tuner.kept_calibration import KeptCalibration, read_calibration
+from dlbench.tuner.scenario import Load
+from dlbench.tuner.twin import capacity_rps, infeasible, predict
+
+if TYPE_CHECKING:
+    from dlbench.tuner.calibration import Calibration
+
+NAME = "predict"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench predict demo:mlp --rate 500 --max-batch-size 16 --workers 2
+
+dlbench predict model.onnx --rate 2000 --cache-size 4096 --distinct 20000 --zipf 1.1 --json
+
+dlbench predict model.onnx --rate 100 --calibration model.calibration.json
+"""
+# Of the load what the twin knows, and what the calibration's requests look like.
+LOAD = ("rate", "arrivals", "gamma_cv", "distinct", "zipf", "seed", "encoding", "shape", "data")
+SERVER = ("name", "device", "device_ids", "provider_option", "io_binding", "batch_axis")
+MODELS = (LoadProfile, ServerSettings, ServingConfig)
+LEFT_OUT = [
+    *(set(LoadProfile.model_fields) - set(LOAD)),
+    *(set(ServerSettings.model_fields) - set(SERVER) - set(LOAD)),
+]
+# Closer to its capacity a queue is never done growing.
+NEARLY_FULL = 0.95
+# What is printed: name, unit and form.
+SHOWN = (
+    ("throughput_rps", "throughput", "{:,.1f}/s"),
+    ("p50_ms", "p50", "{:.3g} ms"),
+    ("p99_ms", "p99", "{:.3g} ms"),
+    ("mean_batch", "mean batch", "{:.3g}"),
+    ("utilisation", "workers busy", "{:.0%}"),
+    ("hit_ratio", "cache hits", "{:.1%}"),
+    ("rejected_share", "refused", "{:.2%}"),
+    ("capacity_rps", "capacity", "{:,.0f}/s"),
+)
+
+
+@options_from(*MODELS, leave_out=LEFT_OUT)
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
+    ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", metavar="FILE", help="taken if it is there, else calibrated into it"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON document on standard output")
+    ] = False,
+    *,
+    given: dict[str, Any],
+) -> None:
+    """Say what a configuration will do under a load, from a calibration of some 20 s.
+
+    A simulation of the proxy, not a measurement: dlbench serve and dlbench load give those.
+    """
+    file = read_file(config, MODELS)
+    settings = read(ServerSettings, {**given, "model": model}, file)
+    profile, knobs = read(LoadProfile, given, file), read(ServingConfig, given, file)
+    if profile.rate is None:
+        raise UsageError("--rate is missing: say how many requests per second will come")
+    device = "cpu" if settings.device == "auto" else settings.device
+    knobs = knobs.resolved(device, len(settings.device_ids))
+    calibration = _calibration(settings, profile, kept)
+    if reason := infeasible(knobs, calibration):
+        raise UsageError(f"this configuration cannot work here: {reason}")
+    _show(_document(knobs, _load(profile), calibration), as_json)
+
+
+def _calibration(settings: ServerSettings, profile: LoadProfile, path: Path | None) -> Calibration:
+    """From the file, or measured and, with a file, kept there."""
+    if path is not None and path.exists():
+        return read_calibration(path, settings.model)
+    console = Console(stderr=True, soft_wrap=True)
+    console.print("calibrating, some 20 s …", style="dim")
+    found = calibrated(
+        settings,
+        profile.model_copy(update={"rate": None}),
+        lambda text: console.print(text, highlight=False, markup=False),
+    )
+    if path is not None:
+        KeptCalibration.of(settings.model, found).write(path)
+    return found
+
+
+def _load(profile: LoadProfile) -> Load:
+    shared = set(Load.model_fields) & set(LoadProfile.model_fields)
+    return Load(rate_rps=profile.rate or 0.0, **profile.model_dump(include=shared))
+
+
+def _document(config: ServingConfig, load: Load, calibration: Calibration) -> dict[str, Any]:
+    found = predict(config, load, calibration)
+    capacity = capacity_rps(config, calibration, load)
+    full = predict(
+        config, load.model_copy(update={"rate_rps": NEARLY_FULL * capacity}), calibration
+    )
+    return {
+        **found._asdict(),
+        "capacity_rps": capacity,
+        "limit": bottleneck(config, calibration, capacity, full),
+        "overloaded": load.rate_rps > capacity,
+        "configuration": config.model_dump(mode="json"),
+        "load": load.model_dump(mode="json"),
+    }
+
+
+def _show(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        json.dump(document, sys.stdout, indent=2)
+        print()
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, title, form in SHOWN:
+        table.add_row(title, form.format(document[name]))
+    table.add_row("limited by", document["limit"])
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    if document["overloaded"]:
+        console.print("more is asked for than can be done: latencies grow for as long as it lasts")
