@@ -99,7 +99,7 @@ def _table(rows: list[Row]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("study", "model", "device"):
         table.add_column(name)
-    for name in ("configurations", "points", "minutes"):
+    for name in ("tried", "points", "minutes"):
         table.add_column(name, justify="right")
     table.add_column("state")
     table.add_column("recommended", overflow="fold")
