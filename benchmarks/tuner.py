@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from simulated_study import SimulatedStudy, Truth
 
-from dlbench.tuner.correction import Correction
+from dlbench.tuner.correction import Correction, for_choice, for_report
 from dlbench.tuner.front import front_indices, greedy_by_hypervolume
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.proposer import PROPOSERS
@@ -174,16 +174,14 @@ def verify(
     picks = greedy_by_hypervolume([smoothed[n].outcome for n in names], CANDIDATES, reference_ms)
     candidates = [ran[names[i]] for i in picks]
     baselines = [p for p in ran.values() if p.phase == "baseline" and p.share == 0.7]
-    repeat, before = 0, list(rest.points)
+    repeat = 0
     while repeat < LEAST_REPEATS or repeat % 2 or rest.now_s < end_s:
         repeat += 1
         for p in (*candidates, *baselines):
             rest.load(p.config, p.share, p.configuration, "verify", repeat)
     halves = (
-        Correction.of(
-            [*before, *(p for p in rest.points if p.repeat and p.repeat % 2 == odd)], twin
-        ).estimates(candidates)
-        for odd in (0, 1)
+        Correction.of(half(rest.points), twin).estimates(candidates)
+        for half in (for_choice, for_report)
     )
     truths = {p.name: rest.truth(p.config, p.measurement.offered_rps)[1] for p in candidates}
     return (*halves, truths)
@@ -233,8 +231,9 @@ def one_seed(name: str, seed: int) -> dict[str, Any]:
         "right": landscape.predicted(right_twin(landscape.machine, rng)),
         "wrong": landscape.predicted(wrong_twin(name, rng)),
     }
-    # Enough for wrong twins is to be held against TPE at ten minutes.
+    # A wrong twin is held against TPE at ten minutes.
     last_s = {"right": searched_s(20), "wrong": searched_s(10)}
+    minutes = {"wrong": MINUTES[:2]}
     studies = {
         side: search(name, seed, "twin", twin, last_s[side], REFERENCE_MS)
         for side, twin in twins.items()
@@ -244,8 +243,10 @@ def one_seed(name: str, seed: int) -> dict[str, Any]:
     for side, study in studies.items():
         twin = twins.get(side)
         result[side] = {
-            "found": [found(truth, study, searched_s(m)) for m in MINUTES],
-            "chosen": [chosen(truth, study, searched_s(m), twin) for m in MINUTES],
+            "found": [found(truth, study, searched_s(m)) for m in minutes.get(side, MINUTES)],
+            "chosen": [
+                chosen(truth, study, searched_s(m), twin) for m in minutes.get(side, MINUTES)
+            ],
             "ended_s": study.now_s,
         }
         if twin:
@@ -289,7 +290,12 @@ def show(results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _gain_cells(name: str, side: str, runs: list[dict[str, Any]]) -> list[str]:
-    paired = np.array([np.subtract(r[side]["found"], r["points"]["found"]) for r in runs])
+    paired = np.array(
+        [
+            [a - b for a, b in zip(r[side]["found"], r["points"]["found"], strict=False)]
+            for r in runs
+        ]
+    )
     worst = np.min([r[side]["found"] for r in runs], axis=0)
     spread = f"{np.median([r[side]['spread'] for r in runs]):.2f}" if side != "points" else ""
     over = _cells(np.median(paired, axis=0), "+") if side != "points" else ""

@@ -135,6 +135,22 @@ class Correction:
         ]
 
 
+def for_choice(points: Iterable[Point]) -> list[Point]:
+    """What chooses among verified points: the search, and the even repeats."""
+    return [p for p in points if p.phase != "verify" or p.repeat % 2 == 0]
+
+
+def for_report(points: Sequence[Point]) -> list[Point]:
+    """What is reported of verified points: the odd repeats, and the search of all other points.
+
+    A candidate became one partly by the luck of its own screening, so that is left out.
+    """
+    verified = {p.name for p in points if p.phase == "verify"}
+    return [
+        p for p in points if (p.repeat % 2 == 1 if p.phase == "verify" else p.name not in verified)
+    ]
+
+
 def _estimate(
     rate: float, capacity: float, capacity_sd: float, log_p99: float, log_p99_sd: float
 ) -> Estimate:

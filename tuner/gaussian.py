@@ -8,7 +8,6 @@ observations need no gradient, and a grid gives the same answer every time.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,16 +49,18 @@ class Kernel:
     own: float
     length: float
 
-    def near(self, a: Matrix, b: Matrix) -> Matrix:
+    def near(self, rbf: Matrix) -> Matrix:
         """What two sets of knobs have in common, without the same-configuration term (n, m)."""
-        squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        rbf = np.exp(-np.maximum(squared, 0.0) / (2 * self.length**2))
         return np.asarray(self.constant**2 + self.signal**2 * rbf)
 
-    def matrix(self, a: Inputs, b: Inputs) -> Matrix:
+    def matrix(self, rbf: Matrix, same: NDArray[np.bool_], load: Matrix) -> Matrix:
+        """Covariances (n, m) of what is so far apart in knobs, configuration and load."""
+        return np.asarray((self.near(rbf) + self.own**2 * same) * load)
+
+    def between(self, a: Inputs, b: Inputs) -> Matrix:
         """Covariances between the observations of `a` and `b` (n, m)."""
-        same = self.own**2 * (a.group[:, None] == b.group)
-        return np.asarray((self.near(a.knobs, b.knobs) + same) * alike(a.share, b.share))
+        rbf = resemblance(a.knobs, b.knobs, self.length)
+        return self.matrix(rbf, a.group[:, None] == b.group, alike(a.share, b.share))
 
     @property
     def variance(self) -> float:
@@ -76,9 +77,9 @@ class Prior:
     owns: tuple[float, ...]
     lengths: tuple[float, ...] = (0.5, 1.0, 2.0)
 
-    def kernels(self) -> Iterator[Kernel]:
-        """Every kernel of the grid."""
-        for signal, own, length in itertools.product(self.signals, self.owns, self.lengths):
+    def kernels(self, length: float) -> Iterator[Kernel]:
+        """Every kernel of the grid that is this long."""
+        for signal, own in itertools.product(self.signals, self.owns):
             yield Kernel(self.constant, signal, own, length)
 
 
@@ -98,11 +99,12 @@ class GaussianProcess:
         per observation and share, not once per prediction: thousands of curves cost milliseconds.
         """
         by_share = self.weights[:, None] * alike(self.inputs.share, shares)
-        return np.asarray(self.kernel.near(knobs, self.inputs.knobs) @ by_share)
+        rbf = resemblance(knobs, self.inputs.knobs, self.kernel.length)
+        return np.asarray(self.kernel.near(rbf) @ by_share)
 
     def posterior(self, inputs: Inputs) -> tuple[Vector, Vector]:
         """Mean and standard deviation at each input, without the noise of a measurement."""
-        cross = self.kernel.matrix(self.inputs, inputs)
+        cross = self.kernel.between(self.inputs, inputs)
         explained = np.linalg.solve(self.cholesky, cross)
         variance = self.kernel.variance - (explained**2).sum(0)
         return cross.T @ self.weights, np.sqrt(np.maximum(variance, 0.0))
@@ -110,23 +112,27 @@ class GaussianProcess:
 
 def fit(prior: Prior, inputs: Inputs, values: Vector, noise_sd: float) -> GaussianProcess:
     """The process of the likeliest kernel; `noise_sd` is that of one observation."""
-    fitted = (_condition(kernel, inputs, values, noise_sd) for kernel in prior.kernels())
+    same, load = inputs.group[:, None] == inputs.group, alike(inputs.share, inputs.share)
+    noise = noise_sd**2 * np.eye(len(values))
+    fitted: list[tuple[float, GaussianProcess]] = []
+    for length in prior.lengths:
+        rbf = resemblance(inputs.knobs, inputs.knobs, length)
+        for kernel in prior.kernels(length):
+            covariance = kernel.matrix(rbf, same, load) + noise
+            cholesky = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+            weights: Vector = np.asarray(np.linalg.solve(covariance, values), dtype=np.float64)
+            # The log marginal likelihood, without what is the same for every kernel.
+            evidence = -0.5 * values @ weights - np.log(np.diag(cholesky)).sum()
+            fitted.append((float(evidence), GaussianProcess(kernel, inputs, cholesky, weights)))
     return max(fitted, key=lambda pair: pair[0])[1]
+
+
+def resemblance(a: Matrix, b: Matrix, length: float) -> Matrix:
+    """The RBF of two sets of knobs (n, m)."""
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.asarray(np.exp(-np.maximum(squared, 0.0) / (2 * length**2)))
 
 
 def alike(a: Vector, b: Vector) -> Matrix:
     """How much loads have in common (n, m)."""
     return np.asarray(np.exp(-((a[:, None] - b) ** 2) / (2 * LOAD_LENGTH**2)))
-
-
-def _condition(
-    kernel: Kernel, inputs: Inputs, values: Vector, noise_sd: float
-) -> tuple[float, GaussianProcess]:
-    """Log marginal likelihood of the values, and the process that has seen them."""
-    covariance = kernel.matrix(inputs, inputs) + noise_sd**2 * np.eye(len(values))
-    cholesky: Matrix = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-    half = np.linalg.solve(cholesky, values)
-    evidence = -0.5 * half @ half - np.log(np.diag(cholesky)).sum()
-    weights = np.linalg.solve(cholesky.T, half)
-    constant = 0.5 * len(values) * math.log(2 * math.pi)
-    return float(evidence) - constant, GaussianProcess(kernel, inputs, cholesky, weights)

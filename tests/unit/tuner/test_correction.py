@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from dlbench.tuner.correction import CAPACITY_NOISE, Correction, Seen, noise
+from dlbench.tuner.correction import (
+    CAPACITY_NOISE,
+    Correction,
+    Seen,
+    for_choice,
+    for_report,
+    noise,
+)
 from dlbench.tuner.predictions import MOST_LOAD, Predictions, coordinates
 from dlbench.tuner.space import build_space
 
@@ -169,3 +176,16 @@ def test_noise_is_what_repeats_differ_by():
 def test_without_repeats_noise_is_what_it_usually_is():
     assert noise([Seen(row, 0.5, row) for row in range(9)], CAPACITY_NOISE) == CAPACITY_NOISE
     assert noise([], CAPACITY_NOISE) == CAPACITY_NOISE
+
+
+def test_who_chooses_is_not_who_reports(build):
+    probe = build.point("c1", "probe", None)
+    chosen, other = build.point("c1", share=0.7), build.point("c1", share=0.5)
+    repeats = [build.point("c1", "verify", 0.7, repeat=n) for n in range(1, 7)]
+    points = [probe, chosen, other, *repeats]
+    choosing, reported = for_choice(points), for_report(points)
+    assert [p.repeat for p in choosing] == [0, 0, 0, 2, 4, 6]
+    assert [p.repeat for p in reported] == [0, 0, 1, 3, 5]
+    assert chosen in choosing
+    assert chosen not in reported
+    assert for_report([probe, chosen, other]) == for_choice([probe, chosen, other])

@@ -25,11 +25,11 @@ def test_posterior_is_the_textbook_formula(seed, configs, noise):
     values = rng.normal(size=len(seen.group))
     process = fit(ONE, seen, values, noise)
     kernel = process.kernel
-    inverse = np.linalg.inv(kernel.matrix(seen, seen) + noise**2 * np.eye(len(values)))
-    cross = kernel.matrix(seen, new)
+    inverse = np.linalg.inv(kernel.between(seen, seen) + noise**2 * np.eye(len(values)))
+    cross = kernel.between(seen, new)
     mean, sd = process.posterior(new)
     assert mean == pytest.approx(cross.T @ inverse @ values, abs=1e-7)
-    variance = np.diag(kernel.matrix(new, new) - cross.T @ inverse @ cross)
+    variance = np.diag(kernel.between(new, new) - cross.T @ inverse @ cross)
     assert sd**2 == pytest.approx(variance, abs=1e-7)
 
 
@@ -65,7 +65,9 @@ def test_the_likeliest_length_is_found():
     prior = Prior(0.5, (0.1, 1.0), (0.05, 1.0), (0.5, 2.0))
     for _ in range(5):
         seen = inputs(rng, 60, loads=(0.5,), knobs=1)
-        values = rng.multivariate_normal(np.zeros(60), truth.matrix(seen, seen) + 1e-4 * np.eye(60))
+        values = rng.multivariate_normal(
+            np.zeros(60), truth.between(seen, seen) + 1e-4 * np.eye(60)
+        )
         assert fit(prior, seen, values, 0.01).kernel == truth
 
 
