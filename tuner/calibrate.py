@@ -135,21 +135,14 @@ def calibrated(
 
 def services(subject: Subject, budget_s: float, note: Callable[[str], None]) -> Services:
     """Service times of every number of threads, each with workers of its own."""
-    until = time.perf_counter() + budget_s
-    cores = physical_cores()
-    threads = [n for n in search_values()["intra_op_threads"] if n <= cores]
-    found: list[Services] = []
-    for number, n in enumerate(threads):
-        left_s = until - time.perf_counter()
-        found.append(_services(subject, n, left_s / (len(threads) - number), note))
-    first = found[0]
-    return first._replace(times=[time for one in found for time in one.times])
+    threads = [n for n in search_values()["intra_op_threads"] if n <= physical_cores()]
+    found = [_services(subject, n, budget_s / len(threads), note) for n in threads]
+    return found[0]._replace(times=[time for one in found for time in one.times])
 
 
 def _services(
     subject: Subject, threads: int, budget_s: float, note: Callable[[str], None]
 ) -> Services:
-    until = time.perf_counter() + budget_s
     cores = physical_cores()
     count = min(busy_levels(threads, cores)[-1], _workers_that_fit(subject.server))
     batches = search_values()["max_batch_size"]
@@ -158,6 +151,7 @@ def _services(
     with Driven(path, subject.settings, config, count, rows_of(subject)) as driven:
         wanted = cells(batches if driven.signature.batchable else (1,), threads, cores)
         visits = Visits([cell for cell in wanted if cell.busy <= count], cores)
+        until = time.perf_counter() + budget_s
         while cell := visits.next_cell(until - time.perf_counter()):
             seconds = visits.visit_s(cell)
             visits.add(cell, driven.visit(cell, seconds, visits.expected_s(cell)))

@@ -80,7 +80,12 @@ class Visits:
         self.seen.setdefault(cell, []).append(fair)
 
     def next_cell(self, left_s: float) -> Cell | None:
-        """The one that was visited least among those that there is time for; None: be done."""
+        """The one that was visited least among those that there is time for; None: be done.
+
+        The first cell is seen once however little time there is: nothing works without it.
+        """
+        if not self.seen:
+            return next(iter(self.wanted))
         open_cells = [c for c in self.wanted if not self.knows(c) and self._fits(c, left_s)]
         return min(open_cells, key=lambda cell: len(self.seen.get(cell, ())), default=None)
 
