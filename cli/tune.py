@@ -132,7 +132,7 @@ def _demands(result: Verified, search: StudyConfig) -> list[str]:
     if pick is None or pick.measurement is None:
         return []
     others = [o for o in search.constraints.objectives if o.field != "p99_ms"]
-    lines = [f"{o.text} is {o.standing(pick)} by the 95 % interval" for o in others]
+    lines = [f"{o.text}: {o.standing(pick)}" for o in others]
     if search.price_per_hour:
         cost = cost_per_million(
             Option(pick.measurement.throughput_rps, pick.measurement.p99_ms or 0.0),
