@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED
+from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import study_view
 from dlbench.cli.options import options_from, read, read_file
 from dlbench.cli.tables import report
@@ -40,7 +41,7 @@ dlbench tune model.onnx --budget 10m --slo-p99 20ms
 
 dlbench tune demo:mlp --distinct 20000 --zipf 1.1 --csv results.csv
 
-dlbench tune demo:mlp --slo "error_rate<0.1%" --max-memory 2GB
+dlbench tune demo:mlp --fix workers=2 --range max_batch_size=1..64 --slo "error_rate<0.1%"
 """
 # What a study decides itself: the load, how long it lasts, and how its own server is spoken to.
 LEFT_OUT = [
@@ -48,8 +49,8 @@ LEFT_OUT = [
     *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
     *("model", "host", "port"),
-    "slo",  # an option of its own, to be given as often as there are bounds
-    *("fix", "range", "space", "recommend"),  # nothing reads them yet
+    # Given as often as there are bounds, and as a file.
+    *("slo", "space"),
 ]
 
 
@@ -92,6 +93,15 @@ def command(
             rich_help_panel="Search",
         ),
     ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            "--space",
+            metavar="FILE",
+            help=f"TOML file: {StudyConfig.model_fields['space'].description}",
+            rich_help_panel="Search",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="print one JSON document on standard output")
     ] = False,
@@ -105,7 +115,7 @@ def command(
     """
     file = read_file(config, MODELS)
     settings = read(ServerSettings, {**given, "model": model}, file)
-    search = read(StudyConfig, {**given, **({"slo": tuple(slo)} if slo else {})}, file)
+    search = read(StudyConfig, {**given, **_said(slo, space)}, file)
     profile = read(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
@@ -124,6 +134,21 @@ def command(
     _show(found, result, lines, as_json)
     if result.recommended is None or search.constraints.standing(result.recommended) != "met":
         raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _said(slo: list[str] | None, space: Path | None) -> dict[str, Any]:
+    """The two options that are written otherwise than their fields, as far as they were given."""
+    said: dict[str, Any] = {"slo": tuple(slo)} if slo else {}
+    return said | ({"space": _read_space(space)} if space else {})
+
+
+def _read_space(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--space {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--space {path}: {error}") from None
 
 
 def _demands(result: Verified, search: StudyConfig) -> list[str]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from dlbench.tuner.front import greedy_by_hypervolume, knee
 from dlbench.tuner.point import Point, with_outcome
 from dlbench.tuner.proposer import propose
-from dlbench.tuner.space import naive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -155,7 +154,7 @@ class Plan:
 
     def baselines(self) -> dict[str, ServingConfig]:
         """Name -> configuration of what tuning is compared with; one where the two are the same."""
-        plain, default = naive(self.space.default), self.space.default
+        plain, default = self.space.naive, self.space.default
         return {"default": default} if plain == default else {"naive": plain, "default": default}
 
     def capacity(self, probe: Point) -> float:

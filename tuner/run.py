@@ -110,7 +110,7 @@ def _report(plan: Plan, study: Study, config: StudyConfig) -> Verified:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
-    result = verified(repeats, config.slo_p99_ms)
+    result = verified(repeats, config)
     study.verified = {
         "points": [p.model_dump(mode="json") for p in result.points],
         "slo": result.slo,
@@ -140,7 +140,11 @@ def _space(request: Request, ready: dict[str, Any]) -> Space:
         default = default.model_copy(update={"max_batch_size": 1})
     repeats = bool(request.profile.distinct or request.profile.data)
     return build_space(
-        default, physical_cores(), repeats_inputs=repeats, batchable=ready["batchable"]
+        default,
+        physical_cores(),
+        repeats_inputs=repeats,
+        batchable=ready["batchable"],
+        restriction=request.study.restriction,
     )
 
 
@@ -159,9 +163,9 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
             "model_hash": digest,
             "device": ready["device"],
             "load": request.profile.model_dump(mode="json", exclude={"seed"}),
-            "space": {knob: list(values) for knob, values in space.values.items()},
             "seed": request.study.seed,
             "machine": f"{processor()}, {space.cores} cores",
+            **space.facts,
         }
     )
 

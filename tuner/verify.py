@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlbench.loadgen.statistics import mean_interval, pooled_quantile_interval
-from dlbench.tuner.front import Outcome, dominates, fastest_within, front_indices, knee
+from dlbench.tuner.front import Outcome, dominates, front_indices
 from dlbench.tuner.point import Point, Resources
+from dlbench.tuner.recommend import RULES, Option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.loadgen.measurement import Measurement
+    from dlbench.tuner.config import StudyConfig
 
     Latencies = NDArray[np.int64]  # nanoseconds, of the successful requests of one repeat
     Repeat = tuple[Point, Latencies]
@@ -54,7 +56,7 @@ class Verified:
         return next((p for p in self.points if p.configuration == name), None)
 
 
-def verified(repeats: Mapping[str, Sequence[Repeat]], slo_p99_ms: float | None) -> Verified:
+def verified(repeats: Mapping[str, Sequence[Repeat]], config: StudyConfig) -> Verified:
     """Pool each candidate's repeats (name -> repeats in order), choose and report."""
     choosing = _pool_each(repeats, lambda number: number % 2 == 0)
     reported = _pool_each(repeats, lambda number: number % 2 == 1)
@@ -62,12 +64,12 @@ def verified(repeats: Mapping[str, Sequence[Repeat]], slo_p99_ms: float | None) 
         name for name in choosing if name in reported and _holds(choosing[name], reported[name])
     ]
     front = _front(both, choosing, reported)
-    pick = _pick(front, choosing, slo_p99_ms)
+    pick = _pick(front, choosing, config)
     points = tuple(
         point.model_copy(update={"on_front": name in front, "recommended": name == pick})
         for name, point in reported.items()
     )
-    return Verified(points, _slo(reported.get(pick or ""), slo_p99_ms))
+    return Verified(points, _slo(reported.get(pick or ""), config.slo_p99_ms))
 
 
 def pool(repeats: Sequence[Repeat]) -> Point:
@@ -114,19 +116,21 @@ def _front(names: list[str], choosing: dict[str, Point], reported: dict[str, Poi
     return [n for n in chosen if not any(dominates(o, final[n]) for o in final.values())]
 
 
-def _pick(front: list[str], choosing: dict[str, Point], slo_p99_ms: float | None) -> str | None:
-    outcomes = [_outcome(choosing[name]) for name in front]
-    if not front:
-        return None
-    if slo_p99_ms is None:
-        return front[knee(outcomes)]
-    careful = [
-        Outcome(o.throughput_rps, _upper(choosing[n])) for n, o in zip(front, outcomes, strict=True)
-    ]
-    held = fastest_within(careful, slo_p99_ms)
-    if held is None:
-        held = fastest_within(outcomes, slo_p99_ms)
-    return None if held is None else front[held]
+def _pick(front: list[str], choosing: dict[str, Point], config: StudyConfig) -> str | None:
+    """By the rule asked for, among those that surely meet every bound, else those that seem to."""
+    demands = config.constraints
+    sure = [n for n in front if demands.standing(choosing[n]) == "met"]
+    eligible = sure or [n for n in front if max(demands.estimated(choosing[n]), default=0.0) <= 0]
+    held = RULES[config.rule]([_option(choosing[name]) for name in eligible], config.wish)
+    return None if held is None else eligible[held]
+
+
+def _option(point: Point) -> Option:
+    m = point.measurement
+    assert m is not None
+    assert m.p99_ms is not None
+    times = (m.server_compute_ms, m.server_queue_ms)
+    return Option(m.throughput_rps, m.p99_ms, m.p99_low_ms, m.p99_high_ms, *times)
 
 
 def _slo(pick: Point | None, slo_p99_ms: float | None) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.verify import pool, verified
 
 
@@ -39,7 +40,7 @@ def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
     # Even repeats choose, odd ones are reported: luck in the choosing half must not be shown.
     lucky = repeats_of("c01", 100, [50, 5, 50, 5, 50, 5])
     steady = repeats_of("c02", 100, [20] * 6)
-    result = verified({"c01@0.7": lucky, "c02@0.7": steady}, None)
+    result = verified({"c01@0.7": lucky, "c02@0.7": steady}, StudyConfig())
     picked = result.recommended
     assert picked is not None
     assert picked.configuration == "c01"
@@ -49,20 +50,20 @@ def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
 def test_a_point_that_mostly_saturates_in_the_reported_half_does_not_stand(repeats_of):
     fast = repeats_of("c01", 200, [10] * 6, verdicts={1: "saturated", 3: "saturated"})
     sound = repeats_of("c02", 100, [10] * 6)
-    result = verified({"c01@0.7": fast, "c02@0.7": sound}, None)
+    result = verified({"c01@0.7": fast, "c02@0.7": sound}, StudyConfig())
     assert [p.configuration for p in result.front] == ["c02"]
 
 
 def test_repeats_that_the_client_spoiled_are_left_out(repeats_of):
     spoiled = repeats_of("c01", 100, [10] * 6, verdicts={3: "invalid"})
-    point = verified({"c01@0.7": spoiled}, None).recommended
+    point = verified({"c01@0.7": spoiled}, StudyConfig()).recommended
     assert point is not None
     assert point.measurement.requests == 2000
 
 
 def test_nothing_holds(repeats_of):
     bad = repeats_of("c01", 100, [10] * 6, verdicts=dict.fromkeys(range(1, 7), "saturated"))
-    result = verified({"c01@0.7": bad}, None)
+    result = verified({"c01@0.7": bad}, StudyConfig())
     assert result.recommended is None
     assert result.front == []
     assert result.baseline("c01") is not None
@@ -72,11 +73,11 @@ def test_slo_is_met_only_by_the_whole_interval(repeats_of):
     fast = repeats_of("c01", 200, [19] * 6, requests=300)
     slow = repeats_of("c02", 100, [5] * 6)
     repeats = {"c01@0.7": fast, "c02@0.7": slow}
-    assert verified(repeats, 20.0).recommended.configuration == "c02"
-    assert verified(repeats, 20.0).slo == "met"
-    assert verified(repeats, 1.0).slo == "missed"
-    assert verified(repeats, 1.0).recommended is None
-    only = verified({"c01@0.7": fast}, 20.0)
+    assert verified(repeats, StudyConfig(slo_p99_ms=20.0)).recommended.configuration == "c02"
+    assert verified(repeats, StudyConfig(slo_p99_ms=20.0)).slo == "met"
+    assert verified(repeats, StudyConfig(slo_p99_ms=1.0)).slo == "missed"
+    assert verified(repeats, StudyConfig(slo_p99_ms=1.0)).recommended is None
+    only = verified({"c01@0.7": fast}, StudyConfig(slo_p99_ms=20.0))
     assert only.slo == "undecided"
     assert only.recommended is not None
 
@@ -86,7 +87,7 @@ def test_the_front_holds_no_point_that_another_beats(repeats_of):
         f"c{n:02d}@0.7": repeats_of(f"c{n:02d}", t, [p] * 6)
         for n, (t, p) in enumerate([(100, 10), (200, 20), (150, 30), (300, 25), (50, 9)])
     }
-    front = verified(repeats, None).front
+    front = verified(repeats, StudyConfig()).front
     outcomes = [p.outcome for p in front]
     assert [o.throughput_rps for o in outcomes] == sorted(o.throughput_rps for o in outcomes)
     assert "c02" not in [p.configuration for p in front]
@@ -94,7 +95,7 @@ def test_the_front_holds_no_point_that_another_beats(repeats_of):
 
 def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeats_of):
     disturbed = repeats_of("c01", 200, [10, 10, 900, 10, 10, 10], verdicts={3: "saturated"})
-    point = verified({"c01@0.7": disturbed}, None).recommended
+    point = verified({"c01@0.7": disturbed}, StudyConfig()).recommended
     assert point is not None
     assert point.measurement.verdict == "unsteady"
     assert "1 of 3 repeats" in point.measurement.reason
