@@ -72,7 +72,9 @@ class Calibration(BaseModel):
         known = min(self._grids, key=lambda measured: (abs(measured - threads), -measured))
         grid = self._grids[known]
         batches = np.arange(1, most_batch + 1)
-        rows = np.array([along(batches, grid.batches, row) for row in grid.seconds])
+        found_along = [along(batches, grid.batches, row) for row in grid.seconds]
+        # Beyond what was measured slopes differ by noise, and rows would cross.
+        rows = np.maximum.accumulate(np.array(found_along), axis=0)
         busy = np.arange(1, most_busy + 1)
         measured = np.clip(busy, grid.busy[0], grid.busy[-1])
         beyond = crowding(busy, known, self.cores) / crowding(measured, known, self.cores)

@@ -198,6 +198,7 @@ def read_points(process, count):
     raise AssertionError(f"it ended after {found}: {process.wait()}")
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
     first = start_tune(tmp_path)
     done = read_points(first, 3)
@@ -223,6 +224,7 @@ def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
     assert not left
 
 
+@pytest.mark.slow
 def test_a_study_of_another_model_is_refused(tmp_path):
     process = start_tune(tmp_path)
     read_points(process, 1)

@@ -224,7 +224,9 @@ def test_workers_from_elsewhere_share_a_load_and_go_home_with_the_master(url):
         assert second.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_worker_that_is_lost_makes_the_load_fail(url, how):
     port = free_port()
     role = Role(master=f"127.0.0.1:{port}", expect_workers=2)
@@ -403,7 +405,7 @@ def counted_by_locust(out):
     return entry
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_locustfile_offers_a_load_and_locust_counts_it(tmp_path, url, processes):
     (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
     several = () if processes == 1 else ("--processes", processes)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -18,12 +18,13 @@ SERVICES = st.lists(
 )
 
 
+def service(batch, threads, busy, seconds):
+    return ServiceTime(batch=batch, threads=threads, busy=busy, seconds=seconds)
+
+
 def measured(seconds, cores=2):
     """A calibration of {(batch, threads, busy): seconds}."""
-    services = [
-        ServiceTime(batch=batch, threads=threads, busy=busy, seconds=took)
-        for (batch, threads, busy), took in seconds.items()
-    ]
+    services = [service(*cell, took) for cell, took in seconds.items()]
     return Calibration(services=services, cores=cores)
 
 
@@ -61,6 +62,8 @@ def test_another_number_of_threads_is_taken_for_the_nearest_that_was_measured():
     assert calibration.service_s(1, threads=8) == 1.0
 
 
+@settings(max_examples=40)
+@example([service(1, 4, 1, 0.5), service(1, 4, 2, 1.0), service(2, 4, 2, 1.0)], 1)
 @given(SERVICES, st.integers(1, 16))
 def test_noise_never_makes_a_larger_batch_or_a_busier_machine_quicker(services, cores):
     calibration = Calibration(services=services, cores=cores)
