@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 READ = 1
 # Locust's own are 3 s: the page would show each second's rate in bursts.
 REPORT_S = 1.0
+# Locust's own are 60 s: a master that went without a word, or whose last one was lost, is missed sooner.
+MISSED_S = 20
 
 
 def on_leash() -> None:
@@ -39,6 +41,7 @@ def on_leash() -> None:
 def connect(host: str, port: int) -> WorkerRunner:
     """Keep trying for five minutes. Raises ConnectionError."""
     locust.runners.WORKER_REPORT_INTERVAL = REPORT_S
+    locust.runners.MASTER_HEARTBEAT_TIMEOUT = MISSED_S
     options = Namespace(web_base_path="", enable_rebalancing=False)
     environment = Environment(user_classes=[LoadUser], parsed_options=options)
     return environment.create_worker_runner(host, port)

@@ -15,10 +15,15 @@ import time
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import platformdirs
 import psutil
 import pytest
+
+# The same examples every time: a test that fails now and then is no use to who changed nothing.
+hypothesis.settings.register_profile("same", derandomize=True, database=None)
+hypothesis.settings.load_profile("same")
 
 START_TIMEOUT_S = 60
 LISTEN_TIMEOUT_S = 20

@@ -26,7 +26,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.roles import Role
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "locustfile.py"
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @contextmanager
