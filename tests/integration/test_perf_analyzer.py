@@ -71,9 +71,10 @@ def test_its_server_side_figures_are_ours(perf_analyzer, proxy, tmp_path, protoc
     seen = found["inference_stats"]
     assert (seen["success"]["count"], seen["fail"]["count"]) == (REQUESTS, 0)
     assert found["inference_count"] == REQUESTS
-    if concurrency == 1:  # with more, some are answered before its first look at our figures
+    if concurrency == 1:  # with more, many are answered before its first look at our figures
         for column, name in SERVER_TIMES.items():
-            assert abs(int(row[column]) - seen[name]["ns"] / seen[name]["count"] / US) <= 1, column
+            mean_us = seen[name]["ns"] / seen[name]["count"] / US
+            assert int(row[column]) == pytest.approx(mean_us, rel=0.05, abs=3), column
     assert int(row["Server Compute Infer"]) > 0
     assert 0 < int(row["p50 latency"]) <= int(row["p99 latency"])
     server_us = sum(int(row[column]) for column in SERVER_TIMES)
