@@ -10,7 +10,7 @@ import psutil
 
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
-from dlbench.tuner.calibrate import client_rps
+from dlbench.tuner.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.plan import PROBE_S, WARMUP_S
 from dlbench.tuner.point import Point
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dlbench.loadgen.target import Target
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.calibration import Calibration
     from dlbench.tuner.plan import Step
 
 # A probe keeps every worker's queue full: two batches each, and some for the front itself.
@@ -40,6 +41,7 @@ class Bench:
     """Context manager around the running pieces; `measure` turns a step into a point."""
 
     def __init__(self, settings: ServerSettings, profile: LoadProfile, log_path: Path) -> None:
+        self._settings = settings
         self._profile = profile
         self._server = Server(settings, log_path)
         self._generator = Generator()
@@ -65,8 +67,19 @@ class Bench:
         self._target = discover(ready["url"], self._profile)
         return ready
 
-    def calibrate(self) -> float:
-        """What the client can do with this model's requests, in requests per second."""
+    def calibrate(self, note: Callable[[str], None]) -> Calibration:
+        """What this machine takes for the parts of a request, measured in some 18 s.
+
+        Raises:
+            TuneError, ProxyError, LoadError: a part does not work, in one line.
+        """
+        assert self._target is not None, "start() comes first"
+        self._warm = None  # it leaves other knobs behind
+        parts = (self._settings, self._profile, self._server, self._generator, self._target)
+        return calibrate(Subject(*parts), note)
+
+    def client_rps(self) -> float:
+        """What the client alone can do with this model's requests, in requests per second."""
         assert self._target is not None, "start() comes first"
         return client_rps(self._generator, self._target, self._profile)
 

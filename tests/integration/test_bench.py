@@ -90,3 +90,17 @@ def test_knobs_change_in_place_and_workers_by_a_restart(bench, tmp_path):
     assert front() == before
     measure(bench, tmp_path, CONFIG.model_copy(update={"workers": 2}))
     assert front() != before
+
+
+@pytest.mark.slow
+def test_calibrating_leaves_no_configuration_that_is_taken_for_warm(bench, tmp_path):
+    """The knobs are others afterwards: the same configuration is applied and warmed again."""
+    config = CONFIG.model_copy(update={"cache_size": 1000})
+    assert measure(bench, tmp_path, config).failure == ""
+    said: list[str] = []
+    calibration = bench.calibrate(said.append)
+    assert calibration.service_s(1) > 0
+    assert calibration.client_rps == pytest.approx(bench.client_rps(), rel=1.0)
+    point = measure(bench, tmp_path, config)
+    assert point.failure == ""
+    assert point.resources.cache_hit_ratio > 0.95
