@@ -1,0 +1,118 @@
+"""`dlbench tune` as a person runs it: a process with options, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from in_pieces import OutOfTime
+from process import BenchmarkError, running
+from report import note
+
+from dlbench.proxy.config import ServingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from subprocess import Popen
+
+    from in_pieces import Kept
+
+DLBENCH = (sys.executable, "-m", "dlbench.cli.main")
+# Options that name files, and how their names end.
+FILES = {"study": "db", "csv": "csv", "recommended": "toml"}
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An operating point that a study vouches for."""
+
+    config: ServingConfig
+    rate_rps: float
+    recommended: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study said: its front, its last lines, and how long it took from start to end."""
+
+    front: list[Winner]
+    text: str
+    wall_s: float
+
+    @property
+    def recommended(self) -> Winner:
+        return next(winner for winner in self.front if winner.recommended)
+
+
+def tune(
+    kept: Kept, name: str, model: str, budget_s: float, options: Sequence[object] = ()
+) -> Answer:
+    """Run the study `name` to its end, or as far as this piece's time goes.
+
+    Raises:
+        OutOfTime: it is not finished; the next piece goes on with it.
+        BenchmarkError: it recommends nothing, or failed.
+    """
+    chosen = ["--budget", f"{budget_s:.0f}s", "--device", "cpu", *options]
+    found = kept.once(f"{name}/answer", lambda: _run(kept, name, model, chosen))
+    return Answer(front(found["rows"]), found["text"], found["wall_s"])
+
+
+def _run(kept: Kept, name: str, model: str, options: Sequence[object]) -> dict[str, Any]:
+    stem = kept.folder / name.replace("/", "-").replace(":", "-")
+    files = {f"--{kind}": stem.with_suffix(f".{end}") for kind, end in FILES.items()}
+    command = [
+        *DLBENCH,
+        "tune",
+        model,
+        *options,
+        *(part for pair in files.items() for part in pair),
+    ]
+    note(" ".join(map(str, command[2:])))
+    began = time.monotonic()
+    said = stem.with_suffix(".txt")
+    try:
+        with said.open("w") as out, running(command, stdout=out.fileno()) as process:
+            _wait(process, kept.left_s, said)
+    finally:
+        pieces = len(kept.beginning(f"{name}/piece"))
+        kept.keep(f"{name}/piece {pieces + 1}", time.monotonic() - began)
+    rows = list(csv.DictReader(files["--csv"].read_text().splitlines()))
+    wall_s = sum(kept.beginning(f"{name}/piece"))
+    return {"rows": reported(rows), "text": said.read_text(), "wall_s": wall_s}
+
+
+def _wait(process: Popen[str], most_s: float, said: Path) -> None:
+    """Until it is done; at the end of the time it is stopped, which a study survives."""
+    end_s = time.monotonic() + most_s
+    while process.poll() is None:
+        if time.monotonic() > end_s:
+            raise OutOfTime
+        time.sleep(0.1)
+    if process.returncode:
+        raise BenchmarkError(f"tune ended with {process.returncode}\n{said.read_text()[-2000:]}")
+
+
+def reported(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Of the CSV's rows those on the verified front, without empty cells."""
+    wanted = (row for row in rows if row["phase"] == "verify" and row["on_front"] == "true")
+    return [{name: cell for name, cell in row.items() if cell} for row in wanted]
+
+
+def front(rows: Sequence[dict[str, str]]) -> list[Winner]:
+    """The rows as operating points."""
+    return [
+        Winner(config_of(row), float(row["offered_rps"]), row["recommended"] == "true")
+        for row in rows
+    ]
+
+
+def config_of(row: dict[str, str]) -> ServingConfig:
+    """The configuration of a CSV row; what is no knob there is passed over."""
+    return ServingConfig.model_validate(
+        {knob: row[knob] for knob in ServingConfig.model_fields if knob in row}
+    )
