@@ -127,12 +127,18 @@ class Correction:
         shares = [rate / c for (_, rate), c in zip(known, capacities, strict=True)]
         loads = [min(share, MOST_LOAD) for share in shares]
         off, p99_sds = self.p99.posterior(_inputs(rows, loads, self.predictions))
+        p99_sds = np.hypot(p99_sds, [self._swing(*at) for at in zip(rows, loads, sds, strict=True)])
         return [
             _estimate(rate, capacity, sd, self.predictions.log_p99_at(row, load) + o, p99_sd)
             for (_, rate), row, capacity, sd, load, o, p99_sd in zip(
                 known, rows, capacities, sds, loads, off, p99_sds, strict=True
             )
         ]
+
+    def _swing(self, row: int, load: float, capacity_sd: float) -> float:
+        """What an uncertain capacity makes of log p99: near it, the load share is as uncertain."""
+        ends = [self.predictions.log_p99_at(row, load * math.exp(z * capacity_sd)) for z in (-1, 1)]
+        return (ends[1] - ends[0]) / 2
 
 
 def for_choice(points: Iterable[Point]) -> list[Point]:
