@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dlbench.proxy.cores import hyperthreads, usable_cores
+
 # Measured on 2 cores: one single-threaded worker per physical core beats fewer workers with more
 # threads. On a GPU a second worker per device hides the copies of the first.
 GPU_WORKERS_PER_DEVICE = 2
@@ -244,5 +246,5 @@ def metadata(field: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's FieldIn
 
 def physical_cores() -> int:
     """Physical cores this process may use (affinity respected), at least one."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(psutil.cpu_count(logical=False) or 1, allowed or 1))
+    usable = len(hyperthreads(usable_cores())) or os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or usable, usable)

@@ -171,6 +171,8 @@ class ModelStats:
         return {
             "requests": self.requests,
             "errors": self.errors,
+            "successes": self.successes,
+            "latency_ns": self.latency.total_ns,
             "batches": self.batches,
             "rows": self.rows,
             "cache_hits": self.cache_hits + self.joins,

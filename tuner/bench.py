@@ -10,9 +10,11 @@ import psutil
 
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
+from dlbench.proxy.config import physical_cores
+from dlbench.tuner.budget import PROBE_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.errors import ServerFailed
-from dlbench.tuner.plan import PROBE_S, WARMUP_S
+from dlbench.tuner.pin import ANYWHERE, on_cores
 from dlbench.tuner.point import Point
 from dlbench.tuner.server import Meter, Server
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.pin import Pinning
     from dlbench.tuner.plan import Step
 
 # A probe keeps every worker's queue full: two batches each, and some for the front itself.
@@ -40,17 +43,25 @@ CACHE_WINDOWS = 12
 class Bench:
     """Context manager around the running pieces; `measure` turns a step into a point."""
 
-    def __init__(self, settings: ServerSettings, profile: LoadProfile, log_path: Path) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        profile: LoadProfile,
+        log_path: Path,
+        pinning: Pinning = ANYWHERE,
+    ) -> None:
         self._settings = settings
         self._profile = profile
-        self._server = Server(settings, log_path)
+        self._pinning = pinning
+        self._server = Server(settings, log_path, pinning.server)
         self._generator = Generator()
         self._stack = ExitStack()
         self._target: Target | None = None
         self._warm: ServingConfig | None = None
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self._generator)
+        with on_cores(self._pinning.client):
+            self._stack.enter_context(self._generator)
         self._stack.enter_context(self._server)
         return self
 
@@ -76,12 +87,20 @@ class Bench:
         assert self._target is not None, "start() comes first"
         self._warm = None  # it leaves other knobs behind
         parts = (self._settings, self._profile, self._server, self._generator, self._target)
-        return calibrate(Subject(*parts), note)
+        with on_cores(self._pinning.server):
+            return calibrate(Subject(*parts), note)
 
     def client_rps(self) -> float:
         """What the client alone can do with this model's requests, in requests per second."""
         assert self._target is not None, "start() comes first"
-        return client_rps(self._generator, self._target, self._profile)
+        with on_cores(self._pinning.server):  # where the null server stands in for it
+            return client_rps(self._generator, self._target, self._profile)
+
+    @property
+    def cores(self) -> int:
+        """Physical cores that the server has."""
+        with on_cores(self._pinning.server):
+            return physical_cores()
 
     @property
     def notes(self) -> tuple[str, ...]:

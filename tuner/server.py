@@ -18,9 +18,11 @@ import psutil
 
 from dlbench.proxy.config import ServingConfig, restart_knobs
 from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.pin import on_cores
 from dlbench.tuner.point import Resources
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dlbench.proxy.settings import ServerSettings
@@ -34,9 +36,13 @@ LOG_TAIL_LINES = 20
 class Server:
     """One proxy at a time, with whatever configuration was applied last."""
 
-    def __init__(self, settings: ServerSettings, log_path: Path) -> None:
+    def __init__(
+        self, settings: ServerSettings, log_path: Path, cores: Sequence[int] | None = None
+    ) -> None:
+        """`cores` are those that the proxy and its workers run on; None: any."""
         self._settings = settings.model_copy(update={"port": 0, "host": "127.0.0.1"})
         self._log_path = log_path
+        self._cores = cores
         self._child: _Child | None = None
         self._config: ServingConfig | None = None
 
@@ -56,7 +62,8 @@ class Server:
         """
         if self._child is None or self._needs_restart(config):
             self.stop()
-            self._child = _Child(self._settings, config, self._log_path)
+            with on_cores(self._cores):
+                self._child = _Child(self._settings, config, self._log_path)
         else:
             in_place = config.model_dump(exclude=set(restart_knobs()))
             self._child.ask({"op": "configure", "knobs": in_place})

@@ -1,5 +1,6 @@
 """The bench: steps carried out on a real proxy and a real generator, failures included."""
 
+import os
 import shutil
 import threading
 
@@ -11,6 +12,7 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.demo import demo_path
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bench import Bench
+from dlbench.tuner.pin import Pinning
 from dlbench.tuner.plan import Step
 
 CONFIG = ServingConfig(workers=1)
@@ -90,6 +92,31 @@ def test_knobs_change_in_place_and_workers_by_a_restart(bench, tmp_path):
     assert front() == before
     measure(bench, tmp_path, CONFIG.model_copy(update={"workers": 2}))
     assert front() != before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity here")
+def test_a_pinned_server_runs_on_its_cores_with_all_its_processes(model, tmp_path):
+    mine = os.sched_getaffinity(0)
+    first, last = {min(mine)}, {max(mine)}
+    pinning = Pinning((min(mine),), (max(mine),))
+    parts = (ServerSettings(model=str(model)), LoadProfile(), tmp_path / "server.log", pinning)
+    with Bench(*parts) as bench:
+        bench.start(CONFIG)
+        assert bench.cores == 1
+        for config in (CONFIG, CONFIG.model_copy(update={"workers": 2})):
+            assert measure(bench, tmp_path, config).failure == ""
+            assert affinities("dlbench.proxy.main") == [first]
+            assert affinities("dlbench.proxy.worker") == [first] * config.workers
+            assert affinities("dlbench.loadgen.main") == [last]
+    assert os.sched_getaffinity(0) == mine
+
+
+def affinities(module):
+    """Cores of our processes that run this module, with all their threads."""
+    children = psutil.Process().children(recursive=True)
+    ours = [c for c in children if c.status() != psutil.STATUS_ZOMBIE and module in c.cmdline()]
+    found = [{frozenset(os.sched_getaffinity(t.id)) for t in c.threads()} for c in ours]
+    return [set().union(*cores) for cores in found]
 
 
 @pytest.mark.slow
