@@ -31,8 +31,8 @@ class Importances(NamedTuple):
     acting together; empty where configurations hardly differ.
     """
 
-    capacity: Mapping[str, float]
-    p99: Mapping[str, float]
+    capacity: dict[str, float]
+    p99: dict[str, float]
 
 
 def importances(correction: Correction) -> Importances:

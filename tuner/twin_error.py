@@ -26,7 +26,7 @@ class Off(NamedTuple):
 
     median: float
     p90: float
-    count: int
+    compared: int
 
 
 class TwinError(NamedTuple):

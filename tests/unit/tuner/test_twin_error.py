@@ -44,7 +44,7 @@ def test_as_much_too_high_as_too_low_is_the_same_error(build, twin, capacity, ta
     error = twin_error(points, twin)
     assert error.throughput.median == pytest.approx(math.expm1(abs(math.log(capacity))), abs=1e-9)
     assert error.p99.p90 == pytest.approx(math.expm1(abs(math.log(tail))), abs=1e-9)
-    assert (error.throughput.count, error.p99.count) == (2, 8)
+    assert (error.throughput.compared, error.p99.compared) == (2, 8)
 
 
 def test_median_and_ninetieth_percentile_are_over_configurations(build, twin):
@@ -60,7 +60,7 @@ def test_repeats_of_a_point_count_once_at_their_middle(build, twin):
     for repeat, tail in ((1, 2.0), (2, 0.5)):
         points += curve(build, twin, 0, tail=tail, phase="verify", repeat=repeat)[1:]
     error = twin_error(points, twin)
-    assert (error.throughput.count, error.p99.count) == (1, 4)
+    assert (error.throughput.compared, error.p99.compared) == (1, 4)
     assert error.p99.p90 == pytest.approx(0.0, abs=1e-9)
 
 

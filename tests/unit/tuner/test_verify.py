@@ -1,10 +1,17 @@
 """From repeats to reported numbers: pooling, choosing by one half, reporting the other."""
 
+import json
+
 import numpy as np
 import pytest
 
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.verify import pool, verified
+from dlbench.tuner.pool import pool
+from dlbench.tuner.predictions import Predictions
+from dlbench.tuner.space import build_space
+from dlbench.tuner.verify import Verified, verified
+
+SHARES = (0.3, 0.5, 0.7, 0.9)
 
 
 @pytest.fixture
@@ -24,16 +31,6 @@ def repeats_of(build):
         return found
 
     return make
-
-
-def test_quantiles_come_from_pooled_samples_not_from_a_mean_of_quantiles(build):
-    quick, slow = np.full(900, 1_000_000), np.full(100, 100_000_000)
-    points = [build.point(phase="verify", repeat=n) for n in (1, 3)]
-    pooled = pool([(points[0], quick), (points[1], slow)]).measurement
-    assert pooled.p50_ms == 1.0
-    assert pooled.p99_ms == 100.0
-    assert pooled.p90_ms == 1.0
-    assert pooled.requests == 2000
 
 
 def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
@@ -102,12 +99,97 @@ def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeat
     assert point.measurement.p99_ms > 100
 
 
-def test_repeats_give_an_interval_where_correlated_samples_cannot(build):
-    # Two long stretches each: one sample says nothing new about its neighbour's p99.
-    repeats = []
-    for number, slow in ((1, 40), (3, 50), (5, 60)):
-        latencies = np.concatenate([np.full(700, 5_000_000), np.full(100, slow * 1_000_000)])
-        repeats.append((build.point("c01", "verify", 0.7, number), latencies))
-    pooled = pool(repeats).measurement
-    assert pooled.p99_low_ms is not None
-    assert pooled.p99_low_ms < 40 < 60 < pooled.p99_high_ms
+@pytest.fixture
+def twin(build):
+    """Capacity and p99 grow with the batch."""
+    space = build_space(build.DEFAULT, 2, repeats_inputs=False, batchable=True)
+    configs = tuple(space.configurations())
+    batch = np.array([c.max_batch_size for c in configs], float)
+    p99 = 2 * np.sqrt(batch)[:, None] / (1 - np.array(SHARES))
+    return Predictions.of(space, configs, SHARES, 100 * np.sqrt(batch), p99)
+
+
+@pytest.fixture
+def study(build, twin, repeats_of):
+    """A probe and curve of some configurations as predicted, and repeats at one load."""
+
+    def make(rows, share=0.5, p99_by_repeat=(), **changes):
+        points, repeats = [], {}
+        for row in rows:
+            config, name = twin.configs[row], f"c{row}"
+            capacity = float(twin.capacity_rps[row])
+            points.append(build.point(name, "probe", None, config=config, throughput=capacity))
+            for i, load in enumerate(SHARES):
+                known = {"throughput": load * capacity, "p99": float(twin.p99_ms[row, i])}
+                points.append(build.point(name, share=load, config=config, **known))
+            usual = [float(twin.p99_ms[row, SHARES.index(share)])] * 6
+            own = repeats_of(name, share * capacity, p99_by_repeat or usual, **changes)
+            own = [(p.model_copy(update={"config": config, "share": share}), s) for p, s in own]
+            points += [p for p, _ in own]
+            repeats[f"{name}@{share:g}"] = own
+        return repeats, points
+
+    return make
+
+
+def test_luck_does_not_choose_where_there_are_predictions(twin, study):
+    """Twice the batch, and by chance the shorter tail in the half that chooses."""
+    small, large = (
+        next(r for r, c in enumerate(twin.configs) if c.max_batch_size == size) for size in (4, 8)
+    )
+    usual = float(twin.p99_ms[large, 1])
+    quick = study([large], p99_by_repeat=[usual, 0.6 * usual] * 3)
+    steady = study([small])
+    repeats, points = quick[0] | steady[0], quick[1] + steady[1]
+    config = StudyConfig(recommend="min-p99")
+    assert verified(repeats, config).recommended.configuration == f"c{large}"
+    assert verified(repeats, config, twin, points).recommended.configuration == f"c{small}"
+
+
+def test_the_measured_p99_is_reported_and_the_smoothed_one_is_beside_it(twin, study):
+    repeats, points = study([0, 5])
+    result = verified(repeats, StudyConfig(), twin, points)
+    pick = result.recommended
+    odd = pool([r for r in repeats[pick.name] if r[0].repeat % 2 == 1])
+    assert pick.measurement == odd.measurement
+    assert result.estimates[pick.name].p99_ms == pytest.approx(odd.measurement.p99_ms, rel=0.5)
+    assert result.smoothed == ()
+
+
+def test_an_interval_that_the_samples_cannot_tell_is_the_smoothed_one(twin, study):
+    repeats, points = study([0, 5], requests=10, verdicts={3: "invalid"})
+    measured = verified(repeats, StudyConfig()).points[0].measurement
+    result = verified(repeats, StudyConfig(), twin, points)
+    first, estimate = result.points[0], result.estimates[result.points[0].name]
+    assert measured.p99_low_ms is None
+    assert result.smoothed == tuple(p.name for p in result.points)
+    assert first.measurement.p99_ms == measured.p99_ms
+    assert first.measurement.p99_low_ms == min(measured.p99_ms, estimate.p99_low_ms)
+    assert first.measurement.p99_high_ms == max(measured.p99_ms, estimate.p99_high_ms)
+
+
+def test_a_result_comes_back_from_the_study_file_as_it_was(twin, study):
+    repeats, points = study(range(0, 20, 2))
+    result = verified(repeats, StudyConfig(slo_p99_ms=5.0), twin, points)
+    assert result.insight.error.throughput.median == pytest.approx(0.0, abs=1e-9)
+    assert Verified.of(json.loads(json.dumps(result.document))) == result
+    assert Verified.of({}) == Verified((), "none")
+
+
+def test_an_slo_without_a_pick_is_undecided_as_long_as_one_point_may_hold_it(repeats_of):
+    slow = {"c01@0.7": repeats_of("c01", 200, [22] * 6, requests=400)}
+    m = verified(slow, StudyConfig()).points[0].measurement
+    between = (m.p99_low_ms + m.p99_ms) / 2
+    assert verified(slow, StudyConfig(slo_p99_ms=between)).slo == "undecided"
+    assert verified(slow, StudyConfig(slo_p99_ms=m.p99_low_ms / 2)).slo == "missed"
+
+
+def test_what_only_seems_beaten_stays_on_the_front_and_what_surely_is_does_not(repeats_of):
+    """The even repeats call c02 the quicker one, the odd ones c01."""
+    slightly = {
+        "c01@0.7": repeats_of("c01", 200, [20, 20, 20, 20, 20, 20]),
+        "c02@0.7": repeats_of("c02", 199, [21, 19, 21, 19, 21, 19]),
+    }
+    assert len(verified(slightly, StudyConfig()).front) == 2
+    surely = {**slightly, "c02@0.7": repeats_of("c02", 199, [90, 19, 90, 19, 90, 19])}
+    assert [p.configuration for p in verified(surely, StudyConfig()).front] == ["c01"]
