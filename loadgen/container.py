@@ -33,6 +33,16 @@ def limits(root: Path = Path("/")) -> ContainerLimits:
     return ContainerLimits(min(cpus, default=None), min(memory, default=None))
 
 
+def throttled_s(root: Path = Path("/")) -> float:
+    """Seconds for which a quota has held processes of these groups back so far, the worst group's."""
+    found = [0.0]
+    for folder in _folders(root):
+        stat = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
+        found.append(int(stat.get("throttled_usec", 0)) / 1e6)  # v2
+        found.append(int(stat.get("throttled_time", 0)) / 1e9)  # v1
+    return max(found)
+
+
 def _folders(root: Path) -> Iterator[Path]:
     """This process' groups in every hierarchy, and the groups above them.
 

@@ -13,7 +13,9 @@ from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
 from dlbench.tuner.budget import PROBE_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
+from dlbench.tuner.disturbance import disturbances, now
 from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.littles_law import flow, violation
 from dlbench.tuner.pin import ANYWHERE, on_cores
 from dlbench.tuner.point import Point
 from dlbench.tuner.server import Meter, Server
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dlbench.loadgen.generator import Progress
+    from dlbench.loadgen.generator import Progress, Run
+    from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.target import Target
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.littles_law import Held
     from dlbench.tuner.pin import Pinning
     from dlbench.tuner.plan import Step
 
@@ -131,14 +135,19 @@ class Bench:
     ) -> dict[str, Any]:
         target = self._serve(step.config)
         self._warm_up(step.config, target)
-        meter = Meter(self._server)
         profile = self._profile.model_copy(update={**_load(step), "seed": seed})
+        around, meter = now(), Meter(self._server)
         result = self._generator.measure(
             target, profile, on_progress=on_progress, samples_path=samples_path
         )
         if not result.measurement.complete:
             raise KeyboardInterrupt  # the generator ended early because it was told to
-        return {"measurement": result.measurement, "resources": meter.read()}
+        used = meter.read()
+        return {
+            "measurement": _lawful(result, profile, used.held),
+            "resources": used.resources,
+            "disturbances": disturbances(around, now()),
+        }
 
     def _serve(self, config: ServingConfig) -> Target:
         ready = self._server.apply(config) if config != self._warm else None
@@ -162,7 +171,7 @@ class Bench:
             self._generator.measure(
                 target, profile.model_copy(update={"warmup_s": 0.0, "seed": window})
             )
-            before, ratio = ratio, meter.read().cache_hit_ratio or 0.0
+            before, ratio = ratio, meter.read().resources.cache_hit_ratio or 0.0
             if abs(ratio - before) < CACHE_STEADY:
                 break
         self._warm = config
@@ -174,6 +183,16 @@ class Bench:
 
 def _users(config: ServingConfig) -> int:
     return min(MOST_PROBE_USERS, PROBE_USERS + 2 * config.workers * config.max_batch_size)
+
+
+def _lawful(run: Run, profile: LoadProfile, held: Held) -> Measurement:
+    """The measurement, invalid if Little's law says so."""
+    found = run.measurement
+    if found.verdict == "invalid":
+        return found
+    users = 0 if profile.think_s else profile.users or 0
+    why = violation(flow(run.samples, users, held, settled=found.verdict == "ok"))
+    return found.model_copy(update={"verdict": "invalid", "reason": why}) if why else found
 
 
 def _load(step: Step) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Point(BaseModel):
     repeat: int = 0
     measurement: Measurement | None = None
     resources: Resources = Resources()
+    disturbances: tuple[str, ...] = ()  # what else happened on the machine meanwhile
     failure: str = ""
     log_tail: str = ""
     cost_s: float = 0.0  # wall time spent, start-up of the server included
@@ -56,7 +57,7 @@ class Point(BaseModel):
     def outcome(self) -> Outcome | None:
         """Throughput and p99, or None where the point may not be on a front."""
         measured = self.measurement
-        if measured is None or measured.p99_ms is None or self.phase == "probe":
+        if measured is None or measured.p99_ms is None or self.share is None:
             return None
         if measured.verdict in ("invalid", "saturated") or measured.error_rate > ERROR_RATE_LIMIT:
             return None

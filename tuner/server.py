@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 import psutil
 
 from dlbench.proxy.config import ServingConfig, restart_knobs
 from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.littles_law import NS, Held
 from dlbench.tuner.pin import on_cores
 from dlbench.tuner.point import Resources
 
@@ -163,6 +164,13 @@ def _spawn(
     )
 
 
+class Use(NamedTuple):
+    """What a server used, and what Little's law asks of it."""
+
+    resources: Resources
+    held: Held
+
+
 class Meter:
     """What a server used between two moments: processor time, memory, cache and batches."""
 
@@ -172,20 +180,22 @@ class Meter:
         self._cpu_s = _cpu_seconds(self._counters)
         self._began = time.perf_counter()
 
-    def read(self) -> Resources:
+    def read(self) -> Use:
         """The use since this meter was made."""
         now = self._server.counters()
         elapsed_s = time.perf_counter() - self._began
-        hits, misses, batches, rows = (
+        hits, misses, batches, rows, latency_ns = (
             now[name] - self._counters[name]
-            for name in ("cache_hits", "cache_misses", "batches", "rows")
+            for name in ("cache_hits", "cache_misses", "batches", "rows", "latency_ns")
         )
-        return Resources(
-            server_cpu=max(0.0, _cpu_seconds(now) - self._cpu_s) / elapsed_s,
+        cpu_s = _cpu_seconds(now)
+        resources = Resources(
+            server_cpu=max(0.0, sum(cpu_s) - sum(self._cpu_s)) / elapsed_s,
             server_rss_mb=_rss_mb(now),
             cache_hit_ratio=hits / (hits + misses) if hits + misses else None,
             mean_batch_size=rows / batches if batches else None,
         )
+        return Use(resources, Held(latency_ns / NS, cpu_s[0] - self._cpu_s[0], hits))
 
 
 def _processes(counters: dict[str, Any]) -> list[psutil.Process]:
@@ -193,9 +203,10 @@ def _processes(counters: dict[str, Any]) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in (pids["front"], *pids["workers"])]
 
 
-def _cpu_seconds(counters: dict[str, Any]) -> float:
+def _cpu_seconds(counters: dict[str, Any]) -> list[float]:
+    """Processor time of each process, the front's first."""
     times = [process.cpu_times() for process in _processes(counters)]
-    return float(sum(t.user + t.system for t in times))
+    return [float(t.user + t.system) for t in times]
 
 
 def _rss_mb(counters: dict[str, Any]) -> float:

@@ -2,12 +2,17 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.demo import demo_path
 from dlbench.proxy.settings import ServerSettings
@@ -49,6 +54,40 @@ def test_a_step_becomes_a_point_with_resources_and_samples(bench, tmp_path):
     assert point.resources.cache_hit_ratio is None
     assert point.cost_s > 0.5
     assert (tmp_path / "samples.npz").exists()
+    assert isinstance(point.disturbances, tuple)
+
+
+def test_a_measurement_keeps_what_else_ran_meanwhile(bench, tmp_path):
+    """Two processes of somebody else, each with all that it can get."""
+    shell = 'exec 3<&0; for i in 1 2; do timeout 60 "$0" -c "$1" <&3 & echo $!; done'
+    command = ["sh", "-c", shell, sys.executable, "while True: pass"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as started:
+        pids = [int(started.stdout.readline()) for _ in range(2)]
+        started.wait()
+        try:
+            point = measure(bench, tmp_path)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+    assert any("other processes used" in note for note in point.disturbances)
+
+
+def test_a_client_whose_latencies_are_too_short_is_found(bench, tmp_path, monkeypatch):
+    """Our own generator, made to say that everything took two thirds of the time it took."""
+    whole = Samples.load
+
+    def shortened(path):
+        found = whole(path)
+        spent = (found.done_ns - found.sent_ns) * 2 // 3
+        return replace(found, done_ns=found.sent_ns + spent)
+
+    probe = Step("c01", CONFIG, "probe", 0.5)
+    measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
+    assert "Little's law" not in measured.reason
+    monkeypatch.setattr(Samples, "load", shortened)
+    measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
+    assert measured.verdict == "invalid"
+    assert "Little's law" in measured.reason
 
 
 def test_a_cache_is_warm_before_anything_counts(bench, tmp_path):
