@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,9 +9,6 @@ from typing import Literal
 from dlbench.tuner.front import Outcome, knee
 
 Standing = Literal["met", "undecided", "missed"]
-
-# More repeats than this are not promised to decide anything: drift will have come first.
-MOST_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -105,19 +101,6 @@ def standing(option: Option, wish: Wish) -> Standing:
     if option.p99_high_ms is not None and option.p99_high_ms <= bound:
         return "met"
     return "missed" if option.p99_low_ms is not None and option.p99_low_ms > bound else "undecided"
-
-
-def deciding_repeats(option: Option, wish: Wish, repeats: int) -> int | None:
-    """How many repeats in all would decide an undecided SLO, None where no budget would.
-
-    The interval of ln p99 narrows with the root of the number of repeats, which are independent.
-    """
-    distance = abs(math.log(_bound(wish) / option.p99_ms))
-    if option.p99_low_ms is None or option.p99_high_ms is None or not distance:
-        return None
-    end = option.p99_high_ms if option.p99_ms <= _bound(wish) else option.p99_low_ms
-    needed = repeats * (math.log(end / option.p99_ms) / distance) ** 2
-    return math.ceil(needed) if needed <= MOST_REPEATS else None
 
 
 def cost_per_million(option: Option, price_per_hour: float) -> float:

@@ -1,9 +1,7 @@
 """The rules of recommendation."""
 
-import math
-
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.tuner.recommend import (
@@ -11,7 +9,6 @@ from dlbench.tuner.recommend import (
     Option,
     Wish,
     cost_per_million,
-    deciding_repeats,
     standing,
     weighted_ms,
 )
@@ -67,26 +64,6 @@ def test_what_straddles_the_bound_is_undecided():
     assert standing(Option(1, 15), wish) == "undecided"
     with pytest.raises(ValueError, match="SLO"):
         standing(Option(1, 15), Wish())
-
-
-@given(st.floats(1, 100), st.floats(1.05, 3), st.integers(2, 20), st.floats(1.02, 2))
-def test_so_many_repeats_narrow_the_interval_to_the_bound(p99, width, repeats, off):
-    slo = p99 * off
-    option = Option(1, p99, p99 / width, p99 * width)
-    needed = deciding_repeats(option, Wish(slo_p99_ms=slo), repeats)
-    assume(needed is not None)
-    assert p99 * math.exp(math.log(width) * math.sqrt(repeats / needed)) <= slo * (1 + 1e-9)
-
-
-def test_no_budget_decides_a_p99_that_is_the_bound_or_an_interval_that_is_not_there():
-    assert deciding_repeats(Option(1, 20, 10, 40), Wish(slo_p99_ms=20), 6) is None
-    assert deciding_repeats(Option(1, 19.99, 10, 40), Wish(slo_p99_ms=20), 6) is None
-    assert deciding_repeats(Option(1, 10), Wish(slo_p99_ms=20), 6) is None
-
-
-def test_a_p99_over_the_bound_is_decided_by_its_lower_end():
-    wish = Wish(slo_p99_ms=10)
-    assert deciding_repeats(Option(1, 20, 5, 25), wish, 6) == 24
 
 
 def test_a_million_requests_at_a_thousand_a_second_take_a_thousand_seconds():

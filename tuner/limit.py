@@ -1,0 +1,60 @@
+"""What keeps a configuration from taking more: as measured where that tells, else as simulated. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlbench.tuner.bottleneck import BUSY, bottleneck
+from dlbench.tuner.twin import capacity_rps, predict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.scenario import Load
+
+# Closer to its capacity a queue is never done growing.
+NEARLY_FULL = 0.95
+
+
+def limit(
+    config: ServingConfig, points: Iterable[Point], calibration: Calibration, load: Load
+) -> str:
+    """What is short at capacity; processor time is read off the probe, the parts' shares off the twin."""
+    expected = capacity_rps(config, calibration, load)
+    near = load.model_copy(update={"rate_rps": NEARLY_FULL * expected})
+    full = predict(config, near, calibration)
+    probe = _probe(config, points)
+    if probe is None or probe.measurement is None:
+        return f"{bottleneck(config, calibration, expected, full)} (simulated)"
+    if short := measured_limit(probe, calibration.cores):
+        return short
+    found = bottleneck(config, calibration, probe.measurement.throughput_rps, full)
+    return f"{found} (simulated; measured: {_busy(probe, calibration.cores)})"
+
+
+def measured_limit(probe: Point, cores: int) -> str:
+    """What a closed loop at capacity showed to be used up, "" if nothing of what is measured was."""
+    measured, server = probe.measurement, probe.resources.server_cpu
+    if measured is None:
+        return ""
+    if measured.client_cpu / measured.client_processes > BUSY:
+        return f"the load generator: {measured.client_cpu:.0%} of a core busy"
+    if server is not None and server + measured.client_cpu > BUSY * cores:
+        return f"the cores: {_busy(probe, cores)}"
+    return ""
+
+
+def _busy(probe: Point, cores: int) -> str:
+    server, measured = probe.resources.server_cpu, probe.measurement
+    client = 0.0 if measured is None else measured.client_cpu
+    used = "server unknown" if server is None else f"server {server:.1f}"
+    return f"{used} and client {client:.1f} of {cores} cores"
+
+
+def _probe(config: ServingConfig, points: Iterable[Point]) -> Point | None:
+    """The last probe of a configuration that has a measurement."""
+    own = [p for p in points if p.config == config and p.share is None and p.measurement]
+    return own[-1] if own else None
