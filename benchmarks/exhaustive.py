@@ -19,24 +19,18 @@ from __future__ import annotations
 
 import math
 import random
-import tempfile
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import in_pieces
-import models
 import report
 import tomli_w
 import tuned
+from measuring import Measuring, open_s, path_of
 
-from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
-from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.bench import Bench
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, hypervolume
 from dlbench.tuner.plan import Step
-from dlbench.tuner.point import Point
 from dlbench.tuner.restriction import restriction
 from dlbench.tuner.space import Space, build_space
 
@@ -44,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from in_pieces import Kept
+
+    from dlbench.tuner.point import Point
 
 MODELS = ("demo:mlp", "silero_vad_half")
 GRID = {
@@ -55,7 +51,6 @@ GRID = {
 QUICK_GRID = {"max_batch_size": [1, 8], "workers": [2]}
 SHARES = (0.3, 0.5, 0.7, 0.9)
 PROBE_S, OPEN_S, SECOND_LOOK_S = 1.5, 2.5, 5.0
-LEAST_REQUESTS = 459
 # The issue's: tune may spend this much of three repeats, and has to reach this much.
 REPEATS, BUDGET_SHARE, AIM = 3, 0.1, 0.95
 WINNERS = 8
@@ -87,7 +82,7 @@ class Comparison:
 
     def __init__(self, kept: Kept, name: str, quick: bool) -> None:
         self.kept, self.name = kept, name
-        self.model = str(models.fetch(name)) if name in models.SOURCES else name
+        self.model = path_of(name)
         self.quick = quick
         self.said = space_file(QUICK_GRID if quick else GRID)
 
@@ -122,7 +117,7 @@ class Comparison:
                 random.Random(repeat).shuffle(configs)
                 for index, config in configs:
                     at = f"{self.name}/all {repeat}/{index:02d}"
-                    points += measuring.curve(at, config, repeat)
+                    points += curve(measuring, at, config, repeat)
         return points
 
     def cost_s(self, repeats: int) -> float:
@@ -147,63 +142,28 @@ class Comparison:
             for number in range(rounds):
                 for index in in_turns(wanted, number):
                     chosen, at = wanted[index], f"{name}/{number}/{index:02d}"
-                    found[chosen].append(measuring.again(at, chosen, number))
+                    found[chosen].append(again(measuring, at, chosen, number))
         return found
 
 
-class Measuring:
-    """A bench that is only started when something has to be measured."""
-
-    def __init__(self, kept: Kept, model: str) -> None:
-        self._kept = kept
-        self._settings = ServerSettings(model=model, device="cpu")
-        self._bench: Bench | None = None
-
-    def __enter__(self) -> Measuring:
-        self._folder = tempfile.TemporaryDirectory(prefix="dlbench-exhaustive-")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bench is not None:
-            self._bench.__exit__(None, None, None)
-        self._folder.cleanup()
-
-    def curve(self, name: str, config: ServingConfig, seed: int) -> list[Point]:
-        """Its points at all shares of its measured capacity, none if it cannot be served."""
-        probe = self._point(f"{name}/probe", Step(name, config, "probe", PROBE_S), seed)
-        if probe.measurement is None:
-            return []
-        rates = [share * probe.measurement.throughput_rps for share in SHARES]
-        steps = [
-            Step(name, config, "screen", open_s(rate, OPEN_S), share, rate)
-            for share, rate in zip(SHARES, rates, strict=True)
-        ]
-        return [self._point(f"{name}/{step.share}", step, seed) for step in steps]
-
-    def again(self, name: str, chosen: Chosen, number: int) -> Point:
-        rate = chosen.rate_rps
-        step = Step(name, chosen.config, "verify", open_s(rate, SECOND_LOOK_S), 1.0, rate, number)
-        return self._point(name, step, 1000 + number)
-
-    def _point(self, name: str, step: Step, seed: int) -> Point:
-        return Point.model_validate(self._kept.once(name, lambda: self._measure(step, seed)))
-
-    def _measure(self, step: Step, seed: int) -> Any:
-        samples = Path(self._folder.name) / "samples.npz"
-        return self._started().measure(step, seed, lambda _: None, samples).model_dump(mode="json")
-
-    def _started(self) -> Bench:
-        if self._bench is None:
-            log = Path(self._folder.name) / "server.log"
-            self._bench = Bench(self._settings, LoadProfile(), log)
-            self._bench.__enter__()
-            self._bench.start(ServingConfig(workers=1))
-        return self._bench
+def curve(measuring: Measuring, name: str, config: ServingConfig, seed: int) -> list[Point]:
+    """Points at all shares of the measured capacity, none if it cannot be served."""
+    probe = measuring.point(f"{name}/probe", Step(name, config, "probe", PROBE_S), seed)
+    if probe.measurement is None:
+        return []
+    rates = [share * probe.measurement.throughput_rps for share in SHARES]
+    steps = [
+        Step(name, config, "screen", open_s(rate, OPEN_S), share, rate)
+        for share, rate in zip(SHARES, rates, strict=True)
+    ]
+    return [measuring.point(f"{name}/{step.share}", step, seed) for step in steps]
 
 
-def open_s(rate: float, least_s: float) -> float:
-    """Long enough for a p99."""
-    return max(least_s, math.ceil(10 * LEAST_REQUESTS / rate) / 10)
+def again(measuring: Measuring, name: str, chosen: Chosen, number: int) -> Point:
+    """A longer measurement with arrivals of its own."""
+    rate = chosen.rate_rps
+    step = Step(name, chosen.config, "verify", open_s(rate, SECOND_LOOK_S), 1.0, rate, number)
+    return measuring.point(name, step, 1000 + number)
 
 
 def space_file(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -263,7 +223,7 @@ def show(name: str, sides: dict[str, list[Chosen]], again: dict[Chosen, list[Poi
     table = report.table(title, "side", "workers", "offered/s", "throughput/s", "p99 ms", "held")
     for side, own in sides.items():
         for chosen in sorted(own, key=lambda c: c.rate_rps):
-            table.add_row(side, in_words(chosen.config), *cells(chosen, again[chosen]))
+            table.add_row(side, tuned.in_words(chosen.config), *cells(chosen, again[chosen]))
     report.console.print(table)
     whole = share(sides, {chosen: settled(points) for chosen, points in again.items()})
     rounds = [
@@ -272,13 +232,6 @@ def show(name: str, sides: dict[str, list[Chosen]], again: dict[Chosen, list[Poi
     ]
     report.note(f"{name}: {whole:.1%} of the hypervolume by the medians of the rounds")
     report.aim_over(f"{name}, share of the hypervolume, round by round", rounds, AIM, ".1%")
-
-
-def in_words(config: ServingConfig) -> str:
-    """The knobs that are searched here."""
-    delay = f", {config.max_queue_delay_ms:g} ms" if config.max_queue_delay_ms else ""
-    threads = f", {config.intra_op_threads} threads" if config.intra_op_threads > 1 else ""
-    return f"{config.workers} x {config.max_batch_size}{delay}{threads}"
 
 
 def cells(chosen: Chosen, points: Sequence[Point]) -> list[str]:

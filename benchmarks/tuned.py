@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def tune(
 
 
 def _run(kept: Kept, name: str, model: str, options: Sequence[object]) -> dict[str, Any]:
-    stem = kept.folder / name.replace("/", "-").replace(":", "-")
+    stem = kept.folder / re.sub(r"\W+", "-", name)
     files = {f"--{kind}": stem.with_suffix(f".{end}") for kind, end in FILES.items()}
     command = [
         *DLBENCH,
@@ -116,3 +117,15 @@ def config_of(row: dict[str, str]) -> ServingConfig:
     return ServingConfig.model_validate(
         {knob: row[knob] for knob in ServingConfig.model_fields if knob in row}
     )
+
+
+def in_words(config: ServingConfig) -> str:
+    """Workers x batch size, and every knob that is not at its default."""
+    default = ServingConfig().resolved("cpu")
+    plain = ("workers", "max_batch_size")
+    others = [
+        f"{knob} {value}"
+        for knob, value in config.model_dump().items()
+        if knob not in plain and value != getattr(default, knob)
+    ]
+    return ", ".join([f"{config.workers} x {config.max_batch_size}", *others])
