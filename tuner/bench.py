@@ -13,7 +13,7 @@ from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
 from dlbench.tuner.budget import PROBE_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
-from dlbench.tuner.disturbance import disturbances, now
+from dlbench.tuner.disturbance import disturbances, is_calm, now
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.littles_law import flow, violation
 from dlbench.tuner.pin import ANYWHERE, on_cores
@@ -142,11 +142,11 @@ class Bench:
         )
         if not result.measurement.complete:
             raise KeyboardInterrupt  # the generator ended early because it was told to
-        used = meter.read()
+        used, after = meter.read(), now()
         return {
-            "measurement": _lawful(result, profile, used.held),
+            "measurement": _lawful(result, profile, used.held, calm=is_calm(around, after)),
             "resources": used.resources,
-            "disturbances": disturbances(around, now()),
+            "disturbances": disturbances(around, after),
         }
 
     def _serve(self, config: ServingConfig) -> Target:
@@ -185,13 +185,14 @@ def _users(config: ServingConfig) -> int:
     return min(MOST_PROBE_USERS, PROBE_USERS + 2 * config.workers * config.max_batch_size)
 
 
-def _lawful(run: Run, profile: LoadProfile, held: Held) -> Measurement:
+def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measurement:
     """The measurement, invalid if Little's law says so."""
     found = run.measurement
     if found.verdict == "invalid":
         return found
     users = 0 if profile.think_s else profile.users or 0
-    why = violation(flow(run.samples, users, held, settled=found.verdict == "ok"))
+    calm = calm and found.verdict == "ok"
+    why = violation(flow(run.samples, users, held, calm=calm))
     return found.model_copy(update={"verdict": "invalid", "reason": why}) if why else found
 
 

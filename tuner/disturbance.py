@@ -39,6 +39,7 @@ class Snapshot:
     at_s: float
     busy_s: float
     ours_s: float
+    cores: int = 1
     stolen_s: float = 0.0
     swapped_mb: float = 0.0
     throttled_s: float = 0.0
@@ -50,6 +51,13 @@ def disturbances(before: Snapshot, after: Snapshot) -> tuple[str, ...]:
     length_s = max(1e-9, after.at_s - before.at_s)
     rules = (_others, _stolen, _swapped, _throttled, _heated)
     return tuple(note for rule in rules if (note := rule(before, after, length_s)))
+
+
+def is_calm(before: Snapshot, after: Snapshot) -> bool:
+    """Whether nothing disturbed and half of the cores had nothing to do: who wanted one had it."""
+    length_s = max(1e-9, after.at_s - before.at_s)
+    busy = (after.busy_s - before.busy_s) / length_s
+    return busy <= after.cores / 2 and not disturbances(before, after)
 
 
 def _others(before: Snapshot, after: Snapshot, length_s: float) -> str:
@@ -90,6 +98,7 @@ def now(root: Path = ROOT) -> Snapshot:
         # Not the interrupts: those of the loopback interface are our own doing.
         busy_s=times.user + times.system + getattr(times, "nice", 0.0),
         ours_s=sum(map(_processor_s, _ours())),
+        cores=psutil.cpu_count() or 1,
         stolen_s=getattr(times, "steal", 0.0),
         swapped_mb=(swap.sin + swap.sout) / MIB,
         throttled_s=throttled_s(root),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlbench.tuner.disturbance import Snapshot, disturbances, now
+from dlbench.tuner.disturbance import Snapshot, disturbances, is_calm, now
 
 QUIET = Snapshot(at_s=100.0, busy_s=5000.0, ours_s=300.0)
 LATER = replace(QUIET, at_s=104.0, busy_s=5006.0, ours_s=306.0)
@@ -41,6 +41,15 @@ def test_our_own_work_is_no_disturbance():
 )
 def test_each_disturbance_is_one_line(change, note):
     assert disturbances(QUIET, replace(LATER, **change)) == (note,)
+
+
+@pytest.mark.parametrize(
+    ("change", "calm"),
+    [({}, True), ({"busy_s": 5009.0, "ours_s": 309.0}, False), ({"swapped_mb": 9.0}, False)],
+)
+def test_calm_is_a_machine_with_cores_to_spare_and_nobody_else(change, calm):
+    before, after = replace(QUIET, cores=4), replace(LATER, cores=4)
+    assert is_calm(before, replace(after, **change)) is calm
 
 
 def test_several_are_all_named():

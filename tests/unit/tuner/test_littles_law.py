@@ -41,8 +41,8 @@ def held(run, server_ms, hits=0, front_cpu_s=0.1):
     return Held(len(run.sent_ns) * server_ms / 1000, front_cpu_s, hits)
 
 
-def verdict(run, users, kept, *, settled=True):
-    return violation(flow(run, users, kept, settled=settled))
+def verdict(run, users, kept, *, calm=True):
+    return violation(flow(run, users, kept, calm=calm))
 
 
 @given(
@@ -63,7 +63,7 @@ def test_the_number_in_flight_is_the_one_that_is_counted(requests, data):
 
 def test_rate_times_latency_is_the_number_in_flight():
     run = opened(200, 10)
-    found = flow(run, 0, held(run, 8), settled=True)
+    found = flow(run, 0, held(run, 8), calm=True)
     assert found.client == pytest.approx(200 * 0.010, rel=0.02)
     assert found.server == pytest.approx(200 * 0.008, rel=0.02)
     assert found.completed_rps == pytest.approx(200, rel=0.02)
@@ -86,7 +86,7 @@ def test_a_closed_loop_whose_latencies_are_off_by_half_is_found(users, factor, s
 def test_latencies_shorter_than_the_server_s_are_found():
     run = opened(200, 20 / 1.5)
     assert "too short" in verdict(run, 0, held(run, 18))
-    assert "too short" in verdict(run, 0, held(run, 18), settled=False)
+    assert "too short" in verdict(run, 0, held(run, 18), calm=False)
 
 
 def test_latencies_that_nothing_explains_are_found():
@@ -95,12 +95,12 @@ def test_latencies_that_nothing_explains_are_found():
 
 
 @pytest.mark.parametrize(
-    ("kept", "settled"),
+    ("kept", "calm"),
     [({"hits": 5}, True), ({"front_cpu_s": 1.5}, True), ({}, False)],
 )
-def test_a_front_that_may_let_requests_wait_explains_them(kept, settled):
+def test_a_front_that_may_let_requests_wait_explains_them(kept, calm):
     run = opened(200, 30)
-    assert verdict(run, 0, held(run, 5, **kept), settled=settled) == ""
+    assert verdict(run, 0, held(run, 5, **kept), calm=calm) == ""
 
 
 @pytest.mark.parametrize("outside_ms", [0.1, 0.8, 2.0])
