@@ -107,12 +107,11 @@ def main() -> None:
     options = parser.parse_args()
     repeats = {"distinct": options.distinct, "zipf": options.zipf}
     with in_pieces.kept(options) as kept:
-        for name in MODELS[:1] if options.quick else MODELS:
-            if options.only in (None, name):
-                subject = Subject(kept, name, LoadProfile(**repeats), options.quick)
-                subject.tune(30.0 if options.quick else options.budget)
-                for letter in CASES if options.case is None else (options.case,):
-                    CASES[letter](subject, 1 if options.quick else options.rounds)
+        for name in in_pieces.wanted(options, MODELS):
+            subject = Subject(kept, name, LoadProfile(**repeats), options.quick)
+            subject.tune(30.0 if options.quick else options.budget)
+            for letter in CASES if options.case is None else (options.case,):
+                CASES[letter](subject, 1 if options.quick else options.rounds)
 
 
 class Subject:

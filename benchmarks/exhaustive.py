@@ -71,10 +71,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the study")
     options = parser.parse_args()
     with in_pieces.kept(options) as kept:
-        for name in MODELS[:1] if options.quick else MODELS:
-            if options.only in (None, name):
-                study = Comparison(kept, name, options.quick)
-                study.run(1 if options.quick else options.repeats, options.seed)
+        for name in in_pieces.wanted(options, MODELS):
+            comparison = Comparison(kept, name, options.quick)
+            comparison.run(1 if options.quick else options.repeats, options.seed)
 
 
 class Comparison:

@@ -14,7 +14,7 @@ import machine
 import report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 PACKAGES = ("onnxruntime-gpu", "uvloop", "numpy", "numba", "optuna")
 
@@ -82,6 +82,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, required=True, help="keep everything here, and go on")
     made.add_argument("--for", dest="for_s", type=seconds, default=1e9, help="stop after, as 500s")
     return made
+
+
+def wanted(options: argparse.Namespace, models: Sequence[str]) -> Sequence[str]:
+    """The models of this run: the one asked for, the first of a smoke run, else all."""
+    if options.only:
+        return [options.only]
+    return models[:1] if options.quick else models
 
 
 def seconds(text: str) -> float:
