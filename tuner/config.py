@@ -6,11 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dlbench.proxy.cores import usable_cores
 from dlbench.tuner.constraint import Constraints, Objective, parse_memory, parse_slo
+from dlbench.tuner.pin import cores_apart
 from dlbench.tuner.recommend import Wish
 from dlbench.tuner.restriction import restriction
 
 Rule = Literal["knee", "slo", "max-throughput", "min-p99", "cost", "weighted"]
+ProposerName = Literal["twin", "tpe", "nsga2", "random", "grid"]
 # Option -> the figure that it bounds.
 MEMORY = {"max_memory": "server_rss_mb", "max_gpu_memory": "gpu_mem_mb"}
 
@@ -49,12 +52,20 @@ class StudyConfig(BaseModel):
     space: dict[str, Any] = Field(
         {}, description="knobs as for --fix and --range, which win over it"
     )
+    proposer: ProposerName = Field(
+        "twin", description="who says what to measure next; only twin predicts first"
+    )
+    pin: str = Field(
+        "auto",
+        description="cores of the server, as 0-3, apart from the client's; auto: apart where there "
+        "are enough; off: wherever",
+    )
     seed: int = Field(0, description="seed of the search, the arrivals and the inputs", ge=0)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
         """Parse what is parsed later, so that what is wrong is said before anything starts."""
-        _ = self.restriction, self.constraints
+        _ = self.restriction, self.constraints, cores_apart(self.pin, usable_cores())
         if any(objective.field == "p99_ms" for objective in map(parse_slo, self.slo)):
             raise ValueError("--slo: the bound on p99 is written as --slo-p99 20ms")
         if self.recommend == "slo" and self.slo_p99_ms is None:

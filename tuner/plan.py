@@ -1,52 +1,37 @@
 """What to measure next: a pure function of what has been recorded, so a killed study just goes on.
 
 A study goes through baselines, search and verification. Where it stands is never stored: it is
-read off the points. All times are seconds of measuring, waiting for servers included.
+read off the points.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from dlbench.tuner.front import greedy_by_hypervolume, knee
-from dlbench.tuner.point import Point, with_outcome
-from dlbench.tuner.proposer import propose
+from dlbench.tuner import budget
+from dlbench.tuner.budget import LEAST_VERIFY_SHARE, MOST_REPEATS, PROBE_S, REPEATS, VERIFY_SHARE
+from dlbench.tuner.candidates import candidates
+from dlbench.tuner.drift import EVERY_S, reference, since_reference
+from dlbench.tuner.proposal import Done
+from dlbench.tuner.proposer import PROPOSERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.budget import Candidate
     from dlbench.tuner.config import StudyConfig
-    from dlbench.tuner.point import Phase
+    from dlbench.tuner.point import Phase, Point
+    from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.space import Space
 
-# With 7 % noise in capacity, 0.95 would be overload one time in four (DESIGN.md).
-LOADS = (0.3, 0.5, 0.7, 0.9)
-FEWER_LOADS = (LOADS, (0.5, 0.7, 0.9), (0.5, 0.9), (0.9,))
-# MLPerf early stopping at p99 with no over-latency query needs 459 (PEERS.md).
-SCREEN_REQUESTS = 459
-SCREEN_S = 2.5
-PROBE_S = 1.5
-# A reported p99 pools at least three repeats with 2,000 requests together; the same again chooses.
-REPEATS = 6
-POOLED_REQUESTS = 2000
-REPEAT_S = 1.5
-WARMUP_S = 0.3
-# What a change of configuration costs beside the measuring: mostly the start of a worker.
-SWITCH_S = 1.4
-# A budget that cannot pay for so many whole curves measures fewer loads of each; the answer that is
-# called trustworthy has searched more.
-LEAST_CONFIGURATIONS = 3
-WORTHWHILE_CONFIGURATIONS = 8
-# A closed-loop probe may not ask more than this share of what the client can do (DESIGN.md).
-CLIENT_SHARE = 0.8
-MOST_CANDIDATES = 6
-FEWEST_CANDIDATES = 4
-# Verification never takes more of the budget than this.
-VERIFY_SHARE = 0.5
+__all__ = ["REPEATS", "Plan", "Step"]
+
+OUT_OF_BUDGET = Done("the rest of the budget is kept for verification")
 
 
 @dataclass(frozen=True)
@@ -63,27 +48,18 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An operating point about to be verified."""
-
-    configuration: str
-    config: ServingConfig
-    share: float
-    rate: float
-
-    @property
-    def repeat_s(self) -> float:
-        """Length of one repeat, so that half of them pool enough requests."""
-        return max(REPEAT_S, POOLED_REQUESTS / (REPEATS / 2) / self.rate)
-
-
-@dataclass(frozen=True)
 class Plan:
-    """The frame that steps are taken in: the space, the request, what the client can do."""
+    """The frame that steps are taken in: the space, the request, the twin, what the client can do.
+
+    `before_s` is what the budget has paid for before the first step: the calibration.
+    """
 
     space: Space
     study: StudyConfig
-    client_rps: float
+    drivable_rps: float
+    predictions: Predictions | None = None
+    before_s: float = 0.0
+    _searches: list[Search] = field(default_factory=list, repr=False, compare=False)
 
     def next_step(self, points: Sequence[Point]) -> Step | None:
         """What to measure now, None when the study is complete."""
@@ -92,43 +68,61 @@ class Plan:
     def _steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """Every step still to make, the nearest first; the later ones are only an outline."""
         yield from self._baseline_steps(points)
+        yield from self._drift_steps(points)
         yield from self._search_steps(points)
         yield from self._verify_steps(points)
 
     def _baseline_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """Both probes first: how many loads the budget can pay for follows from them."""
         probed = {p.configuration for p in points if p.phase == "probe"}
-        for name, config in self.baselines().items():
+        for name, config in self.baselines.items():
             if name not in probed:
                 yield Step(name, config, "probe", PROBE_S)
-        for name, config in reversed(self.baselines().items()):
+        for name, config in reversed(self.baselines.items()):
             yield from self._curve(name, config, "baseline", points)
 
+    def _drift_steps(self, points: Sequence[Point]) -> Iterator[Step]:
+        """The reference again, now and then: its capacity, and its p99 at the rate it first had."""
+        since, first = since_reference(points), reference(points)
+        if first is None or first.measurement is None or sum(p.cost_s for p in since) < EVERY_S:
+            return
+        name, config, rate = first.configuration, first.config, first.measurement.offered_rps
+        if not any(p.phase == "drift" for p in since):
+            yield Step(name, config, "drift", PROBE_S)
+        yield Step(name, config, "drift", first.measurement.duration_s, first.share, rate)
+
     def _search_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        searched = [p for p in points if p.configuration not in self.baselines()]
-        for name, config in {p.configuration: p.config for p in searched}.items():
+        searched = {p.configuration: p.config for p in points if self._is_searched(p)}
+        for name, config in searched.items():
             yield from self._curve(name, config, "screen", points)
-        proposed = self._propose(points) if self._may_search(points) else None
-        if proposed is not None:
-            name = f"c{len({p.configuration for p in searched}) + 1:02d}"
-            yield from self._curve(name, proposed, "screen", points)
+        proposed = self.proposal(points)
+        if not isinstance(proposed, Done):
+            yield from self._curve(f"c{len(searched) + 1:02d}", proposed, "screen", points)
 
     def _verify_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        candidates = self.candidates(points)
-        done = {(p.name, p.repeat) for p in points if p.phase == "verify"}
-        for repeat in range(1, REPEATS + 1):
-            for c in _interleaved(candidates, self.study.seed + repeat):
-                step = Step(
-                    c.configuration, c.config, "verify", c.repeat_s, c.share, c.rate, repeat
-                )
-                if (f"{c.configuration}@{c.share:g}", repeat) not in done:
-                    yield step
+        """Rounds over all candidates; once more for what the client spoiled, or if time is left."""
+        chosen = self.candidates(points)
+        for repeat in range(1, MOST_REPEATS + 1):
+            whole = repeat <= REPEATS or self._affordable(repeat, chosen, points)
+            for c in _interleaved(chosen, self.study.seed + repeat):
+                own = [p for p in points if p.phase == "verify" and p.name == c.name]
+                if (whole or _spoiled(own, repeat)) and repeat not in {p.repeat for p in own}:
+                    load = (c.repeat_s, c.share, c.rate, repeat)
+                    yield Step(c.configuration, c.config, "verify", *load)
+
+    def _affordable(
+        self, repeat: int, chosen: Sequence[Candidate], points: Sequence[Point]
+    ) -> bool:
+        """Whether there was time for a whole round when it began."""
+        earlier = takewhile(lambda p: p.phase != "verify" or p.repeat < repeat, points)
+        spent_s = self.before_s + sum(p.cost_s for p in earlier)
+        return spent_s + budget.round_s(chosen) <= self.study.budget_s
 
     def _curve(
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
     ) -> Iterator[Step]:
         """A probe of the capacity, then open loop at fixed shares of it, until one saturates."""
-        recorded = {p.share: p for p in points if p.config == config and p.phase != "verify"}
+        recorded = {p.share: p for p in of_search(points) if p.config == config}
         if None not in recorded:
             yield Step(name, config, "probe", PROBE_S)
             return
@@ -136,106 +130,106 @@ class Plan:
         for share in self.loads(points) if capacity else ():
             if share not in recorded:
                 rate = share * capacity
-                yield Step(name, config, phase, screen_s(rate), share, rate)
+                yield Step(name, config, phase, budget.screen_s(rate), share, rate)
             elif not worth_going_on(recorded[share]):
                 return
 
-    def _propose(self, points: Sequence[Point]) -> ServingConfig | None:
-        return propose(points, self.space, self.study.seed, self.study.reference_ms)
-
-    def _may_search(self, points: Sequence[Point]) -> bool:
-        tried = {p.configuration for p in points} - set(self.baselines())
+    def proposal(self, points: Sequence[Point]) -> ServingConfig | Done:
+        """The configuration to measure after those that are complete, or why there is none."""
+        tried = {p.configuration for p in points if self._is_searched(p)}
         if self.study.configurations and len(tried) >= self.study.configurations:
-            return False
-        if not tried:
-            return True  # whatever the budget: a study that tries nothing answers nothing
-        after_one_more = searching_s(points) + self.curve_s(points)
-        return after_one_more <= self.study.budget_s - self.reserve_s(points)
+            return Done(f"{len(tried)} configurations were asked for")
+        # Whatever the budget one is tried: a study that tries nothing answers nothing.
+        after_one_more_s = self.before_s + budget.searching_s(points) + self.curve_s(points)
+        if tried and after_one_more_s > self.study.budget_s - self.reserve_s(points):
+            return OUT_OF_BUDGET
+        return self._search(points).proposal
 
+    def candidates(self, points: Sequence[Point]) -> list[Candidate]:
+        """What to verify; nothing that verification finds changes it."""
+        return self._search(points).candidates
+
+    def _search(self, points: Sequence[Point]) -> Search:
+        """What the search says. The last one is kept: it is asked again at every later step."""
+        found = of_search(points)
+        if not self._searches or self._searches[0].points != found:
+            self._searches[:] = [Search(self, found)]
+        return self._searches[0]
+
+    @cached_property
     def baselines(self) -> dict[str, ServingConfig]:
         """Name -> configuration of what tuning is compared with; one where the two are the same."""
         plain, default = self.space.naive, self.space.default
         return {"default": default} if plain == default else {"naive": plain, "default": default}
 
+    def _is_searched(self, point: Point) -> bool:
+        return point.configuration not in self.baselines
+
     def capacity(self, probe: Point) -> float:
         """Requests per second that a probe showed, within what the client can drive; 0: failed."""
         if probe.measurement is None:
             return 0.0
-        return min(probe.measurement.throughput_rps, CLIENT_SHARE * self.client_rps)
+        return min(probe.measurement.throughput_rps, self.drivable_rps)
 
     def loads(self, points: Sequence[Point]) -> tuple[float, ...]:
         """The shares of capacity that this budget can pay for, decided once, by the baselines' probes."""
-        capacity = self._known_capacity(points)
-        budget = (1 - VERIFY_SHARE) * self.study.budget_s
-        for loads in FEWER_LOADS:
-            if (LEAST_CONFIGURATIONS + len(self.baselines())) * _curve_s(capacity, loads) <= budget:
-                return loads
-        return FEWER_LOADS[-2]
+        within_s = (1 - VERIFY_SHARE) * self.study.budget_s - self.before_s
+        count = budget.LEAST_CONFIGURATIONS + len(self.baselines)
+        return budget.affordable_loads(self._known_capacity(points), count, within_s)
 
     def curve_s(self, points: Sequence[Point]) -> float:
         """What one more configuration costs."""
-        return _curve_s(self._known_capacity(points), self.loads(points))
+        return budget.curve_s(self._known_capacity(points), self.loads(points))
 
-    def trustworthy_s(self, points: Sequence[Point]) -> float:
-        """How long a trustworthy answer takes: all loads, enough configurations, verified."""
-        capacity = self._known_capacity(points)
-        curves = (WORTHWHILE_CONFIGURATIONS + 2) * _curve_s(capacity, LOADS)
-        typical = Candidate("", self.space.default, 0.7, 0.7 * capacity)
-        return curves + (FEWEST_CANDIDATES + 2) * verify_s([typical])
+    def reserve_s(self, points: Sequence[Point]) -> float:
+        """Time kept for verification: what it would cost now, within its shares of the budget."""
+        least, most = (s * self.study.budget_s for s in (LEAST_VERIFY_SHARE, VERIFY_SHARE))
+        return min(max(least, budget.verify_s(self.candidates(points))), most)
 
     def remarks(self, points: Sequence[Point]) -> list[str]:
         """What the budget buys, said before the search begins."""
-        needed, budget, loads = self.trustworthy_s(points), self.study.budget_s, self.loads(points)
+        capacity, loads = self._known_capacity(points), self.loads(points)
+        needed_s = self.before_s + budget.trustworthy_s(capacity, self.space.default)
         found = [
-            f"a trustworthy answer takes about {needed / 60:.1f} min for this model; "
-            f"the budget is {budget / 60:.1f} min"
+            f"a trustworthy answer takes about {needed_s / 60:.1f} min for this model; "
+            f"the budget is {self.study.budget_s / 60:.1f} min"
         ]
-        if len(loads) < len(LOADS):
+        if len(loads) < len(budget.LOADS):
             found.append(
                 f"to keep within it each configuration is measured at {len(loads)} loads, "
-                f"not {len(LOADS)}"
+                f"not {len(budget.LOADS)}"
             )
         return found
 
-    def reserve_s(self, points: Sequence[Point]) -> float:
-        """Time kept for verification: what it would cost now, within its share of the budget."""
-        return min(verify_s(self.candidates(points)), VERIFY_SHARE * self.study.budget_s)
-
-    def candidates(self, points: Sequence[Point]) -> list[Candidate]:
-        """What to verify: the baselines at their knees and the points that the front gains most by.
-
-        Screening only proposes candidates. Its numbers, minima of noisy values, are never reported.
-        """
-        screened = [p for p in points if p.phase in ("baseline", "screen")]
-        must = len(self.baselines()) + FEWEST_CANDIDATES
-        chosen: list[Candidate] = []
-        for candidate in self._ranked(screened):
-            affordable = verify_s([*chosen, candidate]) <= VERIFY_SHARE * self.study.budget_s
-            if affordable or len(chosen) < must:
-                chosen.append(candidate)
-        return chosen
-
-    def _ranked(self, screened: Sequence[Point]) -> list[Candidate]:
-        known = with_outcome(list(screened))
-        reference = self.study.reference_ms
-        picks: list[Point] = []
-        for name in self.baselines():
-            picks += _baseline_pick([p for p in screened if p.configuration == name], reference)
-        gains = greedy_by_hypervolume([o for _, o in known], MOST_CANDIDATES, reference)
-        picks += [known[i][0] for i in gains]
-        return list(dict.fromkeys(_candidate(point) for point in picks))
-
     def _known_capacity(self, points: Sequence[Point]) -> float:
-        probes = [p for p in points if p.phase == "probe" and p.configuration in self.baselines()]
-        return max((self.capacity(p) for p in probes), default=0.0) or self.client_rps
+        probes = [p for p in points if p.phase == "probe" and p.configuration in self.baselines]
+        return max((self.capacity(p) for p in probes), default=0.0) or self.drivable_rps
 
 
-def _baseline_pick(own: list[Point], reference_ms: float) -> list[Point]:
-    """A baseline's knee; where nothing held in screening, its lightest load gets another chance."""
-    known = with_outcome(own)
-    if known:
-        return [known[knee([outcome for _, outcome in known], reference_ms)][0]]
-    return [p for p in own if p.measurement is not None][:1]
+@dataclass(frozen=True)
+class Search:
+    """What the points of the search alone say, found out when it is asked for, once."""
+
+    plan: Plan
+    points: list[Point]
+
+    @cached_property
+    def proposal(self) -> ServingConfig | Done:
+        """What the proposer names next."""
+        plan, study = self.plan, self.plan.study
+        propose = PROPOSERS[study.proposer]
+        return propose(self.points, plan.space, study.seed, plan.predictions, study.reference_ms)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """What would be verified if the search ended here."""
+        plan = self.plan
+        return candidates(self.points, plan.baselines, plan.study, plan.predictions)
+
+
+def of_search(points: Sequence[Point]) -> list[Point]:
+    """The points that searching made; what came later judges them and must not move them."""
+    return [p for p in points if p.phase not in ("verify", "drift")]
 
 
 def worth_going_on(point: Point) -> bool:
@@ -243,32 +237,11 @@ def worth_going_on(point: Point) -> bool:
     return point.measurement is not None and point.measurement.verdict != "saturated"
 
 
-def screen_s(rate: float) -> float:
-    """Length of a screening measurement: enough requests, and long enough to settle."""
-    return max(SCREEN_S, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
-
-
-def verify_s(candidates: Sequence[Candidate]) -> float:
-    """What verifying these takes: every repeat of each, and a switch per configuration and round."""
-    switches = len({c.configuration for c in candidates}) * SWITCH_S
-    return REPEATS * (switches + sum(c.repeat_s + WARMUP_S for c in candidates))
-
-
-def searching_s(points: Sequence[Point]) -> float:
-    """Time spent before verification began."""
-    return sum(p.cost_s for p in points if p.phase != "verify")
-
-
-def _curve_s(capacity: float, loads: Sequence[float]) -> float:
-    measured = sum(screen_s(share * capacity) + WARMUP_S for share in loads)
-    return SWITCH_S + PROBE_S + WARMUP_S + measured
-
-
-def _candidate(point: Point) -> Candidate:
-    assert point.share is not None
-    assert point.measurement is not None
-    rate = point.measurement.offered_rps or point.measurement.throughput_rps
-    return Candidate(point.configuration, point.config, point.share, rate)
+def _spoiled(own: Sequence[Point], repeat: int) -> bool:
+    """Whether this repeat makes up for one of its half that the client spoiled."""
+    earlier = [p for p in own if p.repeat < repeat and p.repeat % 2 == repeat % 2]
+    good = [p for p in earlier if p.measurement is None or p.measurement.verdict != "invalid"]
+    return len(good) < len(range(2 - repeat % 2, REPEATS + 1, 2))
 
 
 def _interleaved(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,14 @@ from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
+from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.drift import drift
 from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.foresight import foresee, load_of
+from dlbench.tuner.pin import on_cores, pinned
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.point import Point
+from dlbench.tuner.proposal import Done
 from dlbench.tuner.space import Space, build_space
 from dlbench.tuner.study import Identity, Study
 from dlbench.tuner.verify import Verified, verified
@@ -62,50 +68,120 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
     Raises:
         TuneError: see `dlbench.tuner.errors`; what was recorded before stays in the study.
     """
-    log_path = request.path.with_suffix(".log")
-    with Bench(request.settings, request.profile, log_path) as bench:
+    log_path, pinning = request.path.with_suffix(".log"), pinned(request.study.pin)
+    with Bench(request.settings, request.profile, log_path, pinning) as bench:
         ready = bench.start(ServingConfig().resolved("cpu"))
-        space = _space(request, ready)
+        with on_cores(pinning.server):
+            space = _space(request, ready)
         study = Study.create_or_resume(
             request.path, _identity(request, ready, space), fresh=request.fresh
         )
-        plan = Plan(space, request.study, _client_rps(study, bench))
-        for text in (*space.notes, *bench.notes):
+        for text in filter(None, (*space.notes, *bench.notes, pinning.note)):
             observer.note(text)
+        plan = _plan(space, study, bench, request, observer)
         _take_steps(plan, study, bench, request, observer)
     return study, _report(plan, study, request.study)
+
+
+def _plan(space: Space, study: Study, bench: Bench, request: Request, observer: Observer) -> Plan:
+    """With the twin's predictions where it is the one that proposes; others need the client's limit."""
+    if request.study.proposer != "twin":
+        return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
+    calibration = _calibration(study, bench, observer)
+    observer.note("predicting what every configuration would do")
+    seen = foresee(space, calibration, load_of(request.profile))
+    for text in seen.notes:
+        observer.note(text)
+    before_s = float(study.calibration["seconds"])
+    return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
+
+
+def _calibration(study: Study, bench: Bench, observer: Observer) -> Calibration:
+    """Measured once per study and kept with it, so that a resumed one foresees the same."""
+    if "calibration" not in study.calibration:
+        observer.note("calibrating the twin, the simulation that says what to try: some 20 s")
+        began = time.perf_counter()
+        found = bench.calibrate(observer.note)
+        study.calibration = {
+            "calibration": found.model_dump(mode="json"),
+            "seconds": time.perf_counter() - began,
+            "versions": versions(),
+        }
+        observer.note(_told(found))
+    return Calibration.model_validate(study.calibration["calibration"])
+
+
+def _told(found: Calibration) -> str:
+    batch = max(service.batch for service in found.services)
+    one, full = found.service_s(1), found.service_s(batch)
+    client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
+    return (
+        f"a worker takes {one * 1e3:.3g} ms for one row and {full * 1e3:.3g} ms for {batch}; "
+        f"the client can drive {client}"
+    )
+
+
+def _client_rps(study: Study, bench: Bench) -> float:
+    """The client's limit: as calibrated, or found out now."""
+    known = study.calibration.get("calibration", study.calibration)
+    if not known.get("client_rps"):
+        known = {"client_rps": bench.client_rps(), "versions": versions()}
+        study.calibration = {**study.calibration, **known}
+    return float(known["client_rps"])
 
 
 def _take_steps(
     plan: Plan, study: Study, bench: Bench, request: Request, observer: Observer
 ) -> None:
-    points = _usable(study)
-    told = False
+    points, told = _usable(study), Told(plan, observer)
     while (step := plan.next_step(points)) is not None:
-        observer.step(step, sum(p.cost_s for p in points))
+        told.before(step, points)
         path = study.samples_path(_stub(step))
         point = bench.measure(step, _seed(request.study.seed, step), observer.progress, path)
-        study.record(point)
+        study.record(point, request.study.constraints)
         points.append(point)
-        observer.point(point)
-        told = told or _tell_budget(plan, points, observer)
+        told.after(points)
 
 
-def _tell_budget(plan: Plan, points: list[Point], observer: Observer) -> bool:
-    """Once the baselines' probes are in: what a trustworthy answer takes, and what this one skips."""
-    if len([p for p in points if p.phase == "probe"]) < len(plan.baselines()):
-        return False
-    if not any(p.measurement for p in points):
-        raise NothingMeasured(f"no baseline could be measured: {points[-1].failure}")
-    for text in plan.remarks(points):
-        observer.note(text)
-    return True
+class Told:
+    """What the observer is told of the way that a study goes, each remark once."""
+
+    def __init__(self, plan: Plan, observer: Observer) -> None:
+        self._plan, self._observer = plan, observer
+        self._remarks = self._ending = False
+
+    def before(self, step: Step, points: list[Point]) -> None:
+        """A step is about to be taken; with the first of verification the search is over."""
+        if step.phase == "verify" and not self._ending:
+            self._ending = True
+            end = self._plan.proposal(points)
+            if isinstance(end, Done):
+                self._observer.note(f"the search ends: {end.reason}")
+        self._observer.step(step, self._plan.before_s + sum(p.cost_s for p in points))
+
+    def after(self, points: list[Point]) -> None:
+        """A point was recorded."""
+        self._observer.point(points[-1])
+        if points[-1].phase == "drift" and (found := drift(points)):
+            self._observer.note(str(found))
+        if not self._remarks and self._probed(points):
+            self._remarks = True
+            for text in self._plan.remarks(points):
+                self._observer.note(text)
+
+    def _probed(self, points: list[Point]) -> bool:
+        """Whether the baselines' probes are in, which say what a trustworthy answer takes."""
+        if len([p for p in points if p.phase == "probe"]) < len(self._plan.baselines):
+            return False
+        if not any(p.measurement for p in points):
+            raise NothingMeasured(f"no baseline could be measured: {points[-1].failure}")
+        return True
 
 
 def _report(plan: Plan, study: Study, config: StudyConfig) -> Verified:
     points = _usable(study)
     repeats: dict[str, list[Repeat]] = {}
-    wanted = {f"{c.configuration}@{c.share:g}" for c in plan.candidates(points)}
+    wanted = {c.name for c in plan.candidates(points)}
     for point in points:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
@@ -148,12 +224,6 @@ def _space(request: Request, ready: dict[str, Any]) -> Space:
     )
 
 
-def _client_rps(study: Study, bench: Bench) -> float:
-    if not study.calibration:
-        study.calibration = {"client_rps": bench.calibrate(), "versions": versions()}
-    return float(study.calibration["client_rps"])
-
-
 def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity:
     model = resolve_model(request.settings.model)
     digest = hashlib.blake2b(Path(model.path).read_bytes(), digest_size=16).hexdigest()
@@ -164,6 +234,7 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
             "device": ready["device"],
             "load": request.profile.model_dump(mode="json", exclude={"seed"}),
             "seed": request.study.seed,
+            "pin": request.study.pin,
             "machine": f"{processor()}, {space.cores} cores",
             **space.facts,
         }

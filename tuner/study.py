@@ -2,7 +2,8 @@
 
 Format 1 (dlbench 0.1): one Optuna study named "dlbench", directions maximise `throughput_rps`,
 minimise `p99_ms`. A trial is one point: its parameters are the knobs and `load_share`, its user
-attribute `point` is the whole record. What may not stand on a front carries a violated constraint.
+attribute `point` is the whole record. What may not stand on a front carries a violated constraint,
+and every bound that was asked for is one: over 0 by so much of the bound as the value is off.
 The study's user attributes are `format`, `identity`, `calibration` and `verified`.
 Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
 """
@@ -10,7 +11,9 @@ Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,6 +28,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.constraint import Constraints
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
 from dlbench.tuner.point import Point
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 NAME = "dlbench"
+FRONT = "may_stand_on_a_front"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Study:
             StudyMismatch: it belongs to another model, load, space or seed.
             StudyUnreadable: it is not a study file.
         """
+        _check_own(path)
         if fresh:
             discard(path)
         study = cls(path, _load(path, create=True))
@@ -83,6 +89,8 @@ class Study:
         """Open an existing study file for reading."""
         if not path.is_file():
             raise StudyUnreadable(f"{path}: no such study file")
+        if not _check_own(path):
+            raise StudyUnreadable(f"{path}: no study has been made in this file")
         study = cls(path, _load(path, create=False))
         if study._study.user_attrs.get("format") != FORMAT:
             raise StudyUnreadable(f"{path}: not a dlbench study of format {FORMAT}")
@@ -95,9 +103,13 @@ class Study:
             Point.model_validate(t.user_attrs["point"]) for t in trials if "point" in t.user_attrs
         ]
 
-    def record(self, point: Point) -> None:
-        """Append a point, durably, before the next measurement begins."""
-        self._study.add_trial(_trial(point))
+    def record(self, point: Point, demands: Constraints = Constraints()) -> None:  # noqa: B008
+        """Append a point, durably, before the next measurement begins.
+
+        Raises:
+            ValueError: a demand is on a figure that is not a number, or a knob is out of bounds.
+        """
+        self._study.add_trial(_trial(point, demands))
 
     def samples_path(self, point: Point) -> Path:
         """Where the raw samples of a point are kept."""
@@ -135,6 +147,33 @@ def discard(path: Path) -> None:
     shutil.rmtree(path.with_suffix(".samples"), ignore_errors=True)
 
 
+def _check_own(path: Path) -> bool:
+    """Whether a file holds a study; False: it is not there or empty, so one may be made in it.
+
+    Optuna makes its tables in whatever it opens, so it is not asked. A half-made study, without its
+    name yet, may be taken up; what belongs to somebody else may not.
+
+    Raises:
+        StudyUnreadable: it is another kind of file.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return False
+    try:
+        # Not read-only: what a killed writer left half-done has to be rolled back.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as file:
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+            names = _names(file) if "studies" in tables else set()
+    except sqlite3.Error as error:
+        raise StudyUnreadable(f"{path}: not a study file that can be used ({error})") from error
+    if names - {NAME} or (tables and not {"studies", "trials", "version_info"} <= tables):
+        raise StudyUnreadable(f"{path}: not a study file of dlbench, but somebody else's database")
+    return NAME in names
+
+
+def _names(file: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in file.execute("SELECT study_name FROM studies")}
+
+
 def _load(path: Path, *, create: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -156,20 +195,27 @@ def _load(path: Path, *, create: bool) -> optuna.Study:
     return study
 
 
-def _trial(point: Point) -> optuna.trial.FrozenTrial:
-    attrs = {"point": point.model_dump(mode="json"), "phase": point.phase}
+def _trial(point: Point, demands: Constraints) -> optuna.trial.FrozenTrial:
     params = {**point.config.model_dump(), "load_share": point.share}
     known = {name: v for name, v in params.items() if v is not None and not isinstance(v, tuple)}
-    measured = point.measurement
-    if measured is None or measured.p99_ms is None:
-        return create_trial(state=TrialState.FAIL, user_attrs=attrs)
     return create_trial(
         params=known,
         distributions={name: _distribution(name) for name in known},
-        values=[measured.throughput_rps, measured.p99_ms],
-        user_attrs=attrs,
-        constraints={"may_stand_on_a_front": 0.0 if point.outcome else 1.0},
+        user_attrs={"point": point.model_dump(mode="json"), "phase": point.phase},
+        **_result(point, demands),
     )
+
+
+def _result(point: Point, demands: Constraints) -> dict[str, Any]:
+    """What came of a trial, as Optuna wants to be told: 0 or less is a constraint that is met."""
+    measured = point.measurement
+    if measured is None or measured.p99_ms is None:
+        return {"state": TrialState.FAIL}
+    bounds = zip((o.text for o in demands.objectives), demands.estimated(point), strict=True)
+    return {
+        "values": [measured.throughput_rps, measured.p99_ms],
+        "constraints": {FRONT: 0.0 if point.outcome else 1.0, **dict(bounds)},
+    }
 
 
 def _distribution(name: str) -> BaseDistribution:

@@ -1,0 +1,102 @@
+"""What measurements cost: the arithmetic by which a study keeps to its budget. Pure.
+
+All times are seconds of measuring, waiting for servers included.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.point import Point
+
+# With 7 % noise in capacity, 0.95 would be overload one time in four (DESIGN.md).
+LOADS = (0.3, 0.5, 0.7, 0.9)
+FEWER_LOADS = (LOADS, (0.5, 0.7, 0.9), (0.5, 0.9))
+# MLPerf early stopping at p99 with no over-latency query needs 459 (PEERS.md).
+SCREEN_REQUESTS = 459
+SCREEN_S = 2.5
+PROBE_S = 2.0
+WARMUP_S = 0.3
+# What a change of configuration costs beside the measuring: mostly the start of a worker.
+SWITCH_S = 1.4
+# So many repeats are kept time for: three are reported, the even ones choose (DESIGN.md: a
+# reported p99 pools at least three). Time that is left over buys more.
+REPEATS = 5
+MOST_REPEATS = 2 * REPEATS
+REPORTED_REPEATS = 3
+POOLED_REQUESTS = 2000
+REPEAT_S = 1.5
+# Verification takes at least the first share of the budget, at most the second.
+LEAST_VERIFY_SHARE = 0.15
+VERIFY_SHARE = 0.5
+# A budget that cannot pay for so many whole curves measures fewer loads of each; the answer that is
+# called trustworthy has searched more.
+LEAST_CONFIGURATIONS = 3
+WORTHWHILE_CONFIGURATIONS = 8
+WORTHWHILE_CANDIDATES = 6
+
+
+class Candidate(NamedTuple):
+    """An operating point about to be verified."""
+
+    configuration: str
+    config: ServingConfig
+    share: float
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """The name of its points."""
+        return f"{self.configuration}@{self.share:g}"
+
+    @property
+    def repeat_s(self) -> float:
+        """Length of one repeat, so that those reported pool enough requests."""
+        return max(REPEAT_S, POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
+
+
+def screen_s(rate: float) -> float:
+    """Length of a screening measurement: enough requests, and long enough to settle."""
+    return max(SCREEN_S, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
+
+
+def curve_s(capacity: float, loads: Sequence[float]) -> float:
+    """What a configuration of this capacity costs: its start, a probe and every load."""
+    measured = sum(screen_s(share * capacity) + WARMUP_S for share in loads)
+    return SWITCH_S + PROBE_S + WARMUP_S + measured
+
+
+def affordable_loads(capacity: float, configurations: int, budget_s: float) -> tuple[float, ...]:
+    """The shares of capacity at which so many configurations can be measured."""
+    within = (
+        loads for loads in FEWER_LOADS if configurations * curve_s(capacity, loads) <= budget_s
+    )
+    return next(within, FEWER_LOADS[-1])
+
+
+def round_s(candidates: Sequence[Candidate]) -> float:
+    """What one repeat of each of these takes, with a switch per configuration."""
+    switches = len({c.configuration for c in candidates}) * SWITCH_S
+    return switches + sum(c.repeat_s + WARMUP_S for c in candidates)
+
+
+def verify_s(candidates: Sequence[Candidate]) -> float:
+    """What verifying these takes at least."""
+    return REPEATS * round_s(candidates)
+
+
+def trustworthy_s(capacity: float, default: ServingConfig) -> float:
+    """How long a trustworthy answer takes: all loads, enough configurations, verified."""
+    typical = Candidate("", default, 0.7, 0.7 * capacity)
+    curves = (WORTHWHILE_CONFIGURATIONS + 2) * curve_s(capacity, LOADS)
+    return curves + WORTHWHILE_CANDIDATES * verify_s([typical])
+
+
+def searching_s(points: Sequence[Point]) -> float:
+    """Time spent on everything but verification."""
+    return sum(p.cost_s for p in points if p.phase != "verify")

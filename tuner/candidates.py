@@ -1,0 +1,86 @@
+"""What a search hands to verification: the operating points that may be worth using. Pure.
+
+Screening only proposes candidates. Its numbers, minima of noisy values, are never reported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlbench.tuner.budget import VERIFY_SHARE, Candidate, verify_s
+from dlbench.tuner.correction import Correction
+from dlbench.tuner.front import Outcome, greedy_by_hypervolume, knee
+from dlbench.tuner.point import with_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from dlbench.tuner.config import StudyConfig
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.predictions import Predictions
+
+    Known = tuple[Point, Outcome]
+
+MOST = 6
+FEWEST = 4
+
+
+def candidates(
+    points: Sequence[Point],
+    baselines: Collection[str],
+    study: StudyConfig,
+    predictions: Predictions | None = None,
+) -> list[Candidate]:
+    """The baselines at their knees and the points that the front gains most by.
+
+    `points` are those of the search. Where there are predictions the front is the smoothed one: the
+    raw one consists of the luckiest.
+    """
+    chosen: list[Candidate] = []
+    for candidate in _ranked(points, baselines, study.reference_ms, predictions):
+        affordable = verify_s([*chosen, candidate]) <= VERIFY_SHARE * study.budget_s
+        if affordable or len(chosen) < len(baselines) + FEWEST:
+            chosen.append(candidate)
+    return chosen
+
+
+def _ranked(
+    points: Sequence[Point],
+    baselines: Collection[str],
+    reference_ms: float,
+    predictions: Predictions | None,
+) -> list[Candidate]:
+    known = smoothed(points, predictions)
+    picks: list[Point] = []
+    for name in baselines:
+        picks += _baseline_pick(name, points, known, reference_ms)
+    gains = greedy_by_hypervolume([outcome for _, outcome in known], MOST, reference_ms)
+    picks += [known[i][0] for i in gains]
+    return list(dict.fromkeys(_candidate(point) for point in picks))
+
+
+def smoothed(points: Sequence[Point], predictions: Predictions | None) -> list[Known]:
+    """The points that may be on a front with what they are worth; unpredicted ones as measured."""
+    raw = with_outcome(list(points))
+    if predictions is None:
+        return raw
+    estimates = Correction.of(points, predictions).estimates([p for p, _ in raw])
+    return [(p, estimates[p.name].outcome if p.name in estimates else o) for p, o in raw]
+
+
+def _baseline_pick(
+    name: str, points: Sequence[Point], known: Sequence[Known], reference_ms: float
+) -> list[Point]:
+    """A baseline's knee; where nothing held in screening, its lightest load gets another chance."""
+    own = [(p, o) for p, o in known if p.configuration == name]
+    if own:
+        return [own[knee([outcome for _, outcome in own], reference_ms)][0]]
+    loaded = [p for p in points if p.configuration == name and p.share is not None]
+    return [p for p in loaded if p.measurement is not None][:1]
+
+
+def _candidate(point: Point) -> Candidate:
+    assert point.share is not None
+    assert point.measurement is not None
+    rate = point.measurement.offered_rps or point.measurement.throughput_rps
+    return Candidate(point.configuration, point.config, point.share, rate)

@@ -1,0 +1,101 @@
+"""What the twin expects of a whole space, from one calibration. Pure: the same again on resuming."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dlbench.loadgen.inputs import read_inputs
+from dlbench.tuner import twin
+from dlbench.tuner.predictions import Predictions
+from dlbench.tuner.scenario import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.space import Space
+    from dlbench.tuner.twin import Curve
+
+# Simulated requests over all configurations: some seconds, whatever the size of the space.
+ALL_REQUESTS = 20_000_000
+FEWEST_REQUESTS, MOST_REQUESTS = 2_000, 10_000
+# Of a larger space so many are looked at, drawn by chance.
+MOST_CONFIGURATIONS = 10_000
+
+
+class Foresight(NamedTuple):
+    """Predictions, None where nothing of the space can run, and what a person should know of them."""
+
+    predictions: Predictions | None
+    notes: tuple[str, ...]
+
+
+def foresee(
+    space: Space,
+    calibration: Calibration,
+    load: Load,
+    shares: tuple[float, ...] = twin.SHARES,
+) -> Foresight:
+    """The curves of all configurations that can run here, the baselines among them."""
+    configs, notes = _drawn(space)
+    reasons = {config: twin.infeasible(config, calibration) for config in configs}
+    possible = [config for config in configs if not reasons[config]]
+    notes += _left_out([reason for reason in reasons.values() if reason], len(configs))
+    requests = int(np.clip(ALL_REQUESTS // max(1, len(possible)), FEWEST_REQUESTS, MOST_REQUESTS))
+    load = load.model_copy(update={"requests": requests})
+    known = dict(zip(possible, twin.sweep(possible, calibration, shares, load), strict=True))
+    sound = {config: curve for config, curve in known.items() if _is_sound(curve)}
+    if len(sound) < len(known):
+        notes.append(f"the twin cannot tell what {len(known) - len(sound)} configurations would do")
+    found = _predictions(space, sound, shares) if sound else None
+    return Foresight(found if found is not None and len(found.searched) else None, tuple(notes))
+
+
+def load_of(profile: LoadProfile) -> Load:
+    """What the twin has to know of a load profile; rates it finds itself."""
+    shared = set(Load.model_fields) & set(type(profile).model_fields)
+    load = Load(rate_rps=1.0, **profile.model_dump(include=shared))
+    if profile.data is None:
+        return load
+    rows = len(read_inputs(Path(profile.data), ()))
+    return load.model_copy(update={"distinct": min(profile.distinct or rows, rows)})
+
+
+def _drawn(space: Space) -> tuple[list[ServingConfig], list[str]]:
+    """Baselines first; all of the space or as many of it as can be looked at."""
+    configs, notes = list(space.configurations()), list[str]()
+    if len(configs) > MOST_CONFIGURATIONS:
+        notes.append(
+            f"of {len(configs):,} configurations {MOST_CONFIGURATIONS:,}, drawn by chance, are "
+            "looked at; --fix and --range make the space smaller"
+        )
+        configs = random.Random(0).sample(configs, MOST_CONFIGURATIONS)
+    return list(dict.fromkeys([space.naive, space.default, *configs])), notes
+
+
+def _left_out(reasons: Sequence[str], all_configs: int) -> list[str]:
+    """One line, with the commonest reason."""
+    if not reasons:
+        return []
+    [(reason, _)] = Counter(reasons).most_common(1)
+    return [f"{len(reasons):,} of {all_configs:,} configurations cannot run here, as: {reason}"]
+
+
+def _is_sound(curve: Curve) -> bool:
+    values = [curve.capacity_rps, *(p.p99_ms for p in curve.predictions)]
+    return bool(np.all(np.isfinite(values)) and min(values) > 0)
+
+
+def _predictions(
+    space: Space, curves: dict[ServingConfig, Curve], shares: Sequence[float]
+) -> Predictions:
+    capacity = np.array([curve.capacity_rps for curve in curves.values()])
+    p99 = np.array([[p.p99_ms for p in curve.predictions] for curve in curves.values()])
+    return Predictions.of(space, list(curves), shares, capacity, p99)
