@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.plan import Step
-    from dlbench.tuner.verify import Repeat
+    from dlbench.tuner.pool import Repeat
 
 
 @dataclass(frozen=True)
@@ -186,19 +186,14 @@ def _report(plan: Plan, study: Study, config: StudyConfig) -> Verified:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
-    result = verified(repeats, config)
-    study.verified = {
-        "points": [p.model_dump(mode="json") for p in result.points],
-        "slo": result.slo,
-    }
+    result = verified(repeats, config, plan.predictions, points)
+    study.verified = result.document
     return result
 
 
 def read_verified(study: Study) -> Verified:
     """The result that a finished study keeps; empty for one that is under way."""
-    kept = study.verified
-    points = tuple(Point.model_validate(p) for p in kept.get("points", []))
-    return Verified(points, kept.get("slo", "none"))
+    return Verified.of(study.verified)
 
 
 def _usable(study: Study) -> list[Point]:
