@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 
 from dlbench.loadgen.discovery import discover
+from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
+from dlbench.tuner.answers import Answers
 from dlbench.tuner.budget import PROBE_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.disturbance import disturbances, is_calm, now
@@ -80,6 +82,7 @@ class Bench:
         """
         ready = self._server.apply(config)
         self._target = discover(ready["url"], self._profile)
+        self._answers = Answers.of(self._target, self._profile)
         return ready
 
     def calibrate(self, note: Callable[[str], None]) -> Calibration:
@@ -108,8 +111,8 @@ class Bench:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What had to be guessed about the model's inputs."""
-        return self._target.notes if self._target else ()
+        """What had to be guessed about the model's inputs, and what is not checked."""
+        return (*self._target.notes, *self._answers.notes) if self._target else ()
 
     def measure(
         self, step: Step, seed: int, on_progress: Callable[[Progress], None], samples_path: Path
@@ -155,8 +158,17 @@ class Bench:
             self._warm = None
             assert self._target is not None, "start() comes first"
             self._target = self._target.at(ready["url"])
+            self._check_answers(self._target)
         assert self._target is not None
         return self._target
+
+    def _check_answers(self, target: Target) -> None:
+        try:
+            why = self._answers.differs(target, self._profile)
+        except TargetError as error:
+            why = str(error)
+        if why:
+            raise self._server.failure(why)
 
     def _warm_up(self, config: ServingConfig, target: Target) -> None:
         """Load until the hit ratio is steady; every configuration starts with an empty cache."""

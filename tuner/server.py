@@ -80,6 +80,10 @@ class Server:
         assert self._child is not None, "apply() comes first"
         return self._child.ask({"op": "counters"})
 
+    def failure(self, reason: str) -> ServerFailed:
+        """The error that says why this configuration will not do, with what the proxy wrote."""
+        return ServerFailed(reason, _tail(self._log_path))
+
     def stop(self) -> None:
         """End the proxy and its workers; safe to call twice."""
         child, self._child, self._config = self._child, None, None
@@ -145,8 +149,12 @@ class _Child:
         return dict(json.loads(line))
 
     def _failure(self, reason: str) -> ServerFailed:
-        lines = self._log_path.read_text(errors="replace").splitlines()
-        return ServerFailed(reason, "\n".join(lines[-LOG_TAIL_LINES:]))
+        return ServerFailed(reason, _tail(self._log_path))
+
+
+def _tail(log_path: Path) -> str:
+    lines = log_path.read_text(errors="replace").splitlines()
+    return "\n".join(lines[-LOG_TAIL_LINES:])
 
 
 def _spawn(

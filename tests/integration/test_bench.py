@@ -1,6 +1,8 @@
 """The bench: steps carried out on a real proxy and a real generator, failures included."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -8,14 +10,17 @@ import sys
 import threading
 from dataclasses import replace
 
+import onnx
 import psutil
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.demo import demo_path
 from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner import server
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.pin import Pinning
 from dlbench.tuner.plan import Step
@@ -28,6 +33,20 @@ def model(tmp_path):
     path = tmp_path / "model.onnx"
     shutil.copy(demo_path("mlp"), path)
     return path
+
+
+@pytest.fixture
+def coupled(tmp_path):
+    """y = x minus the mean over the batch."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in "xy")
+    graph = helper.make_graph(nodes, "coupled", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(made, tmp_path / "coupled.onnx")
+    return tmp_path / "coupled.onnx"
 
 
 @pytest.fixture
@@ -101,6 +120,65 @@ def test_a_configuration_that_cannot_start_is_a_point_that_says_why(bench, model
     assert point.measurement is None
     assert "cannot be loaded" in point.failure
     assert "cannot be loaded" in point.log_tail
+    assert measure(bench, tmp_path).failure != ""  # nothing is left of the one before
+
+
+def test_a_configuration_that_answers_otherwise_is_a_failed_point(bench, model, tmp_path):
+    """The same model with other weights, as a restart finds it."""
+    assert measure(bench, tmp_path).failure == ""
+    assert bench.notes == ()
+    changed = onnx.load(model)
+    weights = changed.graph.initializer[0]
+    weights.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(weights), weights.name))
+    onnx.save(changed, model)
+    point = measure(bench, tmp_path, ServingConfig(workers=2))
+    assert point.measurement is None
+    assert re.fullmatch(
+        r"answers differ from the default configuration's: output \w+, row 0: \S+ against \S+",
+        point.failure,
+    )
+
+
+def test_answers_of_a_model_with_coupled_rows_are_not_compared(tmp_path, coupled):
+    """Whoever names the batch axis is believed; the answers then depend on who else asks."""
+    settings = ServerSettings(model=str(coupled), batch_axis={"x": 0})
+    with Bench(settings, LoadProfile(), tmp_path / "server.log") as bench:
+        bench.start(CONFIG)
+        assert any("not compared" in note for note in bench.notes)
+        assert measure(bench, tmp_path).failure == ""
+
+
+def test_a_worker_that_dies_at_its_start_is_a_failed_point(bench, tmp_path):
+    assert measure(bench, tmp_path).failure == ""
+    over = threading.Event()
+    killer = threading.Thread(target=kill_workers, args=(over,))
+    killer.start()
+    try:
+        point = measure(bench, tmp_path, ServingConfig(workers=2))
+    finally:
+        over.set()
+        killer.join()
+    assert point.measurement is None
+    assert "worker" in point.failure
+    assert measure(bench, tmp_path).failure == ""
+
+
+def kill_workers(over):
+    """As a system does that has run out of memory."""
+    while not over.wait(0.01):
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "dlbench.proxy.worker" in process.cmdline():
+                    process.kill()
+
+
+def test_a_server_that_takes_too_long_to_start_is_a_failed_point(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "START_TIMEOUT_S", 0.001)
+    point = measure(bench, tmp_path, ServingConfig(workers=2))
+    assert point.measurement is None
+    assert point.failure == "the proxy did not answer within 0.001 s"
+    monkeypatch.undo()
+    assert measure(bench, tmp_path).failure == ""
 
 
 def test_a_server_that_dies_is_a_failed_point_and_the_study_goes_on(bench, tmp_path):
