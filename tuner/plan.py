@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.space import Space
 
-__all__ = ["REPEATS", "Plan", "Step"]
-
 OUT_OF_BUDGET = Done("the rest of the budget is kept for verification")
 
 

@@ -89,10 +89,14 @@ def _plan(space: Space, study: Study, bench: Bench, request: Request, observer: 
         return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
     calibration = _calibration(study, bench, observer)
     observer.note("predicting what every configuration would do")
+    began = time.perf_counter()
     seen = foresee(space, calibration, load_of(request.profile))
     for text in seen.notes:
         observer.note(text)
-    before_s = float(study.calibration["seconds"])
+    # As long as it took the first time: a resumed study has the same budget left.
+    kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
+    study.calibration = kept
+    before_s = float(kept["calibration_s"] + kept["foresight_s"])
     return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
 
 
@@ -104,7 +108,7 @@ def _calibration(study: Study, bench: Bench, observer: Observer) -> Calibration:
         found = bench.calibrate(observer.note)
         study.calibration = {
             "calibration": found.model_dump(mode="json"),
-            "seconds": time.perf_counter() - began,
+            "calibration_s": time.perf_counter() - began,
             "versions": versions(),
         }
         observer.note(_told(found))

@@ -1,8 +1,12 @@
 """The study file: what goes in comes out, and Optuna can read it as it is."""
 
+import math
+import sqlite3
+
 import optuna
 import pytest
 
+from dlbench.tuner.constraint import Constraints, parse_memory, parse_slo
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
 from dlbench.tuner.study import Identity, Study
 
@@ -83,3 +87,103 @@ def test_calibration_and_result_are_kept(tmp_path, identity):
     again = Study.open(path)
     assert again.calibration == {"client_rps": 5000.0}
     assert again.verified == {"points": [], "slo": "none"}
+
+
+DEMANDS = Constraints((parse_slo("p99<20ms"), parse_slo("error_rate<0.1%")))
+
+
+def loaded(path):
+    return optuna.load_study(study_name="dlbench", storage=f"sqlite:///{path}")
+
+
+def test_bounds_are_constraints_of_the_trial(build, tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "a.db", identity)
+    study.record(build.point(throughput=100, p99=10), DEMANDS)
+    study.record(build.point(throughput=900, p99=30), DEMANDS)
+    study.record(build.point(throughput=950, p99=15, error_rate=0.0005), DEMANDS)
+    held, slow, some_errors = loaded(study.path).trials
+    assert held.constraints == pytest.approx(
+        {"may_stand_on_a_front": 0, "p99<20ms": -0.5, "error_rate<0.1%": -1}
+    )
+    assert slow.constraints["p99<20ms"] == pytest.approx(0.5)
+    assert some_errors.constraints["error_rate<0.1%"] == pytest.approx(-0.5)
+    assert [t.number for t in loaded(study.path).best_trials] == [0, 2]
+
+
+def test_a_bound_on_what_was_not_measured_is_not_met(build, tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "a.db", identity)
+    memory = parse_memory("1GB", "--max-memory", "server_rss_mb")
+    study.record(build.point(), Constraints((memory,)))
+    assert loaded(study.path).trials[0].constraints["--max-memory 1GB"] > 0
+
+
+def test_a_bound_on_what_is_no_number_is_an_error(build, tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "a.db", identity)
+    with pytest.raises(ValueError, match="p99_ms is not a number"):
+        study.record(build.point(p99=math.nan), DEMANDS)
+    assert study.points() == []
+
+
+def test_a_knob_out_of_its_bounds_is_not_recorded(build, tmp_path, identity):
+    """Optuna's own queue of trials would take it."""
+    study = Study.create_or_resume(tmp_path / "a.db", identity)
+    beyond = build.DEFAULT.model_copy(update={"max_batch_size": 1_000_000})
+    with pytest.raises(ValueError, match="max_batch_size"):
+        study.record(build.point(config=beyond))
+    assert study.points() == []
+
+
+def test_a_failed_configuration_is_a_failed_trial_with_its_knobs(build, tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "a.db", identity)
+    study.record(build.point("c01", measurement=None, failure="out of memory"), DEMANDS)
+    (trial,) = loaded(study.path).trials
+    assert trial.state.name == "FAIL"
+    assert trial.params["max_batch_size"] == 8
+    assert trial.user_attrs["point"]["failure"] == "out of memory"
+
+
+def foreign(path):
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE invoices (number INTEGER, paid REAL)")
+    file.close()
+    return path
+
+
+def other_study(path):
+    optuna.create_study(study_name="mine", storage=f"sqlite:///{path}")
+    return path
+
+
+@pytest.mark.parametrize("make", [foreign, other_study])
+@pytest.mark.parametrize(
+    "use",
+    [
+        Study.open,
+        lambda path: Study.create_or_resume(path, Identity({})),
+        lambda path: Study.create_or_resume(path, Identity({}), fresh=True),
+    ],
+)
+def test_somebody_elses_database_is_left_as_it_is(tmp_path, make, use):
+    path = make(tmp_path / "theirs.db")
+    before = path.read_bytes()
+    with pytest.raises(StudyUnreadable, match="somebody else's"):
+        use(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_is_not_made_a_study_by_looking(tmp_path):
+    path = tmp_path / "empty.db"
+    path.touch()
+    with pytest.raises(StudyUnreadable, match="no study"):
+        Study.open(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_study_that_was_killed_while_it_was_made_is_taken_up(build, tmp_path, identity):
+    path = tmp_path / "a.db"
+    optuna.storages.RDBStorage(f"sqlite:///{path}")  # its tables, and nothing in them
+    with pytest.raises(StudyUnreadable, match="no study"):
+        Study.open(path)
+    study = Study.create_or_resume(path, identity)
+    study.record(build.point())
+    assert len(Study.open(path).points()) == 1
