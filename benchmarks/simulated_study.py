@@ -3,123 +3,142 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from landscapes import SHARES
 
 from dlbench.loadgen.measurement import Measurement
+from dlbench.tuner.budget import SCREEN_S, WARMUP_S
 from dlbench.tuner.front import Outcome, hypervolume
 from dlbench.tuner.point import Point
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from landscapes import Landscape
+    from numpy.typing import NDArray
 
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.point import Phase
+    from dlbench.tuner.plan import Plan, Step
+    from dlbench.tuner.verify import Repeat
 
-# Between equal runs (DESIGN.md).
+# Between equal runs (DESIGN.md); of p99 for screening and, over windows shorter than that, repeats.
 THROUGHPUT_NOISE = 0.07
 P99_NOISE = 0.27
-# Seconds, as in step 2 of the search: apply, warm, probe, then at least 459 requests at each load.
+SHORT_P99_NOISE = 0.33
+# A run's noise scales all its latencies, which are exponential. The true p99 is that of all the
+# requests of many runs together, so that a typical short run lies a little under it.
+TYPICAL_P99 = {P99_NOISE: 0.883, SHORT_P99_NOISE: 0.834}
+# Seconds; warming a cache is beside the warm-up that every load has.
 RESTART_S = 1.4
 IN_PLACE_S = 0.01
 WARM_CACHE_S = 1.0
-WARMUP_S = 0.3
-PROBE_S = 2.0
-LEAST_S, MOST_S = 2.5, 5.0
-REQUESTS = 459
 SATURATED = 0.97
+# What the client could drive: more than any of these machines serves.
+DRIVABLE_RPS = 1e6
 
 
-class SimulatedStudy:
-    """Measures configurations of a landscape one after another and keeps the clock."""
+class SimulatedBench:
+    """Takes a plan's steps on a landscape, and charges for them."""
 
     def __init__(self, landscape: Landscape, seed: int) -> None:
         self.landscape = landscape
-        self.points: list[Point] = []
-        self.ended_s: list[float] = []  # of each point
-        self.now_s = 0.0
-        self._seed = seed
         self._rng = np.random.default_rng([seed, 1])
         self._served: ServingConfig | None = None
-        self._probed: dict[ServingConfig, float] = {}
 
-    def baselines(self) -> None:
-        """Naive and default, whole curves."""
-        for name, config in zip(("naive", "default"), self.landscape.configs[:2], strict=True):
-            self.curve(config, name, "baseline")
+    def measure(self, step: Step) -> Point:
+        """The record of one step."""
+        cost_s = self._apply(step.config) + WARMUP_S + step.duration_s
+        found = self._probe(step) if step.rate is None else self._load(step, step.rate)
+        return Point(
+            configuration=step.configuration,
+            phase=step.phase,
+            config=step.config,
+            share=step.share,
+            repeat=step.repeat,
+            measurement=found,
+            cost_s=cost_s,
+        )
 
-    def curve(self, config: ServingConfig, name: str = "", phase: Phase = "screen") -> None:
-        """A probe, then every load; of slow models the last loads only."""
-        name = name or f"c{len({p.configuration for p in self.points}):02d}"
-        capacity = self.probe(config, name)
-        affordable = [s for s in SHARES if REQUESTS / (s * capacity) <= MOST_S]
-        for share in affordable or SHARES[-1:]:
-            if self.load(config, share, name, phase).outcome is None:
-                return
-
-    def probe(self, config: ServingConfig, name: str) -> float:
-        """Measured capacity, known at once if it was probed before."""
-        if config not in self._probed:
-            self._apply(config)
-            truth = self.landscape.capacity_rps[self.landscape.rows[config]]
-            self._probed[config] = truth * math.exp(THROUGHPUT_NOISE * self._rng.normal())
-            found = _measurement(self._probed[config], None, "ok")
-            self._record(Point(configuration=name, phase="probe", config=config, measurement=found))
-        return self._probed[config]
-
-    def load(
-        self, config: ServingConfig, share: float, name: str, phase: Phase, repeat: int = 0
-    ) -> Point:
-        """An open loop at a share of the measured capacity."""
-        self._apply(config)
-        rate = share * self._probed[config]
-        true_share, p99 = self.truth(config, rate)
-        noisy = p99 * math.exp(P99_NOISE * self._rng.normal())
-        saturated = true_share > SATURATED
-        found = _measurement(rate, noisy, "saturated" if saturated else "ok")
-        self.now_s += WARMUP_S + min(max(LEAST_S, REQUESTS / rate), 4 * MOST_S)
-        named = {"configuration": name, "phase": phase, "config": config, "share": share}
-        return self._record(Point(**named, repeat=repeat, measurement=found), spent_s=0.0)
-
-    def truth(self, config: ServingConfig, rate: float) -> tuple[float, float]:
-        """True share of the true capacity, and the true p99, at a rate."""
+    def truth(self, config: ServingConfig, rate: float) -> Outcome | None:
+        """What a load shows without noise; None where it saturates."""
         row = self.landscape.rows[config]
         share = rate / self.landscape.capacity_rps[row]
-        return share, self.landscape.p99_ms(row, min(share, SATURATED))
+        return Outcome(rate, self.landscape.p99_ms(row, share)) if share <= SATURATED else None
 
-    def true_outcome(self, point: Point) -> Outcome | None:
-        """What a point would show without noise; None where it saturates."""
-        rate = point.measurement.offered_rps
-        share, p99 = self.truth(point.config, rate)
-        return None if share > SATURATED else Outcome(rate, p99)
+    def true_outcomes(self, points: Sequence[Point]) -> list[Outcome]:
+        """What the points that may be on a front would show without noise."""
+        held = [(p.config, p.measurement) for p in points if p.outcome]
+        found = (self.truth(config, m.offered_rps or 0.0) for config, m in held if m)
+        return [outcome for outcome in found if outcome]
 
-    def until(self, end_s: float) -> list[Point]:
-        """The points that were there at a time."""
-        return [p for p, at in zip(self.points, self.ended_s, strict=True) if at <= end_s]
+    def latencies_ns(self, point: Point) -> NDArray[np.int64]:
+        """The samples of a point: an exponential tail with its p99."""
+        measured = point.measurement
+        if measured is None or measured.p99_ms is None:
+            return np.zeros(0, np.int64)
+        tail = self._rng.exponential(size=measured.requests) / math.log(100)
+        return np.asarray(1e6 * measured.p99_ms * tail, np.int64)
 
-    def fork(self, end_s: float) -> SimulatedStudy:
-        """Another study with the points that were there at a time, which goes its own way."""
-        other = SimulatedStudy(self.landscape, self._seed + 1_000_000)
-        other.points = self.until(end_s)
-        other.ended_s = self.ended_s[: len(other.points)]
-        other.now_s, other._probed = end_s, dict(self._probed)
-        return other
+    def _probe(self, step: Step) -> Measurement:
+        truth = self.landscape.capacity_rps[self.landscape.rows[step.config]]
+        rate = truth * math.exp(THROUGHPUT_NOISE * self._rng.normal())
+        return _measurement(rate, None, "ok", step.duration_s)
 
-    def _apply(self, config: ServingConfig) -> None:
+    def _load(self, step: Step, rate: float) -> Measurement:
+        truth = self.truth(step.config, rate)
+        noise = P99_NOISE if step.duration_s >= SCREEN_S else SHORT_P99_NOISE
+        row = self.landscape.rows[step.config]
+        p99_ms = truth.p99_ms if truth else self.landscape.p99_ms(row, SATURATED)
+        noisy = p99_ms * TYPICAL_P99[noise] * math.exp(noise * self._rng.normal())
+        return _measurement(rate, noisy, "ok" if truth else "saturated", step.duration_s)
+
+    def _apply(self, config: ServingConfig) -> float:
+        """Seconds that it takes until a configuration serves."""
         before, self._served = self._served, config
         if before == config:
-            return
+            return 0.0
         kept = before is not None and _processes(before) == _processes(config)
-        self.now_s += IN_PLACE_S if kept else RESTART_S
-        self.now_s += WARM_CACHE_S if config.cache_size else 0.0
+        return (IN_PLACE_S if kept else RESTART_S) + (WARM_CACHE_S if config.cache_size else 0.0)
 
-    def _record(self, point: Point, spent_s: float = WARMUP_S + PROBE_S) -> Point:
-        self.now_s += spent_s
-        self.points.append(point)
-        self.ended_s.append(self.now_s)
-        return point
+
+@dataclass(frozen=True)
+class SimulatedStudy:
+    """A plan carried out on a simulated bench: every point, in order."""
+
+    plan: Plan
+    bench: SimulatedBench
+    points: list[Point] = field(default_factory=list)
+
+    def take(self, step: Step) -> Point:
+        """One step more."""
+        self.points.append(self.bench.measure(step))
+        return self.points[-1]
+
+    def run(self) -> None:
+        """Everything that is left of the plan."""
+        while step := self.plan.next_step(self.points):
+            self.take(step)
+
+    @property
+    def spent_s(self) -> float:
+        """Time that has gone by."""
+        return self.plan.before_s + sum(p.cost_s for p in self.points)
+
+    def searched(self, until_s: float = math.inf) -> list[Point]:
+        """The points of the search that were there at a time."""
+        ends = self.plan.before_s + np.cumsum([p.cost_s for p in self.points])
+        timed = zip(self.points, ends, strict=True)
+        return [p for p, end in timed if p.phase not in ("verify", "drift") and end <= until_s]
+
+    def repeats(self) -> dict[str, list[Repeat]]:
+        """What was verified, with samples: the name of each candidate -> its repeats."""
+        found: dict[str, list[Repeat]] = {}
+        for p in self.points:
+            if p.phase == "verify":
+                found.setdefault(p.name, []).append((p, self.bench.latencies_ns(p)))
+        return found
 
 
 class Truth:
@@ -142,7 +161,7 @@ def _processes(config: ServingConfig) -> tuple[int, int]:
     return config.workers, config.intra_op_threads
 
 
-def _measurement(rate: float, p99_ms: float | None, verdict: str) -> Measurement:
+def _measurement(rate: float, p99_ms: float | None, verdict: str, duration_s: float) -> Measurement:
     return Measurement.model_construct(
         verdict=verdict,
         latency_from="scheduled" if p99_ms else "sent",
@@ -150,8 +169,8 @@ def _measurement(rate: float, p99_ms: float | None, verdict: str) -> Measurement
         throughput_rps=rate,
         p99_ms=p99_ms,
         error_rate=0.0,
-        requests=REQUESTS,
-        duration_s=LEAST_S,
+        requests=int(rate * duration_s),
+        duration_s=duration_s,
         client_cpu=0.0,
         net_mbps=0.0,
         started_at="",

@@ -141,9 +141,13 @@ def _first_new(
     proposed: Iterator[ServingConfig], measured: Mapping[ServingConfig, object], space: Space
 ) -> ServingConfig | Done:
     """The first that is sensible and not measured; failing that any of the space."""
-    sensible = (config for config in proposed if space.sensible(config))
-    rest = itertools.chain(sensible, space.configurations())
-    return next((config for config in rest if config not in measured), EXHAUSTED)
+    return next((c for c in _sensible(proposed, space) if c not in measured), EXHAUSTED)
+
+
+def _sensible(proposed: Iterator[ServingConfig], space: Space) -> Iterator[ServingConfig]:
+    """What is proposed, then the whole space; that takes a while to list, so not before it has to."""
+    yield from (config for config in proposed if space.sensible(config))
+    yield from space.configurations()
 
 
 def _ranks(space: Space) -> dict[str, BaseDistribution]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.space import Space
 
 # Chosen from the predictions alone, before they can be corrected.
-OPENING = 8
+OPENING = 4
 # Where the twin proves wrong, one proposal in so many comes from who does not listen to it.
 SECOND_OPINION = 3
 # The search has settled when so many proposals in a row promised less than this share.
@@ -52,20 +52,22 @@ def twin_guided(
     if twin is None:
         return tpe(points, space, seed, None, reference_ms)
     measured = tried(points)
-    for row in opening(twin, reference_ms):
-        if twin.configs[row] not in measured:
-            return twin.configs[row]
+    opened = [row for row in opening(twin, reference_ms) if twin.configs[row] not in measured]
+    if opened:
+        return twin.configs[opened[0]]
     correction = Correction.of(points, twin)
-    if _settled(points, measured, twin, seed, reference_ms):
+    promises = promised(points, correction, seed, reference_ms)
+    best = max(promises, key=lambda row: promises[row], default=None)
+    if best is None:
+        return EXHAUSTED
+    if promises[best] < SETTLED_GAIN and _settled(points, twin, seed, reference_ms):
         gain = f"{SETTLED_GAIN:.1%} of the hypervolume"
         return Done(f"the last {SETTLED_AFTER} proposals promised less than {gain} each")
     if correction.wrong and len(measured) % SECOND_OPINION == 0:
         opinion = tpe(points, space, seed, None, reference_ms)
         if opinion in twin.rows:  # what is not predicted was left out as infeasible
             return opinion
-    promises = promised(points, correction, measured, seed, reference_ms)
-    best = max(promises, key=lambda row: promises[row], default=None)
-    return EXHAUSTED if best is None else twin.configs[best]
+    return twin.configs[best]
 
 
 def opening(twin: Predictions, reference_ms: float) -> list[int]:
@@ -77,11 +79,7 @@ def opening(twin: Predictions, reference_ms: float) -> list[int]:
 
 
 def promised(
-    points: Sequence[Point],
-    correction: Correction,
-    measured: Mapping[ServingConfig, object],
-    seed: int,
-    reference_ms: float,
+    points: Sequence[Point], correction: Correction, seed: int, reference_ms: float
 ) -> dict[int, float]:
     """Row of each candidate -> expected gain, as a share of the smoothed front's hypervolume.
 
@@ -94,7 +92,7 @@ def promised(
     front = [smoothed[i] for i in front_indices(smoothed)]
     best = max((o.throughput_rps for o in front), default=float(throughput.max()))
     gains = partial(curve_gains, front, best_throughput_rps=best, reference_ms=reference_ms)
-    rows = _candidates(gains(throughput, p99), correction.predictions, measured, seed)
+    rows = _candidates(gains(throughput, p99), correction.predictions, tried(points), seed)
     expected = np.zeros(len(rows))
     sds = correction.deviations(rows)
     for (a, weight_a), (b, weight_b) in itertools.product(NODES, repeat=2):
@@ -137,28 +135,20 @@ def _likeness(twin: Predictions, rows: Sequence[int]) -> NDArray[np.float64]:
     return np.asarray(np.exp(-4 * far).sum(axis=1))
 
 
-def _settled(
-    points: Sequence[Point],
-    measured: Mapping[ServingConfig, list[Point]],
-    twin: Predictions,
-    seed: int,
-    reference_ms: float,
-) -> bool:
-    """Whether the best proposal promised too little now and after each of the last configurations.
+def _settled(points: Sequence[Point], twin: Predictions, seed: int, reference_ms: float) -> bool:
+    """Whether the best proposal promised too little after each of the last configurations.
 
     Read off the points, the latest first: one good promise ends the reading.
     """
-    if len(measured) < OPENING + SETTLED_AFTER:
+    if len(tried(points)) < OPENING + SETTLED_AFTER:
         return False
-    promises = (_promise(p, twin, seed, reference_ms) for p in _histories(points, measured))
+    promises = (_promise(p, twin, seed, reference_ms) for p in _histories(points))
     return all(promise < SETTLED_GAIN for promise in itertools.islice(promises, SETTLED_AFTER))
 
 
-def _histories(
-    points: Sequence[Point], measured: Mapping[ServingConfig, list[Point]]
-) -> Iterator[list[Point]]:
+def _histories(points: Sequence[Point]) -> Iterator[list[Point]]:
     """The points as they were after each configuration, the latest first."""
-    configs = list(measured)
+    configs = list(tried(points))
     for count in range(len(configs), 0, -1):
         until = set(configs[:count])
         yield [p for p in points if p.config in until]
@@ -166,6 +156,5 @@ def _histories(
 
 def _promise(points: Sequence[Point], twin: Predictions, seed: int, reference_ms: float) -> float:
     """Largest expected gain of a configuration not measured."""
-    correction = Correction.of(points, twin)
-    found = promised(points, correction, tried(points), seed, reference_ms)
+    found = promised(points, Correction.of(points, twin), seed, reference_ms)
     return max(found.values(), default=0.0)

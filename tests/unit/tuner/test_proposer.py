@@ -168,8 +168,8 @@ def test_what_resembles_failures_is_promised_less(build, space, twin):
         for n, c in enumerate(twin.configs)
         if c.max_batch_size == 64 and c.workers == 4
     ]
-    free = promised(points, correction, tried(points), 0, 1000.0)
-    wary = promised([*points, *crash[::8]], correction, tried(points), 0, 1000.0)
+    free = promised(points, correction, 0, 1000.0)
+    wary = promised([*points, *crash[::8]], correction, 0, 1000.0)
     near = [
         r for r in free if twin.configs[r].max_batch_size == 64 and twin.configs[r].workers == 4
     ]
