@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column, Table
 
-from dlbench.tuner.plan import REPEATS
+from dlbench.proxy.config import search_values
+from dlbench.tuner.front import knee
+from dlbench.tuner.report import shown
 from dlbench.tuner.run import Observer
 
 if TYPE_CHECKING:
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.rate_search import Step as RateStep
     from dlbench.loadgen.rate_search import Trial
+    from dlbench.proxy.config import ServingConfig
+    from dlbench.tuner.config import StudyConfig
+    from dlbench.tuner.front import Outcome
     from dlbench.tuner.plan import Step
     from dlbench.tuner.point import Point
+    from dlbench.tuner.predictions import Predictions
 
 # Anything longer than this shows progress; in a pipe a line every so often is enough.
 PLAIN_EVERY_S = 2.0
@@ -104,68 +111,107 @@ class CapacityView:
 
 
 @contextmanager
-def study_view(console: Console, budget_s: float) -> Iterator[Observer]:
+def study_view(console: Console, config: StudyConfig) -> Iterator[Observer]:
     """Yield an observer that shows a study's progress on this console."""
     with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[left]}"),
         console=console,
+        expand=True,
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield _StudyView(bar, console, budget_s)
+        yield StudyView(bar, console, config)
 
 
-class _StudyView(Observer):
-    """A line for every recorded point, below them a bar over the budget with the best so far."""
+class StudyView(Observer):
+    """A line for every recorded point, below them what is being done, the best so far, the time left.
 
-    def __init__(self, bar: Progress, console: Console, budget_s: float) -> None:
-        self._bar = bar
-        self._console = console
-        self._task = bar.add_task("starting", total=budget_s)
+    Where something was foreseen, it stands beside what was measured.
+    """
+
+    def __init__(self, bar: Progress, console: Console, config: StudyConfig) -> None:
+        self._bar, self._console, self._config = bar, console, config
+        self._task = bar.add_task("starting", total=config.budget_s, left="")
         self._spent_s = 0.0
         self._doing = ""
-        self._best: Point | None = None
+        self._predictions: Predictions | None = None
+        self._held: list[tuple[str, Outcome]] = []
+        self._described: set[str] = set()
+        self._base: ServingConfig | None = None
         self._round = 0
 
     def note(self, text: str) -> None:
         self._say(f"note: {text}", style="dim")
+        if not self._doing:  # calibrating or predicting: nothing else says what goes on
+            self._bar.update(self._task, description=text)
+
+    def foreseen(self, predictions: Predictions) -> None:
+        self._predictions = predictions
 
     def step(self, step: Step, spent_s: float) -> None:
         self._spent_s = spent_s
+        if step.configuration not in self._described:
+            self._described.add(step.configuration)
+            self._say(f"{step.configuration:<8} {self._knobs(step.config)}", style="bold")
         load = "capacity" if step.rate is None else f"{step.rate:,.0f}/s"
         self._doing = f"{step.phase} {step.configuration} {load}"
-        self._bar.update(self._task, description=self._describe(), completed=spent_s)
+        self._bar.update(self._task, description=self._doing + self._best())
+        self._advance(0.0)
 
     def progress(self, progress: LoadProgress) -> None:
-        self._bar.update(self._task, completed=self._spent_s + progress.elapsed_s)
+        self._advance(progress.elapsed_s)
 
     def point(self, point: Point) -> None:
-        outcome, best = point.outcome, self._best.outcome if self._best else None
-        if outcome and (best is None or outcome.throughput_rps > best.throughput_rps):
-            self._best = point
+        if point.outcome:
+            self._held.append((point.name, point.outcome))
         if point.phase != "verify":
-            self._say(_point_line(point))
+            self._say(point_line(point) + self._expected(point))
         elif point.repeat != self._round:
             self._round = point.repeat
-            self._say(
-                f"verify   round {point.repeat} of {REPEATS}, everything again in a new order"
-            )
+            self._say(f"verify   round {point.repeat}, everything again in a new order")
+
+    def _advance(self, elapsed_s: float) -> None:
+        spent_s = self._spent_s + elapsed_s
+        left = f"{max(0.0, self._config.budget_s - spent_s) / 60:.1f} min left"
+        self._bar.update(self._task, completed=spent_s, left=left)
+
+    def _knobs(self, config: ServingConfig) -> str:
+        """What the first configuration is, and what the others change against it."""
+        self._base = self._base or config
+        changed = [knob for knob, value in config if value != getattr(self._base, knob)]
+        said = changed or list(search_values())
+        return ", ".join(f"{knob} {shown(getattr(config, knob))}" for knob in said)
+
+    def _expected(self, point: Point) -> str:
+        """What the twin had said of the same figure."""
+        known, m = self._predictions, point.measurement
+        if known is None or m is None or point.config not in known.rows:
+            return ""
+        row = known.rows[point.config]
+        capacity = float(known.capacity_rps[row])
+        if point.share is None:
+            return f"  twin {capacity:,.0f}/s"
+        share = (m.offered_rps or m.throughput_rps) / capacity
+        return f"  twin {_ms(math.exp(known.log_p99_at(row, share)))}"
 
     def _say(self, text: str, style: str = "") -> None:
         """A line; in a pipe it is never broken."""
         wrap = not self._console.is_terminal
         self._console.print(text, highlight=False, markup=False, soft_wrap=wrap, style=style)
 
-    def _describe(self) -> str:
-        best = self._best.outcome if self._best else None
-        so_far = f"; most {best.throughput_rps:,.0f}/s" if best else ""
-        return f"{self._doing}{so_far}"
+    def _best(self) -> str:
+        """As measured, luck included: nothing of it is reported."""
+        if not self._held:
+            return ""
+        at = knee([outcome for _, outcome in self._held], self._config.reference_ms)
+        name, best = self._held[at]
+        return f"; best so far {name}, {best.throughput_rps:,.0f}/s at {_ms(best.p99_ms)}"
 
 
-def _point_line(point: Point) -> str:
+def point_line(point: Point) -> str:
+    """A recorded point in one line."""
     m = point.measurement
     head = f"{point.phase:<8} {point.name:<11}"
     if m is None:

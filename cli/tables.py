@@ -8,11 +8,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dlbench.proxy.config import ServingConfig, search_values
-from dlbench.tuner.report import BASELINES
+from dlbench.proxy.config import search_values
+from dlbench.tuner.report import BASELINES, changes, default_config, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
@@ -136,59 +136,50 @@ def _examples(m: Measurement) -> list[RenderableType]:
 def report(result: Verified) -> RenderableType:
     """The verified front and, below a line, what the baselines did in the same rounds."""
     baselines = [b for name in BASELINES if (b := result.baseline(name)) and not b.on_front]
-    shown = [*result.front, *baselines]
-    varied = [knob for knob in search_values() if len({getattr(p.config, knob) for p in shown}) > 1]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("point")
-    table.add_column("throughput\nper second", justify="right")
-    table.add_column("p99\nms", justify="right")
-    table.add_column("95 %\ninterval", justify="right")
-    for knob in varied:
-        table.add_column(_header(knob), justify="right")
+    table.add_column("point", no_wrap=True)
+    table.add_column("throughput\nper second", justify="right", no_wrap=True)
+    table.add_column("p99\nms", justify="right", no_wrap=True)
+    table.add_column("95 %\ninterval", no_wrap=True)
+    table.add_column("knobs, where they differ\nfrom the default", overflow="fold")
     for point in result.front:
-        _add(table, point, varied, "bold green" if point.recommended else "")
+        _add(table, point, result, "bold green" if point.recommended else "")
     if baselines:
         table.add_row()
     for point in baselines:
-        _add(table, point, varied, "dim")
-    return Group(table, Text(_same_for_all(shown, varied), style="dim"))
+        _add(table, point, result, "dim")
+    return Group(table, Text(f"the default: {_searched(result)}", style="dim"))
 
 
-def _add(table: Table, point: Point, varied: Sequence[str], style: str) -> None:
+def _add(table: Table, point: Point, result: Verified, style: str) -> None:
     m = point.measurement
     if m is None:
         return
     mark = " *" if point.recommended else ""
+    known = point.outcome is not None
     table.add_row(
         point.name + mark,
         f"{m.throughput_rps:,.0f}",
-        f"{m.p99_ms:.3g}",
+        "" if m.p99_ms is None else f"{m.p99_ms:.3g}",
         _between(m.p99_low_ms, m.p99_high_ms, ".3g").strip() or "undetermined",
-        *(_value(getattr(point.config, knob)) for knob in varied),
+        changes(point.config, result) + ("" if known else f" ({m.verdict})"),
         style=style,
     )
 
 
-def _header(knob: str) -> str:
-    """A knob's name broken at its underscores into at most three short lines."""
-    return knob.replace("_", "_\n", 2)
+def _searched(result: Verified) -> str:
+    base = default_config(result)
+    return ", ".join(f"{knob} {shown(getattr(base, knob))}" for knob in search_values())
 
 
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _same_for_all(points: Sequence[Point], varied: Sequence[str]) -> str:
-    if not points:
-        return ""
-    config = points[0].config
-    searched = search_values()
-    said = [
-        f"{name} {_value(getattr(config, name))}"
-        for name, field in ServingConfig.model_fields.items()
-        if name not in varied and (name in searched or getattr(config, name) != field.default)
-    ]
-    return f"the same for all: {', '.join(said)}; every other knob at its default"
+def answer(found: Mapping[str, str]) -> RenderableType:
+    """The findings under their headings, each text as wide as the terminal leaves it."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in found.items():
+        table.add_row(heading, Text(text))
+    return table
 
 
 def _ms(value: float | None) -> str:

@@ -16,13 +16,15 @@ from rich.console import Console
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import study_view
 from dlbench.cli.options import options_from, read, read_file
-from dlbench.cli.tables import report
+from dlbench.cli.tables import answer, report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.export import recommended_toml, row, study_points, write_csv
-from dlbench.tuner.recommend import Option, cost_per_million
+from dlbench.tuner.export import document, recommended_toml, study_points, write_csv
+from dlbench.tuner.foresight import load_of
+from dlbench.tuner.limit import limit
 from dlbench.tuner.report import findings
 from dlbench.tuner.run import Request, tune
 
@@ -111,7 +113,8 @@ def command(
     """Find out how to serve a model here: the front of throughput against p99 latency, verified.
 
     Killed or interrupted, the same command goes on where it stopped. Exit codes: 0 done, 1 failed,
-    2 wrong usage, 3 nothing can be recommended, 130 interrupted with what was measured kept.
+    2 wrong usage, 3 nothing is recommended or a bound is not surely met, 130 interrupted with what
+    was measured kept.
     """
     file = read_file(config, MODELS)
     settings = read(ServerSettings, {**given, "model": model}, file)
@@ -121,17 +124,17 @@ def command(
     )
     path = study or Path(f"{settings.name or resolve_model(model).name}.db")
     errors = Console(stderr=True)
-    with interruptible(path, errors), study_view(errors, search.budget_s) as observer:
+    with interruptible(path, errors), study_view(errors, search) as observer:
         found, result = tune(Request(settings, profile, search, path, fresh), observer)
-    lines = [*findings(result, search), *_demands(result, search)]
+    said = findings(result, search, _limit(found, result, profile))
     if result.recommended:
         target = recommended or path.with_suffix(".toml")
-        target.write_text(recommended_toml(result.recommended, settings, lines))
-        lines.append(f"serve it: dlbench serve --config {target}")
+        target.write_text(recommended_toml(result.recommended, settings, said))
+        said["serve"] = f"dlbench serve --config {target}"
     if csv_path:
         with csv_path.open("w", newline="") as stream:
-            write_csv(study_points(found.points(), result), stream)
-    _show(found, result, lines, as_json)
+            write_csv(study_points(found.points(), result), stream, result.estimates)
+    _show(found, result, said, as_json)
     if result.recommended is None or search.constraints.standing(result.recommended) != "met":
         raise typer.Exit(EXIT_UNDECIDED)
 
@@ -151,37 +154,27 @@ def _read_space(path: Path) -> dict[str, Any]:
         raise UsageError(f"--space {path}: {error}") from None
 
 
-def _demands(result: Verified, search: StudyConfig) -> list[str]:
-    """How the recommendation stands with bounds beside p99, which report says, and what it costs."""
-    pick = result.recommended
-    if pick is None or pick.measurement is None:
-        return []
-    others = [o for o in search.constraints.objectives if o.field != "p99_ms"]
-    lines = [f"{o.text}: {o.standing(pick)}" for o in others]
-    if search.price_per_hour:
-        cost = cost_per_million(
-            Option(pick.measurement.throughput_rps, pick.measurement.p99_ms or 0.0),
-            search.price_per_hour,
-        )
-        lines.append(f"a million requests cost {cost:.3g} at {search.price_per_hour:g} per hour")
-    return lines
+def _limit(study: Study, result: Verified, profile: LoadProfile) -> str:
+    """What keeps the recommendation from taking more; "" in a study that was not calibrated."""
+    kept = study.calibration.get("calibration")
+    if result.recommended is None or kept is None:
+        return ""
+    calibration = Calibration.model_validate(kept)
+    return limit(result.recommended.config, study.points(), calibration, load_of(profile))
 
 
-def _show(study: Study, result: Verified, lines: list[str], as_json: bool) -> None:
+def _show(study: Study, result: Verified, said: dict[str, str], as_json: bool) -> None:
     if as_json:
-        document = {"points": [row(p) for p in result.points], "slo": result.slo, "findings": lines}
-        json.dump(document, sys.stdout, indent=2)
+        json.dump(document(result, said), sys.stdout, indent=2)
         print()
         return
-    console = Console()
+    console = Console(highlight=False)
     about = study.identity
     console.print(
         f"\nFront of {Path(about['model']).name} on {about['device']}, {about['machine']}",
         style="bold",
     )
-    console.print(report(result))
-    for line in ("", *lines):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(report(result), "", answer(said), sep="\n")
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import tomli_w
 from dlbench.proxy.config import ServingConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.correction import Estimate
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify import Verified
 
@@ -29,8 +30,8 @@ COLUMNS = (*HEAD, *ServingConfig.model_fields, *MEASURED)
 DIGITS = 6
 
 
-def row(point: Point) -> dict[str, Any]:
-    """A point as a CSV row; what was not measured is left out, never 0."""
+def row(point: Point, estimate: Estimate | None = None) -> dict[str, Any]:
+    """A point as a CSV row; what was not measured or estimated is left out, never 0."""
     measured = point.measurement.model_dump() if point.measurement else {"verdict": "failed"}
     found = {**measured, **point.resources.model_dump(), **point.config.model_dump()}
     found |= {
@@ -40,6 +41,8 @@ def row(point: Point) -> dict[str, Any]:
         "on_front": point.on_front,
         "recommended": point.recommended,
     }
+    if estimate is not None:
+        found |= {"throughput_est_rps": estimate.throughput_rps, "p99_est_ms": estimate.p99_ms}
     return {name: _plain(found[name]) for name in COLUMNS if found.get(name) is not None}
 
 
@@ -50,18 +53,46 @@ def study_points(points: Sequence[Point], result: Verified) -> list[Point]:
     return [p for p in points if p.phase != "verify"] + list(result.points)
 
 
-def write_csv(points: Iterable[Point], stream: IO[str]) -> None:
-    """One row per measured point, columns as DESIGN.md orders them."""
+def write_csv(
+    points: Iterable[Point], stream: IO[str], estimates: Mapping[str, Estimate] | None = None
+) -> None:
+    """One row per measured point, columns as DESIGN.md orders them.
+
+    `estimates` are those of the verified points, by name.
+    """
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row(point) for point in points)
+    writer.writerows(row(point, _estimate(point, estimates or {})) for point in points)
 
 
-def recommended_toml(point: Point, settings: ServerSettings, found: Sequence[str]) -> str:
+def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
+    """All of a result under the CSV's names, as one JSON document."""
+    pick, learnt = result.recommended, result.insight
+    error = learnt.error if learnt else None
+    return {
+        "points": [row(p, result.estimates.get(p.name)) for p in result.points],
+        "recommended": pick.name if pick else None,
+        "slo": result.slo,
+        "findings": dict(found),
+        "estimates": {name: known._asdict() for name, known in result.estimates.items()},
+        "smoothed": list(result.smoothed),
+        "twin_error": {n: off._asdict() for n, off in error._asdict().items()} if error else None,
+        "twin_spread": learnt.spread if learnt else None,
+        "twin_wrong": learnt.wrong if learnt else None,
+        "importances": learnt.importances._asdict() if learnt else None,
+        "drift": result.drift,
+    }
+
+
+def _estimate(point: Point, estimates: Mapping[str, Estimate]) -> Estimate | None:
+    return estimates.get(point.name) if point.phase == "verify" else None
+
+
+def recommended_toml(point: Point, settings: ServerSettings, found: Mapping[str, str]) -> str:
     """The configuration as `dlbench serve --config` takes it, with what was measured as comments."""
     chosen = settings.model_dump(include={"model", "name", "device", "batch_axis", "shape"})
     given = {key: value for key, value in chosen.items() if value}
-    comments = "".join(f"# {line}\n" for line in found)
+    comments = "".join(f"# {heading}: {text}\n" for heading, text in found.items())
     return f"{comments}\n{tomli_w.dumps({**given, **point.config.model_dump()})}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dlbench.proxy.config import search_values
+from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.space import MOOT
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.correction import Correction
 
     Vector = NDArray[np.float64]
@@ -71,10 +70,8 @@ def main_effects(columns: Columns, values: Vector) -> dict[str, float]:
 
 def _columns(configs: Sequence[ServingConfig]) -> dict[str, NDArray[np.object_]]:
     """Every knob that has more than one value among these configurations."""
-    found = {
-        knob: np.array([getattr(c, knob) for c in configs], object) for knob in search_values()
-    }
-    return {knob: column for knob, column in found.items() if len(set(column)) > 1}
+    found = {knob: [getattr(c, knob) for c in configs] for knob in ServingConfig.model_fields}
+    return {k: np.array(own, object) for k, own in found.items() if len(set(own)) > 1}
 
 
 def _moot(columns: Columns) -> dict[str, NDArray[np.bool_]]:

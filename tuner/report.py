@@ -1,92 +1,186 @@
-"""What a study found, in plain sentences: for the terminal and for the recommended file. Pure."""
+"""What a study found, in a handful of plain sentences: for the terminal and the recommended file. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.tuner.verify import TRUSTED_REQUESTS, is_indicative
+from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.deciding import times_to_decide
+from dlbench.tuner.pool import TRUSTED_REQUESTS, is_indicative
+from dlbench.tuner.ratio import Figure, ratio
+from dlbench.tuner.recommend import Option, cost_per_million
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from dlbench.tuner.config import StudyConfig
+    from dlbench.tuner.constraint import Objective
+    from dlbench.tuner.insight import Insight
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify import Verified
 
 BASELINES = ("naive", "default")
+# A knob is named if it causes so much of the variance, and not more than so many are.
+NAMED_SHARE, NAMED_KNOBS = 0.05, 3
 
 
-def findings(result: Verified, config: StudyConfig) -> list[str]:
-    """The recommendation, how it compares with the baselines, and what is uncertain about it."""
+def findings(result: Verified, config: StudyConfig, limit: str = "") -> dict[str, str]:
+    """Heading -> sentence: what to use, what it gives, what limits it, what mattered, what is unsure.
+
+    `limit` is what keeps the recommendation from taking more, "" where nobody knows.
+    """
     pick = result.recommended
-    if pick is None:
-        return [_nothing(result, config)]
-    return [
-        f"recommended: {numbers(pick)} ({pick.name})",
-        *(_against(name, pick, result) for name in BASELINES if result.baseline(name)),
-        *_slo(result, config),
-        *_doubts(result, pick),
-    ]
+    said = {
+        "use": _nothing(result) if pick is None else _use(pick, result, config),
+        "gain": "" if pick is None else _gain(pick, result),
+        "limit": "" if pick is None else limit,
+        "knobs": "" if result.insight is None else _knobs(result.insight),
+        "uncertain": "; ".join(_doubts(result, config)),
+    }
+    return {heading: text for heading, text in said.items() if text}
 
 
 def numbers(point: Point) -> str:
     """Throughput and p99 of a point, each with its 95 % interval."""
+    rate, p99 = _figures(point)
+    return f"{rate.value:,.0f}/s{_interval(rate, ',.0f')} at p99 {p99.value:.3g} ms{_interval(p99)}"
+
+
+def _figures(point: Point) -> tuple[Figure, Figure]:
     m = point.measurement
     assert m is not None
-    rate = _interval(m.throughput_low_rps, m.throughput_high_rps, "{:,.0f}")
-    p99 = _interval(m.p99_low_ms, m.p99_high_ms, "{:.3g}")
-    return f"{m.throughput_rps:,.0f}/s{rate} at p99 {m.p99_ms:.3g} ms{p99}"
+    assert m.p99_ms is not None
+    rate = Figure(m.throughput_rps, m.throughput_low_rps, m.throughput_high_rps)
+    return rate, Figure(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
 
 
-def _interval(low: float | None, high: float | None, form: str) -> str:
-    if low is None or high is None:
+def _interval(figure: Figure, form: str = ".3g") -> str:
+    if figure.low is None or figure.high is None:
         return " [undetermined]"
-    return f" [{form.format(low)}-{form.format(high)}]"
+    return f" [{figure.low:{form}}-{figure.high:{form}}]"
 
 
-def _against(name: str, pick: Point, result: Verified) -> str:
-    other = result.baseline(name)
-    assert other is not None
+def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
+    held = [o.text for o in config.constraints.objectives if o.standing(pick) == "met"]
+    missed = [o.text for o in config.constraints.objectives if o.standing(pick) == "missed"]
+    said = [f"{pick.name}, {changes(pick.config, result)}: {numbers(pick)}"]
+    said += [f"{' and '.join(held)} met by the whole 95 % interval"] if held else []
+    said += [f"{' and '.join(missed)} MISSED by the whole 95 % interval"] if missed else []
+    if config.price_per_hour:
+        cost = cost_per_million(Option(_figures(pick)[0].value, 0.0), config.price_per_hour)
+        said.append(f"a million requests cost {cost:.3g} at {config.price_per_hour:g} per hour")
+    return "; ".join(said)
+
+
+def changes(config: ServingConfig, result: Verified) -> str:
+    """The knobs that differ from the default configuration's."""
+    base = default_config(result)
+    changed = [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
+    return ", ".join(changed) or "the default configuration"
+
+
+def default_config(result: Verified) -> ServingConfig:
+    """What everything else is a change of."""
+    default = result.baseline("default")
+    return default.config if default else ServingConfig()
+
+
+def shown(value: object) -> str:
+    """A knob's value as people write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _gain(pick: Point, result: Verified) -> str:
+    others = [other for name in BASELINES if (other := result.baseline(name))]
+    return "; ".join(_against(other, pick) for other in others)
+
+
+def _against(other: Point, pick: Point) -> str:
+    name = other.configuration
     if other.config == pick.config:
         return f"{name} is the same configuration"
-    ours, theirs = pick.measurement, other.measurement
-    assert ours is not None
-    assert theirs is not None
-    factor = ours.throughput_rps / theirs.throughput_rps if theirs.throughput_rps else 0.0
-    return f"{name}: {numbers(other)}; the recommendation takes {factor:.2g}x its throughput"
+    if other.outcome is None:
+        return f"{name} did not hold when it was measured again"
+    more, longer = (ratio(a, b) for a, b in zip(_figures(pick), _figures(other), strict=True))
+    unsure = ", no difference that is sure" if more.holds_one and longer.holds_one else ""
+    return (
+        f"{more.value:.2g}x{_interval(more, '.2g')} the throughput of {name} "
+        f"at {longer.value:.2g}x{_interval(longer, '.2g')} its p99{unsure}"
+    )
 
 
-def _nothing(result: Verified, config: StudyConfig) -> str:
-    if config.slo_p99_ms is not None and result.front:
-        best = min(p.measurement.p99_ms or 0.0 for p in result.front if p.measurement)
-        return (
-            f"nothing holds p99 <= {config.slo_p99_ms:g} ms: the lowest p99 on the front is "
-            f"{best:.3g} ms"
-        )
-    return "nothing can be recommended: no operating point held up when it was measured again"
+def _nothing(result: Verified) -> str:
+    if not result.front:
+        return "nothing: no operating point held up when it was measured again"
+    best = min(result.front, key=lambda p: _figures(p)[1].value)
+    return f"nothing: no operating point meets every bound; the lowest p99 is that of {best.name}, {numbers(best)}"
 
 
-def _slo(result: Verified, config: StudyConfig) -> list[str]:
-    bound = f"p99 <= {config.slo_p99_ms or 0:g} ms"
-    texts = {
-        "met": f"{bound} is met: the whole 95 % interval lies below it",
-        "undecided": f"{bound} is undecided: the 95 % interval crosses it; a longer --budget decides",
-    }
-    return [texts[result.slo]] if result.slo in texts else []
+def _knobs(insight: Insight) -> str:
+    of_capacity, of_p99 = map(_named, insight.importances)
+    return f"{of_capacity} of what capacities differ by; {of_p99} of what p99s differ by"
 
 
-def _doubts(result: Verified, pick: Point) -> list[str]:
-    found = []
-    if is_indicative(pick):
-        found.append(
-            f"its p99 rests on fewer than {TRUSTED_REQUESTS:,} requests: indicative; "
-            "a longer --budget measures it better"
-        )
-    if pick.measurement and pick.measurement.p99_low_ms is None:
-        found.append(
-            "its interval is undetermined: too few of its repeats could be used, or they say too "
-            "little; a longer --budget tells more"
-        )
-    if pick.measurement and pick.measurement.verdict == "unsteady":
-        found.append(f"it was unsteady: {pick.measurement.reason}")
+def _named(shares: Mapping[str, float]) -> str:
+    """The knobs that cause most; the rest is what several do together."""
+    named = [(k, s) for k, s in shares.items() if s >= NAMED_SHARE][:NAMED_KNOBS]
+    return ", ".join(f"{knob} {share:.0%}" for knob, share in named) or "no knob alone makes much"
+
+
+def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
+    pick = result.recommended
+    about = [pick] if pick else result.front
+    for objective in config.constraints.objectives:
+        yield from _undecided(objective, about, config)
+    if pick is not None:
+        yield from _doubts_about(pick, result)
     if len(result.front) == 1:
-        found.append("the front is a single point: no other load or configuration trades well")
-    return found
+        yield "the front is a single point: no other load or configuration trades well"
+    if result.insight is not None:
+        yield from _about_twin(result.insight)
+    if result.drift:
+        yield result.drift
+
+
+def _undecided(objective: Objective, about: list[Point], config: StudyConfig) -> Iterator[str]:
+    """What budget would decide a bound, for the point that is nearest to it."""
+    open_ones = [p for p in about if objective.standing(p) == "undecided"]
+    if not open_ones:
+        return
+    times = [t for p in open_ones if (t := times_to_decide(objective, p)) is not None]
+    if times:
+        budget = f"a --budget of about {_minutes(min(times) * config.budget_s)} would decide it"
+    else:
+        budget = "no budget is sure to decide it"
+    yield f"{objective.text} is UNDECIDED, the 95 % interval does not tell: {budget}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{-(-seconds // 60):.0f}m"
+
+
+def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
+    m = pick.measurement
+    assert m is not None
+    if is_indicative(pick):
+        yield f"p99 is indicative, from {m.requests:,} requests and not {TRUSTED_REQUESTS:,}"
+    if m.p99_low_ms is None:
+        yield "the interval of p99 is undetermined: too few repeats could be used, or they say too little"
+    if pick.name in result.smoothed:
+        yield "the interval of p99 is one smoothed over the study: its own samples cannot tell"
+    if m.verdict == "unsteady":
+        yield f"{pick.name} was unsteady: {m.reason}"
+
+
+def _about_twin(insight: Insight) -> Iterator[str]:
+    if insight.error is not None:
+        throughput, p99 = insight.error
+        yield (
+            f"the twin was off by {throughput.median:.0%} in throughput and {p99.median:.0%} in p99 "
+            f"in the median, {throughput.p90:.0%} and {p99.p90:.0%} at the 90th percentile"
+        )
+    if insight.wrong:
+        yield (
+            f"the twin is WRONG here, its errors spread by {insight.spread:.2f}: measurements were "
+            "trusted more, and every third proposal did not come from it"
+        )

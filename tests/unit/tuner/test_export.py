@@ -2,12 +2,17 @@
 
 import csv
 import io
+import json
 import tomllib
 
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.export import COLUMNS, recommended_toml, row, study_points, write_csv
+from dlbench.tuner.correction import Estimate
+from dlbench.tuner.export import COLUMNS, document, recommended_toml, row, study_points, write_csv
+from dlbench.tuner.importance import Importances
+from dlbench.tuner.insight import Insight
 from dlbench.tuner.point import Resources
+from dlbench.tuner.twin_error import Off, TwinError
 from dlbench.tuner.verify import Verified
 
 # DESIGN.md's order, the knobs in between.
@@ -88,8 +93,8 @@ def test_the_toml_is_what_serve_takes(build):
         model="a.onnx", device="cpu", batch_axis={"state": 1}, shape={"x": (1, 3)}
     )
     point = build.point()
-    text = recommended_toml(point, settings, ["takes 100/s", "p99 10 ms"])
-    assert text.startswith("# takes 100/s\n# p99 10 ms\n")
+    text = recommended_toml(point, settings, {"use": "100/s", "gain": "2x"})
+    assert text.startswith("# use: 100/s\n# gain: 2x\n")
     values = tomllib.loads(text)
     knobs = {name: values.pop(name) for name in ServingConfig.model_fields}
     assert ServingConfig(**knobs) == point.config
@@ -99,3 +104,30 @@ def test_the_toml_is_what_serve_takes(build):
         {"state": 1},
         {"x": (1, 3)},
     )
+
+
+def test_smoothed_values_stand_beside_the_measured_ones_of_what_was_verified(build):
+    screened, verified = build.point(), build.point(phase="verify")
+    stream = io.StringIO()
+    write_csv([screened, verified], stream, {verified.name: Estimate(99, 98, 99, 11, 9, 13)})
+    first, second = csv.DictReader(io.StringIO(stream.getvalue()))
+    assert (first["throughput_est_rps"], first["p99_est_ms"]) == ("", "")
+    assert (second["throughput_est_rps"], second["p99_est_ms"]) == ("99", "11")
+    assert second["p99_ms"] == "10.0"
+
+
+def test_the_document_holds_all_that_is_known(build):
+    pick = build.point(phase="verify").model_copy(update={"recommended": True})
+    error = TwinError(Off(0.1, 0.2, 9), Off(0.3, 0.6, 30))
+    learnt = Insight(error, 0.3, True, Importances({"workers": 0.7}, {}))
+    estimates = {pick.name: Estimate(99, 98, 99, 11, 9, 13)}
+    whole = Verified((pick,), "met", estimates, (pick.name,), learnt, "drifted")
+    found = json.loads(json.dumps(document(whole, {"use": "it"})))
+    assert found["recommended"] == pick.name
+    assert found["points"][0]["p99_est_ms"] == 11
+    assert found["twin_error"]["p99"] == {"median": 0.3, "p90": 0.6, "compared": 30}
+    assert found["twin_wrong"] is True
+    assert found["importances"] == {"capacity": {"workers": 0.7}, "p99": {}}
+    assert found["findings"] == {"use": "it"}
+    empty = json.loads(json.dumps(document(Verified((), "none"), {})))
+    assert empty["twin_error"] is empty["recommended"] is empty["importances"] is None
