@@ -31,7 +31,7 @@ def findings(result: Verified, config: StudyConfig, limit: str = "") -> dict[str
     """
     pick = result.recommended
     said = {
-        "use": _nothing(result) if pick is None else _use(pick, result, config),
+        "use": _nothing(result, config) if pick is None else _use(pick, result, config),
         "gain": "" if pick is None else _gain(pick, result),
         "limit": "" if pick is None else limit,
         "knobs": "" if result.insight is None else _knobs(result.insight),
@@ -109,9 +109,11 @@ def _against(other: Point, pick: Point) -> str:
     )
 
 
-def _nothing(result: Verified) -> str:
+def _nothing(result: Verified, config: StudyConfig) -> str:
     if not result.front:
         return "nothing: no operating point held up when it was measured again"
+    if not config.constraints.objectives:
+        return f"nothing: what --recommend {config.rule} goes by was not measured"
     best = min(result.front, key=lambda p: _figures(p)[1].value)
     return f"nothing: no operating point meets every bound; the lowest p99 is that of {best.name}, {numbers(best)}"
 

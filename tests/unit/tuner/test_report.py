@@ -122,6 +122,8 @@ def test_no_recommendation_says_why(verified_point):
     assert "c01@0.5, 200/s [182-220] at p99 50 ms" in missed["use"]
     near = findings(Verified((front,), "undecided"), StudyConfig(slo_p99_ms=48))
     assert "p99<48ms is UNDECIDED" in near["uncertain"]
+    blind = findings(Verified((front,), "none"), StudyConfig(recommend="weighted"))
+    assert blind["use"] == "nothing: what --recommend weighted goes by was not measured"
     none = findings(Verified((), "none"), StudyConfig())
     assert none == {"use": "nothing: no operating point held up when it was measured again"}
 

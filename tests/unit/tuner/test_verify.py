@@ -193,3 +193,22 @@ def test_what_only_seems_beaten_stays_on_the_front_and_what_surely_is_does_not(r
     assert len(verified(slightly, StudyConfig()).front) == 2
     surely = {**slightly, "c02@0.7": repeats_of("c02", 199, [90, 19, 90, 19, 90, 19])}
     assert [p.configuration for p in verified(surely, StudyConfig()).front] == ["c01"]
+
+
+def test_weighted_goes_by_the_mean_service_and_waiting_times_of_all_repeats(repeats_of):
+    def slowly(name, times):
+        own = repeats_of(name, 100 if name == "c01" else 110, [10 if name == "c01" else 12] * 6)
+        return [
+            (p.model_copy(update={"measurement": p.measurement.model_copy(update=t)}), s)
+            for (p, s), t in zip(own, times, strict=True)
+        ]
+
+    def took(service, waiting):
+        return {"server_compute_ms": service, "server_queue_ms": waiting}
+
+    # The first repeat of each half says the opposite of the others.
+    first, second = [took(1, 1)] * 2 + [took(9, 9)] * 4, [took(9, 9)] * 2 + [took(2, 2)] * 4
+    repeats = {"c01@0.7": slowly("c01", first), "c02@0.7": slowly("c02", second)}
+    result = verified(repeats, StudyConfig(recommend="weighted"))
+    assert result.recommended.configuration == "c02"
+    assert result.recommended.measurement.server_compute_ms == pytest.approx(13 / 3)
