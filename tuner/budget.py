@@ -6,6 +6,7 @@ All times are seconds of measuring, waiting for servers included.
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ SCREEN_REQUESTS = 459
 SCREEN_S = 2.5
 PROBE_S = 2.0
 WARMUP_S = 0.3
-# What a change of configuration costs beside the measuring: mostly the start of a worker.
+# What a change of configuration costs beside the measuring, before any was seen: mostly the start
+# of a worker. Warming a cache comes on top.
 SWITCH_S = 1.4
 # So many repeats are kept time for: three are reported, the even ones choose (DESIGN.md: a
 # reported p99 pools at least three). Time that is left over buys more.
@@ -65,10 +67,16 @@ def screen_s(rate: float) -> float:
     return max(SCREEN_S, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
 
 
-def curve_s(capacity: float, loads: Sequence[float]) -> float:
+def switch_s(points: Sequence[Point]) -> float:
+    """What a change of configuration costs here, in the median: what probes took beside probing."""
+    found = [p.cost_s - PROBE_S - WARMUP_S for p in points if p.phase == "probe" and p.measurement]
+    return max(0.0, median(found)) if found else SWITCH_S
+
+
+def curve_s(capacity: float, loads: Sequence[float], switch_s: float = SWITCH_S) -> float:
     """What a configuration of this capacity costs: its start, a probe and every load."""
     measured = sum(screen_s(share * capacity) + WARMUP_S for share in loads)
-    return SWITCH_S + PROBE_S + WARMUP_S + measured
+    return switch_s + PROBE_S + WARMUP_S + measured
 
 
 def affordable_loads(capacity: float, configurations: int, budget_s: float) -> tuple[float, ...]:
@@ -79,15 +87,15 @@ def affordable_loads(capacity: float, configurations: int, budget_s: float) -> t
     return next(within, FEWER_LOADS[-1])
 
 
-def round_s(candidates: Sequence[Candidate]) -> float:
+def round_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
     """What one repeat of each of these takes, with a switch per configuration."""
-    switches = len({c.configuration for c in candidates}) * SWITCH_S
+    switches = len({c.configuration for c in candidates}) * switch_s
     return switches + sum(c.repeat_s + WARMUP_S for c in candidates)
 
 
-def verify_s(candidates: Sequence[Candidate]) -> float:
+def verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
     """What verifying these takes at least."""
-    return REPEATS * round_s(candidates)
+    return REPEATS * round_s(candidates, switch_s)
 
 
 def trustworthy_s(capacity: float, default: ServingConfig) -> float:

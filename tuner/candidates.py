@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.tuner.budget import VERIFY_SHARE, Candidate, verify_s
+from dlbench.tuner.budget import VERIFY_SHARE, Candidate, switch_s, verify_s
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, knee
 from dlbench.tuner.point import with_outcome
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Known = tuple[Point, Outcome]
 
 MOST = 6
-FEWEST = 4
+FEWEST = 3
 
 
 def candidates(
@@ -38,8 +38,8 @@ def candidates(
     """
     chosen: list[Candidate] = []
     for candidate in _ranked(points, baselines, study.reference_ms, predictions):
-        affordable = verify_s([*chosen, candidate]) <= VERIFY_SHARE * study.budget_s
-        if affordable or len(chosen) < len(baselines) + FEWEST:
+        needed_s = verify_s([*chosen, candidate], switch_s(points))
+        if needed_s <= VERIFY_SHARE * study.budget_s or len(chosen) < len(baselines) + FEWEST:
             chosen.append(candidate)
     return chosen
 

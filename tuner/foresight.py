@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.twin import Curve
 
 # Simulated requests over all configurations: some seconds, whatever the size of the space.
-ALL_REQUESTS = 20_000_000
+ALL_REQUESTS = 10_000_000
 FEWEST_REQUESTS, MOST_REQUESTS = 2_000, 10_000
 # Of a larger space so many are looked at, drawn by chance.
 MOST_CONFIGURATIONS = 10_000

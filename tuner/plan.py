@@ -114,7 +114,8 @@ class Plan:
         """Whether there was time for a whole round when it began."""
         earlier = takewhile(lambda p: p.phase != "verify" or p.repeat < repeat, points)
         spent_s = self.before_s + sum(p.cost_s for p in earlier)
-        return spent_s + budget.round_s(chosen) <= self.study.budget_s
+        needed_s = budget.round_s(chosen, budget.switch_s(points))
+        return spent_s + needed_s <= self.study.budget_s
 
     def _curve(
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
@@ -177,12 +178,14 @@ class Plan:
 
     def curve_s(self, points: Sequence[Point]) -> float:
         """What one more configuration costs."""
-        return budget.curve_s(self._known_capacity(points), self.loads(points))
+        capacity, switch_s = self._known_capacity(points), budget.switch_s(points)
+        return budget.curve_s(capacity, self.loads(points), switch_s)
 
     def reserve_s(self, points: Sequence[Point]) -> float:
         """Time kept for verification: what it would cost now, within its shares of the budget."""
         least, most = (s * self.study.budget_s for s in (LEAST_VERIFY_SHARE, VERIFY_SHARE))
-        return min(max(least, budget.verify_s(self.candidates(points))), most)
+        needed_s = budget.verify_s(self.candidates(points), budget.switch_s(points))
+        return min(max(least, needed_s), most)
 
     def remarks(self, points: Sequence[Point]) -> list[str]:
         """What the budget buys, said before the search begins."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.plan import Step
     from dlbench.tuner.pool import Repeat
+    from dlbench.tuner.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Observer:
 
     def note(self, text: str) -> None:
         """Something the user should know of how the study is made."""
+
+    def foreseen(self, predictions: Predictions) -> None:
+        """What the twin expects, before anything is measured."""
 
     def step(self, step: Step, spent_s: float) -> None:
         """A measurement begins, after `spent_s` of the budget."""
@@ -93,6 +97,8 @@ def _plan(space: Space, study: Study, bench: Bench, request: Request, observer: 
     seen = foresee(space, calibration, load_of(request.profile))
     for text in seen.notes:
         observer.note(text)
+    if seen.predictions is not None:
+        observer.foreseen(seen.predictions)
     # As long as it took the first time: a resumed study has the same budget left.
     kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
     study.calibration = kept
