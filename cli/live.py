@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from dlbench.proxy.config import search_values
 from dlbench.tuner.front import knee
-from dlbench.tuner.report import shown
+from dlbench.tuner.report import digits, shown
 from dlbench.tuner.run import Observer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g} ms"
+    return "-" if value is None else f"{digits(value)} ms"
 
 
 @contextmanager

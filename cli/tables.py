@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.proxy.config import search_values
-from dlbench.tuner.report import BASELINES, changes, default_config, shown
+from dlbench.tuner.report import BASELINES, changes, default_config, digits, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -160,11 +160,17 @@ def _add(table: Table, point: Point, result: Verified, style: str) -> None:
     table.add_row(
         point.name + mark,
         f"{m.throughput_rps:,.0f}",
-        "" if m.p99_ms is None else f"{m.p99_ms:.3g}",
-        _between(m.p99_low_ms, m.p99_high_ms, ".3g").strip() or "undetermined",
+        "" if m.p99_ms is None else digits(m.p99_ms),
+        _ends(m.p99_low_ms, m.p99_high_ms),
         changes(point.config, result) + ("" if known else f" ({m.verdict})"),
         style=style,
     )
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "undetermined"
+    return f"[{digits(low)}, {digits(high)}]"
 
 
 def _searched(result: Verified) -> str:

@@ -43,7 +43,12 @@ def findings(result: Verified, config: StudyConfig, limit: str = "") -> dict[str
 def numbers(point: Point) -> str:
     """Throughput and p99 of a point, each with its 95 % interval."""
     rate, p99 = _figures(point)
-    return f"{rate.value:,.0f}/s{_interval(rate, ',.0f')} at p99 {p99.value:.3g} ms{_interval(p99)}"
+    return f"{rate.value:,.0f}/s{_interval(rate, 1)} at p99 {digits(p99.value)} ms{_interval(p99)}"
+
+
+def digits(value: float, count: int = 3) -> str:
+    """So many significant digits, but every one before the point, and never a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (count - 1) else f"{value:.{count}g}"
 
 
 def _figures(point: Point) -> tuple[Figure, Figure]:
@@ -54,10 +59,10 @@ def _figures(point: Point) -> tuple[Figure, Figure]:
     return rate, Figure(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
 
 
-def _interval(figure: Figure, form: str = ".3g") -> str:
+def _interval(figure: Figure, count: int = 3) -> str:
     if figure.low is None or figure.high is None:
         return " [undetermined]"
-    return f" [{figure.low:{form}}-{figure.high:{form}}]"
+    return f" [{digits(figure.low, count)}-{digits(figure.high, count)}]"
 
 
 def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
@@ -104,8 +109,8 @@ def _against(other: Point, pick: Point) -> str:
     more, longer = (ratio(a, b) for a, b in zip(_figures(pick), _figures(other), strict=True))
     unsure = ", no difference that is sure" if more.holds_one and longer.holds_one else ""
     return (
-        f"{more.value:.2g}x{_interval(more, '.2g')} the throughput of {name} "
-        f"at {longer.value:.2g}x{_interval(longer, '.2g')} its p99{unsure}"
+        f"{digits(more.value, 2)}x{_interval(more, 2)} the throughput of {name} "
+        f"at {digits(longer.value, 2)}x{_interval(longer, 2)} its p99{unsure}"
     )
 
 

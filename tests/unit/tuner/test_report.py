@@ -5,7 +5,7 @@ import pytest
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.importance import Importances
 from dlbench.tuner.insight import Insight
-from dlbench.tuner.report import findings, numbers
+from dlbench.tuner.report import digits, findings, numbers
 from dlbench.tuner.twin_error import Off, TwinError
 from dlbench.tuner.verify import Verified
 
@@ -135,3 +135,14 @@ def test_what_it_costs_is_said_where_there_is_a_price(pick):
 
 def test_numbers_have_their_intervals(verified_point):
     assert numbers(verified_point()) == "200/s [182-220] at p99 10 ms [9.09-11]"
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "text"),
+    [
+        *((1490.2, 3, "1,490"), (0.12345, 3, "0.123"), (99.96, 3, "100"), (28.6, 2, "29")),
+        *((123456.0, 1, "123,456"), (3.14, 2, "3.1"), (182.4, 1, "182"), (999.7, 3, "1,000")),
+    ],
+)
+def test_figures_are_never_powers_of_ten(value, count, text):
+    assert digits(value, count) == text
