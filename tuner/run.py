@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.machine import processor, versions
+from dlbench.loadgen.machine import processor
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
-from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
 from dlbench.tuner.drift import drift
 from dlbench.tuner.errors import NothingMeasured
-from dlbench.tuner.foresight import foresee, load_of
+from dlbench.tuner.groundwork import drawn_up
 from dlbench.tuner.pin import on_cores, pinned
-from dlbench.tuner.plan import Plan
 from dlbench.tuner.point import Point
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.space import Space, build_space
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.config import StudyConfig
-    from dlbench.tuner.plan import Step
+    from dlbench.tuner.plan import Plan, Step
     from dlbench.tuner.pool import Repeat
     from dlbench.tuner.predictions import Predictions
 
@@ -82,62 +79,9 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
         )
         for text in filter(None, (*space.notes, *bench.notes, pinning.note)):
             observer.note(text)
-        plan = _plan(space, study, bench, request, observer)
+        plan = drawn_up(space, study, bench, request, observer)
         _take_steps(plan, study, bench, request, observer)
     return study, _report(plan, study, request.study)
-
-
-def _plan(space: Space, study: Study, bench: Bench, request: Request, observer: Observer) -> Plan:
-    """With the twin's predictions where it is the one that proposes; others need the client's limit."""
-    if request.study.proposer != "twin":
-        return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
-    calibration = _calibration(study, bench, observer)
-    observer.note("predicting what every configuration would do")
-    began = time.perf_counter()
-    seen = foresee(space, calibration, load_of(request.profile))
-    for text in seen.notes:
-        observer.note(text)
-    if seen.predictions is not None:
-        observer.foreseen(seen.predictions)
-    # As long as it took the first time: a resumed study has the same budget left.
-    kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
-    study.calibration = kept
-    before_s = float(kept["calibration_s"] + kept["foresight_s"])
-    return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
-
-
-def _calibration(study: Study, bench: Bench, observer: Observer) -> Calibration:
-    """Measured once per study and kept with it, so that a resumed one foresees the same."""
-    if "calibration" not in study.calibration:
-        observer.note("calibrating the twin, the simulation that says what to try: some 20 s")
-        began = time.perf_counter()
-        found = bench.calibrate(observer.note)
-        study.calibration = {
-            "calibration": found.model_dump(mode="json"),
-            "calibration_s": time.perf_counter() - began,
-            "versions": versions(),
-        }
-        observer.note(_told(found))
-    return Calibration.model_validate(study.calibration["calibration"])
-
-
-def _told(found: Calibration) -> str:
-    batch = max(service.batch for service in found.services)
-    one, full = found.service_s(1), found.service_s(batch)
-    client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
-    return (
-        f"a worker takes {one * 1e3:.3g} ms for one row and {full * 1e3:.3g} ms for {batch}; "
-        f"the client can drive {client}"
-    )
-
-
-def _client_rps(study: Study, bench: Bench) -> float:
-    """The client's limit: as calibrated, or found out now."""
-    known = study.calibration.get("calibration", study.calibration)
-    if not known.get("client_rps"):
-        known = {"client_rps": bench.client_rps(), "versions": versions()}
-        study.calibration = {**study.calibration, **known}
-    return float(known["client_rps"])
 
 
 def _take_steps(

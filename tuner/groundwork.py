@@ -1,0 +1,76 @@
+"""What a study knows before its first step: measured once and kept with it, so it resumes the same."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dlbench.loadgen.machine import versions
+from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.foresight import foresee, load_of
+from dlbench.tuner.plan import Plan
+
+if TYPE_CHECKING:
+    from dlbench.tuner.bench import Bench
+    from dlbench.tuner.run import Observer, Request
+    from dlbench.tuner.space import Space
+    from dlbench.tuner.study import Study
+
+
+def drawn_up(
+    space: Space, study: Study, bench: Bench, request: Request, observer: Observer
+) -> Plan:
+    """The plan, with the twin's predictions where it is the one that proposes.
+
+    Raises:
+        TuneError, ProxyError, LoadError: something of it cannot be found out, in one line.
+    """
+    if request.study.proposer != "twin":
+        return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
+    calibration = _calibration(study, bench, observer)
+    observer.note("predicting what every configuration would do")
+    began = time.perf_counter()
+    seen = foresee(space, calibration, load_of(request.profile))
+    for text in seen.notes:
+        observer.note(text)
+    if seen.predictions is not None:
+        observer.foreseen(seen.predictions)
+    # As long as it took the first time: a resumed study has the same budget left.
+    kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
+    study.calibration = kept
+    before_s = float(kept["calibration_s"] + kept["foresight_s"])
+    return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
+
+
+def _calibration(study: Study, bench: Bench, observer: Observer) -> Calibration:
+    """Measured once per study and kept with it, so that a resumed one foresees the same."""
+    if "calibration" not in study.calibration:
+        observer.note("calibrating the twin, the simulation that says what to try: some 20 s")
+        began = time.perf_counter()
+        found = bench.calibrate(observer.note)
+        study.calibration = {
+            "calibration": found.model_dump(mode="json"),
+            "calibration_s": time.perf_counter() - began,
+            "versions": versions(),
+        }
+        observer.note(_told(found))
+    return Calibration.model_validate(study.calibration["calibration"])
+
+
+def _told(found: Calibration) -> str:
+    batch = max(service.batch for service in found.services)
+    one, full = found.service_s(1), found.service_s(batch)
+    client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
+    return (
+        f"a worker takes {one * 1e3:.3g} ms for one row and {full * 1e3:.3g} ms for {batch}; "
+        f"the client can drive {client}"
+    )
+
+
+def _client_rps(study: Study, bench: Bench) -> float:
+    """The client's limit: as calibrated, or found out now."""
+    known = study.calibration.get("calibration", study.calibration)
+    if not known.get("client_rps"):
+        known = {"client_rps": bench.client_rps(), "versions": versions()}
+        study.calibration = {**study.calibration, **known}
+    return float(known["client_rps"])
