@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.constraint import figure
 from dlbench.tuner.deciding import times_to_decide
 from dlbench.tuner.pool import TRUSTED_REQUESTS, is_indicative
 from dlbench.tuner.ratio import Figure, ratio
@@ -154,12 +155,13 @@ def _undecided(objective: Objective, about: list[Point], config: StudyConfig) ->
     open_ones = [p for p in about if objective.standing(p) == "undecided"]
     if not open_ones:
         return
-    times = [t for p in open_ones if (t := times_to_decide(objective, p)) is not None]
-    if times:
-        budget = f"a --budget of about {_minutes(min(times) * config.budget_s)} would decide it"
-    else:
-        budget = "no budget is sure to decide it"
-    yield f"{objective.text} is UNDECIDED, the 95 % interval does not tell: {budget}"
+    nearest = min(open_ones, key=lambda p: objective.violation(figure(p, objective.field)))
+    seems = "met" if objective.violation(figure(nearest, objective.field)) <= 0 else "missed"
+    times = times_to_decide(objective, nearest)
+    budget = "no budget is sure to decide it"
+    if times is not None:
+        budget = f"a --budget of about {_minutes(times * config.budget_s)} would decide it"
+    yield f"{objective.text} is UNDECIDED: it seems {seems}, the 95 % interval is not sure; {budget}"
 
 
 def _minutes(seconds: float) -> str:

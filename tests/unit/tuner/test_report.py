@@ -59,7 +59,7 @@ def test_an_undecided_slo_says_what_budget_would_decide_it(pick):
     result = Verified((pick(),), "undecided")
     found = findings(result, StudyConfig(slo_p99_ms=10.5, budget_s=300))
     # (ln 1.1 / ln 1.05)^2 = 3.8 times the five minutes.
-    assert "p99<10.5ms is UNDECIDED" in found["uncertain"]
+    assert "p99<10.5ms is UNDECIDED: it seems met" in found["uncertain"]
     assert "a --budget of about 20m would decide it" in found["uncertain"]
     hopeless = findings(result, StudyConfig(slo_p99_ms=10.01))
     assert "no budget is sure to decide it" in hopeless["uncertain"]
@@ -121,7 +121,7 @@ def test_no_recommendation_says_why(verified_point):
     assert missed["use"].startswith("nothing: no operating point meets every bound")
     assert "c01@0.5, 200/s [182-220] at p99 50 ms" in missed["use"]
     near = findings(Verified((front,), "undecided"), StudyConfig(slo_p99_ms=48))
-    assert "p99<48ms is UNDECIDED" in near["uncertain"]
+    assert "p99<48ms is UNDECIDED: it seems missed" in near["uncertain"]
     blind = findings(Verified((front,), "none"), StudyConfig(recommend="weighted"))
     assert blind["use"] == "nothing: what --recommend weighted goes by was not measured"
     none = findings(Verified((), "none"), StudyConfig())
