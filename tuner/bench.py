@@ -146,6 +146,8 @@ class Bench:
         if not result.measurement.complete:
             raise KeyboardInterrupt  # the generator ended early because it was told to
         used, after = meter.read(), now()
+        if used.lost and step.config.autoscaler == "none":
+            raise self._server.failure("a worker died while it was measured")
         return {
             "measurement": _lawful(result, profile, used.held, calm=is_calm(around, after)),
             "resources": used.resources,

@@ -173,10 +173,11 @@ def _spawn(
 
 
 class Use(NamedTuple):
-    """What a server used, and what Little's law asks of it."""
+    """What a server used, what Little's law asks of it, and how many of its workers are gone."""
 
     resources: Resources
     held: Held
+    lost: int
 
 
 class Meter:
@@ -203,7 +204,9 @@ class Meter:
             cache_hit_ratio=hits / (hits + misses) if hits + misses else None,
             mean_batch_size=rows / batches if batches else None,
         )
-        return Use(resources, Held(latency_ns / NS, cpu_s[0] - self._cpu_s[0], hits))
+        lost = set(self._counters["pids"]["workers"]) - set(now["pids"]["workers"])
+        held = Held(latency_ns / NS, cpu_s[0] - self._cpu_s[0], hits)
+        return Use(resources, held, len(lost))
 
 
 def _processes(counters: dict[str, Any]) -> list[psutil.Process]:

@@ -163,6 +163,27 @@ def test_a_worker_that_dies_at_its_start_is_a_failed_point(bench, tmp_path):
     assert measure(bench, tmp_path).failure == ""
 
 
+def test_workers_that_die_under_load_make_a_failed_point_with_the_proxy_s_words(bench, tmp_path):
+    """They are killed while they are measured, and as often as they come back."""
+    over = threading.Event()
+    killers: list[threading.Thread] = []
+
+    def kill(_: object) -> None:
+        if not killers:
+            killers.append(threading.Thread(target=kill_workers, args=(over,)))
+            killers[0].start()
+
+    try:
+        point = measure(bench, tmp_path, on_progress=kill, duration_s=3.0)
+    finally:
+        over.set()
+        killers[0].join()
+    assert point.measurement is None
+    assert point.failure == "a worker died while it was measured"
+    assert "worker" in point.log_tail
+    assert measure(bench, tmp_path).failure == ""
+
+
 def kill_workers(over):
     """As a system does that has run out of memory."""
     while not over.wait(0.01):
