@@ -59,7 +59,7 @@ PROBE_S, OPEN_S = 1.5, 2.5
 LEAST_REQUESTS = 459
 THROUGHPUT_AIM, P99_AIM = 0.10, 0.25
 # A measurement that says of itself that the client was the limit is no evidence.
-GOOD = ("ok", "unsteady", "saturated")
+GOOD = ("ok", "unsteady")
 
 
 @dataclass(frozen=True)

@@ -22,28 +22,35 @@ from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.inputs import random_row, read_inputs
 from dlbench.loadgen.machine import facts
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drive import Driven
 from dlbench.tuner.errors import TuneError
+from dlbench.tuner.fit import Seen, beside_ms, fitted
 from dlbench.tuner.server import Server
 from dlbench.tuner.service_times import Cell, Visits, busy_levels, cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dlbench.loadgen.target import Target
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.calibration import ServiceTime
     from dlbench.tuner.drive import Row
 
-NS = 1e9
+NS, MS = 1e9, 1e3
 # For all service times together; the rest of a calibration takes some eight seconds.
 SERVICES_S = 9.0
 FIRST_VISIT_S = 0.2
 # A closed loop whose users keep one worker's batches full.
 USERS, RUN_S, WARMUP_S = 32, 1.0, 0.2
+# An open loop that leaves everybody idle most of the time.
+LIGHT_SHARE = 0.25
 ROWS = 16
 # What costs are measured with: a lone worker, so that there is a core for front and client.
 PLAIN = ServingConfig(workers=1)
@@ -81,13 +88,6 @@ class Services(NamedTuple):
     result_bytes: int
 
 
-class Costs(NamedTuple):
-    """Processor seconds per request of front and client."""
-
-    front_s: float
-    client_s: float
-
-
 def calibrate(
     subject: Subject,
     note: Callable[[str], None] = lambda _: None,
@@ -100,25 +100,34 @@ def calibrate(
     Raises:
         TuneError, ProxyError, LoadError: a part does not work, in one line.
     """
-    costs = request_costs(subject)
-    hit_s = cache_hit_s(subject, costs.front_s)
     found = services(subject, services_s, note)
     client = headroom.calibrate(subject.generator, subject.target, subject.profile)
     if client.missing:
         note(client.missing)
-    return Calibration(
+    known = Calibration(
         services=tuple(found.times),
         service_cv=found.cv,
-        front_s=costs.front_s,
-        hit_s=hit_s,
         way_s=found.way_s,
+        turn_s=(client.overhead_p50_ms or 0.0) / MS,
         client_rps=client.max_rps,
-        client_s=costs.client_s,
         cores=physical_cores(),
         worker_rss_mb=found.rss_mb,
         memory_mb=free_memory_mb(),
         result_bytes=found.result_bytes,
     )
+    return with_costs(subject, known)
+
+
+def with_costs(subject: Subject, known: Calibration) -> Calibration:
+    """With what front and client cost, seen on the real proxy in closed and in open loop."""
+    full = _run(subject, PLAIN, subject.profile, users=USERS)
+    closed = Seen(full.rate_rps, full.front_s / full.requests, full.client_s)
+    light = _run(subject, PLAIN, subject.profile, rate=LIGHT_SHARE * full.rate_rps)
+    opened = Seen(light.rate_rps, light.front_s / light.requests, light.client_s)
+    found = fitted(known, PLAIN, USERS, closed, opened)
+    beside = beside_ms(found, PLAIN, opened.rate_rps, light.latencies_ms)
+    hit_s = cache_hit_s(subject, closed.front_s)
+    return found.model_copy(update={"hit_s": hit_s, "beside_ms": beside})
 
 
 def calibrated(
@@ -164,37 +173,37 @@ def _services(
         )
 
 
-def request_costs(subject: Subject) -> Costs:
-    """Processor time of front and client per request that is computed, batches being full."""
-    run = _closed_loop(subject, PLAIN, subject.profile)
-    return Costs(run.front_s / run.requests, run.client_s)
-
-
 def cache_hit_s(subject: Subject, front_s: float) -> float:
     """Processor time of the front per request that the cache answers."""
     config = PLAIN.model_copy(update={"cache_size": 1024})
     same = {"distinct": 1, "zipf": 0.0, "churn": 0.0}
-    run = _closed_loop(subject, config, subject.profile.model_copy(update=same))
+    run = _run(subject, config, subject.profile.model_copy(update=same), users=USERS)
     missed = run.requests - run.hits
     return max(0.0, run.front_s - missed * front_s) / max(1, run.hits)
 
 
-class ClosedLoop(NamedTuple):
-    """What a run cost: the front's processor seconds over it all, the client's per request."""
+class Observed(NamedTuple):
+    """A run: the front's processor seconds over it all, the client's per request."""
 
     front_s: float
     client_s: float
     requests: int
     hits: int
+    rate_rps: float
+    latencies_ms: NDArray[np.float64]
 
 
-def _closed_loop(subject: Subject, config: ServingConfig, profile: LoadProfile) -> ClosedLoop:
+def _run(subject: Subject, config: ServingConfig, profile: LoadProfile, **load: float) -> Observed:
     url = subject.server.apply(config)["url"]
     target = subject.target.at(url).model_copy(update={"statistics": False})
     before = subject.server.counters()
     began_s = processor_s(before["pids"]["front"])
-    load = _plain(profile).model_copy(update={"users": USERS})
-    measured = subject.generator.measure(target, load).measurement
+    with tempfile.TemporaryDirectory(prefix="dlbench-tune-") as folder:
+        path = Path(folder) / "samples.npz"
+        measured = subject.generator.measure(
+            target, _plain(profile).model_copy(update=load), samples_path=path
+        ).measurement
+        latencies_ns = Samples.load(path).latencies_ns
     if not measured.complete:
         raise KeyboardInterrupt  # who stops a calibration does not want what comes after it
     front_s = processor_s(before["pids"]["front"]) - began_s
@@ -203,7 +212,9 @@ def _closed_loop(subject: Subject, config: ServingConfig, profile: LoadProfile) 
         raise TuneError(f"no calibration: the proxy answers with {measured.errors or 'nothing'}")
     client_s = measured.client_cpu * measured.duration_s / measured.requests
     requests, hits = (after[name] - before[name] for name in ("requests", "cache_hits"))
-    return ClosedLoop(front_s, client_s, requests, hits)
+    return Observed(
+        front_s, client_s, requests, hits, measured.throughput_rps, latencies_ns / NS * MS
+    )
 
 
 def rows_of(subject: Subject) -> list[Row]:

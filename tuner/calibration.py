@@ -37,9 +37,13 @@ class ServiceTime(BaseModel):
 class Calibration(BaseModel):
     """The parameters of a model on a machine, stored with the study.
 
-    `way_s` is what a batch takes from the front to a worker that has nothing to do, and its result
-    on the way back: one way, without the computing. `client_s` is the processor time of the load
-    generator per request where it shares the cores, 0 where it has its own.
+    Front and client pay per request and, since a process that sleeps has to be woken, per wake-up:
+    `front_s` (or `hit_s`) and `wake_s`. `way_s` is what a batch takes from the front to a worker that
+    has nothing to do, and its result on the way back: one way, without the computing. `client_s` is
+    the processor time of the load generator per request of a closed loop where it shares the cores,
+    `client_open_s` of an open one; 0 where it has its own. A user of a closed loop asks again after
+    `turn_s`. `beside_ms` are evenly spaced quantiles, the first 0, of what comes to a latency beside
+    the proxy's own: client, network, waiting for a core.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,10 +51,14 @@ class Calibration(BaseModel):
     services: tuple[ServiceTime, ...]
     service_cv: float = Field(default=0.0, ge=0)
     front_s: float = Field(default=0.0, ge=0)
+    wake_s: float = Field(default=0.0, ge=0)
     hit_s: float = Field(default=0.0, ge=0)
     way_s: float = Field(default=0.0, ge=0)
+    turn_s: float = Field(default=0.0, ge=0)
     client_rps: float | None = Field(default=None, gt=0)
     client_s: float = Field(default=0.0, ge=0)
+    client_open_s: float = Field(default=0.0, ge=0)
+    beside_ms: tuple[float, ...] = ()
     cores: int = Field(default=1, ge=1)
     worker_rss_mb: float | None = None
     memory_mb: float | None = None
@@ -69,13 +77,18 @@ class Calibration(BaseModel):
 
     def services_s(self, most_batch: int, threads: int, most_busy: int) -> NDArray[np.float64]:
         """Mean seconds of every batch size and number of busy workers: shape (busy, batch)."""
+        return self.services_among(most_batch, threads, np.arange(1.0, most_busy + 1))
+
+    def services_among(
+        self, most_batch: int, threads: int, busy: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The same among so many busy workers, which need not be whole: shape (len(busy), batch)."""
         known = min(self._grids, key=lambda measured: (abs(measured - threads), -measured))
         grid = self._grids[known]
         batches = np.arange(1, most_batch + 1)
         found_along = [along(batches, grid.batches, row) for row in grid.seconds]
         # Beyond what was measured slopes differ by noise, and rows would cross.
         rows = np.maximum.accumulate(np.array(found_along), axis=0)
-        busy = np.arange(1, most_busy + 1)
         measured = np.clip(busy, grid.busy[0], grid.busy[-1])
         beyond = crowding(busy, known, self.cores) / crowding(measured, known, self.cores)
         place = np.interp(measured, grid.busy, np.arange(len(grid.busy)))
@@ -83,6 +96,17 @@ class Calibration(BaseModel):
         weight = (place - below)[:, None]
         found: NDArray[np.float64] = (1 - weight) * rows[below] + weight * rows[above]
         return found * np.maximum(1.0, beyond)[:, None]
+
+    def slowdown(self, busy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much longer anything takes among so many busy processes of one thread than alone.
+
+        As the largest batches do, which nobody feeds meanwhile: cores that share caches, memory or
+        execution units are not twice one core.
+        """
+        largest = max(service.batch for service in self.services)
+        found = self.services_among(largest, 1, np.maximum(busy, 1.0))[:, -1]
+        slower: NDArray[np.float64] = found / self.services_among(largest, 1, np.ones(1))[0, -1]
+        return slower
 
     @property
     def drivable_rps(self) -> float:
@@ -148,7 +172,7 @@ def along(
 
 
 def crowding(
-    busy: NDArray[np.int64], threads: int, cores: int, others: float = 0.0
+    busy: NDArray[np.float64] | NDArray[np.int64], threads: int, cores: int, others: float = 0.0
 ) -> NDArray[np.float64]:
     """How much longer computing takes where more threads want to run than there are cores.
 

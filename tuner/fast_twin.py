@@ -44,7 +44,8 @@ PLAIN = ("preferred_batch_sizes", "batching", "cache_ttl_s", "default_timeout_ms
 NEVER = np.iinfo(np.int64).max
 NONE = -1
 # Places in State.sums.
-WAITING, IN_FLIGHT, TURN, DRAWN, BATCHES, ROWS, BUSY_NS, HITS, JOINED, BUSY = range(10)
+WAITING, ANSWERED, TURN, DRAWN, BATCHES, ROWS, BUSY_NS, HITS, JOINED, BUSY = range(10)
+FREE, WAKES, ACTING = range(10, 13)
 
 
 class Knobs(NamedTuple):
@@ -57,8 +58,7 @@ class Knobs(NamedTuple):
     commits: bool
     max_queue: int
     users: int
-    front_ns: int
-    hit_ns: int
+    turn_ns: int
     way_ns: int
 
 
@@ -83,6 +83,10 @@ class Drawn(NamedTuple):
     service_ns: NDArray[np.float64]
     factors: NDArray[np.float64]
     choices: NDArray[np.float64]
+    wake_ns: NDArray[np.int64]
+    in_ns: NDArray[np.int64]
+    out_ns: NDArray[np.int64]
+    hit_ns: NDArray[np.int64]
 
 
 class State(NamedTuple):
@@ -91,7 +95,8 @@ class State(NamedTuple):
     after: NDArray[np.int32]
     since: NDArray[np.int64]
     done: NDArray[np.int64]
-    follower: NDArray[np.int32]
+    answered: NDArray[np.int64]  # when, in that order
+    follower: NDArray[np.int32]  # the last that joined, linked to the first
     leader: NDArray[np.int32]  # by input: who is computing it
     first: NDArray[np.int32]
     last: NDArray[np.int32]
@@ -121,19 +126,20 @@ def simulate(config: ServingConfig, scenario: Scenario, entries: int) -> Run:
     delay_ns = int(config.max_queue_delay_ms * 1e-3 * NS)
     knobs = Knobs(
         config.workers, config.max_batch_size, delay_ns, policy, config.queue_order == "fifo",
-        config.max_queue_size, scenario.users, scenario.front_ns, scenario.hit_ns, scenario.way_ns,
+        config.max_queue_size, scenario.users, scenario.turn_ns, scenario.way_ns,
     )  # fmt: skip
     count = len(scenario.arrivals_ns)
     inputs = scenario.inputs if entries else NO_INPUTS
     drawn = Drawn(
         scenario.arrivals_ns, inputs.keys, scenario.service_ns, scenario.factors,
-        choices(2 * count if policy in (RANDOM, POWER_OF_TWO) else 1),
+        choices(2 * count if policy in (RANDOM, POWER_OF_TWO) else 1), *scenario.costs,
     )  # fmt: skip
     state = new_state(count, config.workers, inputs.distinct)
     cached = copied(warm_cache(CACHES.get(config.cache_policy, LRU), entries, inputs))
     run(knobs, drawn, state, cached)
     sums = state.sums
-    return Run(state.done, *(int(sums[i]) for i in (BATCHES, ROWS, BUSY_NS, HITS, JOINED)))
+    kept = (BATCHES, ROWS, BUSY_NS, WAKES, HITS, JOINED)
+    return Run(state.done, *(int(sums[i]) for i in kept))
 
 
 @lru_cache(4)
@@ -145,10 +151,10 @@ def choices(count: int) -> NDArray[np.float64]:
 def new_state(count: int, workers: int, distinct: int) -> State:
     """Nobody there, all workers idle."""
     return State(
-        none(count), zeros(count), zeros(count), none(count), none(distinct),
+        none(count), zeros(count), none(count).astype(np.int64), zeros(count), none(count), none(distinct),
         none(workers), none(workers), zeros(workers),
         none(workers, 2), zeros(workers, 2), zeros(workers, 2), np.full((workers, 2), NEVER),
-        zeros(workers), zeros(workers), np.zeros(workers), zeros(workers), zeros(10),
+        zeros(workers), zeros(workers), np.zeros(workers), zeros(workers), zeros(13),
     )  # fmt: skip
 
 
@@ -207,24 +213,61 @@ def inlined(function: F) -> F:
 @compiled
 def run(knobs: Knobs, drawn: Drawn, state: State, cached: Cached) -> None:
     """All requests, one event after the other: at equal times results, then delays, then arrivals."""
-    count, number, front_free, gate = len(drawn.arrivals), 0, 0, 0
+    count, number = len(drawn.arrivals), 0
     while True:
+        free = state.sums[FREE]
         worker = soonest(state)
-        result = state.ends[worker, 0]
-        delay = next_delay(knobs, state) if knobs.delay_ns else NEVER
-        arrival = NEVER
-        if number < count and state.sums[IN_FLIGHT] < knobs.users:
-            arrival = max(drawn.arrivals[number], front_free, gate)
+        result = max(state.ends[worker, 0], free)
+        delay = max(next_delay(knobs, state), free) if knobs.delay_ns else NEVER
+        arrival = next_arrival(knobs, drawn, state, number) if number < count else NEVER
+        now = min(result, delay, arrival)
+        if now == NEVER:
+            return
+        begin(drawn, state, now)
         if result <= delay and result <= arrival:
-            if result == NEVER:
-                return
-            gate = result
-            on_result(knobs, drawn, state, cached, worker, result)
+            on_result(knobs, drawn, state, cached, worker)
         elif delay <= arrival:
-            pump_all(knobs, drawn, state, delay)
+            pump_all(knobs, drawn, state, state.sums[FREE])
         else:
-            front_free = arrive(knobs, drawn, state, cached, number, arrival)
+            arrive(knobs, drawn, state, cached, number)
             number += 1
+
+
+@inlined
+def next_arrival(knobs: Knobs, drawn: Drawn, state: State, number: int) -> int:
+    """When the front can take a request: it came, its user had the last answer, and there is time."""
+    earliest = drawn.arrivals[number]
+    if number >= knobs.users:
+        if number - knobs.users >= state.sums[ANSWERED]:
+            return int(NEVER)
+        earliest = state.answered[number - knobs.users] + knobs.turn_ns
+    return int(max(earliest, state.sums[FREE]))
+
+
+@inlined
+def begin(drawn: Drawn, state: State, now: int) -> None:
+    """Something happens: a front that is asleep has to be woken."""
+    sums = state.sums
+    sums[ACTING] = sums[BUSY]
+    if now > sums[FREE]:
+        sums[FREE] = now
+        sums[WAKES] += 1
+        spend(state, drawn.wake_ns)
+
+
+@inlined
+def spend(state: State, cost_ns: NDArray[np.int64]) -> int:
+    """Take the front's time for something; returns when it is done."""
+    sums = state.sums
+    sums[FREE] += cost_ns[sums[ACTING]]
+    return int(sums[FREE])
+
+
+@inlined
+def replied(state: State, now: int) -> None:
+    """A user may ask again."""
+    state.answered[state.sums[ANSWERED]] = now
+    state.sums[ANSWERED] += 1
 
 
 @inlined
@@ -255,30 +298,33 @@ def next_delay(knobs: Knobs, state: State) -> int:
 
 
 @inlined
-def arrive(knobs: Knobs, drawn: Drawn, state: State, cached: Cached, number: int, now: int) -> int:
-    """The front takes a request; returns when it takes the next."""
-    state.since[number] = now
+def arrive(knobs: Knobs, drawn: Drawn, state: State, cached: Cached, number: int) -> None:
+    """The front takes a request."""
     key = drawn.keys[number] if len(drawn.keys) else NONE
     if key != NONE:
         if look_up(cached, key):
             state.sums[HITS] += 1
-            state.done[number] = now + knobs.hit_ns
-            return now + knobs.hit_ns
+            state.done[number] = spend(state, drawn.hit_ns)
+            replied(state, state.done[number])
+            return
         leader = state.leader[key]
         if leader != NONE:
             state.sums[JOINED] += 1
-            state.sums[IN_FLIGHT] += 1
-            state.after[number] = state.follower[leader]
+            last = state.follower[leader]
+            state.after[number] = number if last == NONE else state.after[last]
+            if last != NONE:
+                state.after[last] = number
             state.follower[leader] = number
-            return now + knobs.hit_ns
+            spend(state, drawn.hit_ns)
+            return
+    state.since[number] = state.sums[FREE]
+    now = spend(state, drawn.in_ns)
     if state.sums[WAITING] >= knobs.max_queue:
-        state.done[number] = NONE
-    else:
-        if key != NONE:
-            state.leader[key] = number
-        state.sums[IN_FLIGHT] += 1
-        enqueue(knobs, drawn, state, number, now)
-    return now + knobs.front_ns
+        replied(state, now)
+        return
+    if key != NONE:
+        state.leader[key] = number
+    enqueue(knobs, drawn, state, number, now)
 
 
 @inlined
@@ -390,10 +436,9 @@ def send(knobs: Knobs, drawn: Drawn, state: State, worker: int, queue: int, now:
 
 
 @inlined
-def on_result(
-    knobs: Knobs, drawn: Drawn, state: State, cached: Cached, worker: int, now: int
-) -> None:
+def on_result(knobs: Knobs, drawn: Drawn, state: State, cached: Cached, worker: int) -> None:
     """A batch is done: the worker goes on, then its requests are answered."""
+    now = state.sums[FREE]
     first, rows, took = state.batch[worker, 0], state.rows[worker, 0], state.took[worker, 0]
     state.batch[worker, 0], state.rows[worker, 0] = state.batch[worker, 1], state.rows[worker, 1]
     state.took[worker, 0], state.ends[worker, 0] = state.took[worker, 1], state.ends[worker, 1]
@@ -406,25 +451,26 @@ def on_result(
     pump(knobs, drawn, state, worker, now)
     number = first
     for _ in range(rows):
-        answer(knobs, drawn, state, cached, number, now)
+        answer(drawn, state, cached, number)
         number = state.after[number]
 
 
 @inlined
-def answer(knobs: Knobs, drawn: Drawn, state: State, cached: Cached, number: int, now: int) -> None:
+def answer(drawn: Drawn, state: State, cached: Cached, number: int) -> None:
     """Answer a request and all that joined it, and keep the result."""
-    state.done[number] = now + knobs.front_ns
-    state.sums[IN_FLIGHT] -= 1
+    state.done[number] = spend(state, drawn.out_ns)
+    replied(state, state.done[number])
     if not len(drawn.keys):
         return
     key = drawn.keys[number]
     keep(cached, key)
     state.leader[key] = NONE
-    follower = state.follower[number]
-    while follower != NONE:
-        state.done[follower] = now + knobs.front_ns
-        state.sums[IN_FLIGHT] -= 1
+    last = follower = state.follower[number]
+    while last != NONE:
         follower = state.after[follower]
+        state.done[follower] = spend(state, drawn.out_ns)
+        replied(state, state.done[follower])
+        last = NONE if follower == last else last
 
 
 @compiled

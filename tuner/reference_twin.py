@@ -1,10 +1,9 @@
 """The twin as the proxy is written: its own queues, policies, cache and admission, over a fake clock.
 
-What has no pure counterpart in the proxy is said again here: who is offered work when (`Runner`)
-and who joins whom (`Results`). Four things are simpler than they are. The front takes one request
-after the other, each for `front_ns` or, if no worker is needed, `hit_ns`, and its time on the way
-out is part of that. A batch takes what the number of busy workers at its beginning says. All
-requests have one row and one priority. No autoscaler changes the workers.
+What has no pure counterpart in the proxy is said again here: who is offered work when (`Runner`),
+who joins whom (`Results`) and what the front, one thread, has time for (`Front`). Three things are
+simpler than they are. What takes time takes what the number of busy workers at its beginning says.
+All requests have one row and one priority. No autoscaler changes the workers.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from dlbench.tuner.scenario import Run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.scenario import Scenario
+    from dlbench.tuner.scenario import Costs, Scenario
 
 NEVER = int(np.iinfo(np.int64).max)
 REFUSED = -1
@@ -59,22 +60,43 @@ class Worker:
 def simulate(config: ServingConfig, scenario: Scenario) -> Run:
     """Run a scenario; of all twins this one knows every knob that Lineup, Batcher and Cache know."""
     proxy = Proxy(config, scenario)
-    number = front_free = gate = 0
+    number, front = 0, proxy.front
     while True:
         seat = min(proxy.seats, key=lambda seat: worker_of(seat).next_ns)
-        result, delay, arrival = worker_of(seat).next_ns, proxy.timer_ns, NEVER
-        if number < len(scenario.arrivals_ns) and proxy.in_flight < scenario.users:
-            arrival = max(int(scenario.arrivals_ns[number]), front_free, gate)
-        if result == delay == arrival == NEVER:
+        result = max(worker_of(seat).next_ns, front.free_ns)
+        delay = max(proxy.next_timer(), front.free_ns)
+        arrival = proxy.next_arrival(number)
+        if result >= NEVER and delay >= NEVER and arrival >= NEVER:
             return proxy.summed()
+        front.begin(min(result, delay, arrival), proxy.busy)
         if result <= min(delay, arrival):
-            gate = result
-            proxy.on_result(seat, result)
+            proxy.on_result(seat)
         elif delay <= arrival:
-            proxy.on_time(delay)
+            proxy.on_time()
         else:
-            front_free = proxy.arrive(number, arrival)
+            proxy.arrive(number)
             number += 1
+
+
+class Front:
+    """The one thread that takes requests and results, one after the other."""
+
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        self.free_ns = self.wakes = self._busy = 0
+
+    def begin(self, now: int, busy: int) -> None:
+        """Something happens, while so many workers are busy: asleep, it has to be woken."""
+        self._busy = busy
+        if now > self.free_ns:
+            self.free_ns = now
+            self.wakes += 1
+            self.spend(self.costs.wake_ns)
+
+    def spend(self, cost_ns: NDArray[np.int64]) -> int:
+        """Take the time for something; returns when it is done."""
+        self.free_ns += int(cost_ns[self._busy])
+        return self.free_ns
 
 
 class Proxy:
@@ -90,26 +112,49 @@ class Proxy:
         self._commits = config.queue_order == "fifo"
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
         self._results = Results(config, scenario)
-        self.timer_ns = NEVER
-        self.in_flight = 0
+        self.front = Front(scenario.costs)
+        self._answered_ns: list[int] = []
         self._done_ns = np.full(len(scenario.arrivals_ns), REFUSED, np.int64)
         self._batches = self._rows = self._busy_ns = 0
         self.seats = self._seated(config)
 
+    @property
+    def busy(self) -> int:
+        """Workers that have something to do."""
+        return sum(bool(seat.batches) for seat in self.seats)
+
     def summed(self) -> Run:
         """What came of it."""
-        results = self._results
+        results, front = self._results, self.front
         return Run(
-            self._done_ns, self._batches, self._rows, self._busy_ns, results.hits, results.joined
-        )
+            self._done_ns, self._batches, self._rows, self._busy_ns, front.wakes, results.hits, results.joined
+        )  # fmt: skip
 
-    def arrive(self, number: int, now: int) -> int:
-        """The front takes a request; returns when it takes the next."""
-        return now + self._take(self._job(number, now), now)
+    def next_arrival(self, number: int) -> int:
+        """When the front can take a request: it came, its user had the last answer, and there is time."""
+        if number == len(self._scenario.arrivals_ns):
+            return NEVER
+        earliest = int(self._scenario.arrivals_ns[number])
+        if number >= self._scenario.users:
+            before = number - self._scenario.users
+            if before >= len(self._answered_ns):
+                return NEVER
+            earliest = self._answered_ns[before] + self._scenario.turn_ns
+        return max(earliest, self.front.free_ns)
 
-    def on_result(self, seat: Seat, now: int) -> None:
+    def next_timer(self) -> int:
+        """When a delay is over or a deadline passes."""
+        idle = [self._lineup.queue_of(seat).due_ns() for seat in self.seats if not seat.batches]
+        deadlines = [queue.next_deadline_ns() for queue in self._lineup.queues()]
+        return min((when for when in (*idle, *deadlines) if when), default=NEVER)
+
+    def arrive(self, number: int) -> None:
+        """The front takes a request."""
+        self._take(self._job(number, self.front.free_ns))
+
+    def on_result(self, seat: Seat) -> None:
         """A batch is done: the worker goes on, then its requests are answered."""
-        worker = worker_of(seat)
+        worker, now = worker_of(seat), self.front.free_ns
         _, number, compute_ns = worker.results.pop(0)
         jobs = seat.batches.pop(number)
         worker.took(compute_ns)
@@ -120,14 +165,13 @@ class Proxy:
             self._answer(job, now)
         self._pump(seat, now)
 
-    def on_time(self, now: int) -> None:
+    def on_time(self) -> None:
         """A delay is over or a deadline has passed."""
-        self.timer_ns = NEVER
+        now = self.front.free_ns
         for queue in self._lineup.queues():
             for job in queue.expire(now):
                 self._lineup.taken_back(job)
                 self._expired(job, now)
-            self._wake_at(queue.next_deadline_ns())
         for seat in self.seats:
             self._pump(seat, now)
 
@@ -144,27 +188,30 @@ class Proxy:
         job.cache_key = self._results.key(number)
         return job
 
-    def _take(self, job: Job, now: int) -> int:
-        """From the look-up to a queue; returns what it costs the front."""
-        if self._results.hit(job, now):
-            self._done_ns[job.part] = now + self._scenario.hit_ns
-            return self._scenario.hit_ns
-        if self._results.joins(job):
-            self.in_flight += 1
-            return self._scenario.hit_ns
-        try:
-            self._admission.check(self._lineup.waiting)
-        except Overloaded:
-            self._results.kept(job, None, now)
+    def _take(self, job: Job) -> None:
+        """From the look-up to a queue."""
+        front = self.front
+        if self._results.hit(job, front.free_ns):
+            self._done(job, front.spend(front.costs.hit_ns))
+        elif self._results.joins(job):
+            front.spend(front.costs.hit_ns)
         else:
-            self.in_flight += 1
-            self._queue(job, now)
-        return self._scenario.front_ns
+            now = front.spend(front.costs.in_ns)
+            try:
+                self._admission.check(self._lineup.waiting)
+            except Overloaded:
+                self._results.kept(job, None, now)
+                self._answered_ns.append(now)
+            else:
+                self._queue(job, now)
+
+    def _done(self, job: Job, now: int) -> None:
+        self._done_ns[job.part] = now
+        self._answered_ns.append(now)
 
     def _queue(self, job: Job, now: int) -> None:
         if self._timeout_ns:
             job.deadline_ns = job.since_ns + self._timeout_ns
-            self._wake_at(job.deadline_ns)
         seat = self._lineup.choose(job.cache_key)
         self._lineup.add(job, (), seat)
         if seat is None:
@@ -174,18 +221,13 @@ class Proxy:
 
     def _answer(self, job: Job, now: int) -> None:
         for answered in [job, *self._results.kept(job, self._results.outputs, now)]:
-            self._done_ns[answered.part] = now + self._scenario.front_ns
-            self.in_flight -= 1
+            self._done(answered, self.front.spend(self.front.costs.out_ns))
 
     def _expired(self, job: Job, now: int) -> None:
         """Its deadline has passed; that was not the deadline of those that joined it."""
-        self.in_flight -= 1
+        self._answered_ns.append(now)
         for follower in self._results.kept(job, None, now):
-            self.in_flight -= 1
-            self._take(follower, now)
-
-    def _wake_at(self, when_ns: int | None) -> None:
-        self.timer_ns = min(self.timer_ns, when_ns or NEVER)
+            self._take(follower)
 
     def _adapt(self, rows: int, latency_ns: int, compute_ns: int) -> None:
         before = self._limit.limit
@@ -207,7 +249,6 @@ class Proxy:
         while self._can_take(seat):
             jobs = queue.cut(now)
             if not jobs:
-                self._wake_at(queue.due_ns())
                 return
             self._send(seat, jobs, now)
 
@@ -222,8 +263,7 @@ class Proxy:
         worker, way_ns = worker_of(seat), self._scenario.way_ns
         seat.batches[self._batches] = jobs
         self._lineup.waiting -= len(jobs)
-        busy = sum(bool(other.batches) for other in self.seats)
-        mean_ns = self._scenario.service_ns[busy - 1, len(jobs) - 1]
+        mean_ns = self._scenario.service_ns[self.busy - 1, len(jobs) - 1]
         took = int(mean_ns * self._scenario.factors[self._batches])
         worker.free_ns = max(now + way_ns, worker.free_ns) + took
         worker.results.append((worker.free_ns + way_ns, self._batches, took))

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from dlbench.loadgen.popularity import shares, weights
 from dlbench.loadgen.schedule import ARRIVALS
 from dlbench.proxy.cache import ENTRY_BYTES
-from dlbench.tuner.calibration import crowding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 NS = 1e9
 # What is drawn from a load's seed: independent streams.
-TIMES, INPUTS, SERVICES = range(3)
+TIMES, INPUTS, SERVICES, BESIDE = range(4)
 # A cache is warmed by so many look-ups per entry, within a bound: `tune` too stops being patient.
 WARM_LOOKUPS_PER_ENTRY = 10
 MOST_WARM_LOOKUPS = 200_000
@@ -57,11 +56,25 @@ class Inputs:
     keys: NDArray[np.int32]
 
 
+class Costs(NamedTuple):
+    """What the front takes, by the number of busy workers, 0 first: whole nanoseconds.
+
+    A request costs the front `in_ns` until it is in a queue and `out_ns` once its result is there, or
+    `hit_ns` in all if no worker is needed. Whatever finds the front asleep waits for `wake_ns` too.
+    """
+
+    wake_ns: NDArray[np.int64]
+    in_ns: NDArray[np.int64]
+    out_ns: NDArray[np.int64]
+    hit_ns: NDArray[np.int64]
+
+
 class Scenario(NamedTuple):
     """What a twin is given beside the configuration.
 
     `service_ns` has the shape (busy workers, rows of a batch), and the n-th batch takes `factors[n]`
-    times as long. With `users` a request comes once fewer than so many are in flight.
+    times as long. There are as many users as may have a request in flight, each of whom asks again
+    `turn_ns` after an answer.
     """
 
     arrivals_ns: NDArray[np.int64]
@@ -69,8 +82,8 @@ class Scenario(NamedTuple):
     service_ns: NDArray[np.float64]
     factors: NDArray[np.float64]
     users: int
-    front_ns: int
-    hit_ns: int
+    costs: Costs
+    turn_ns: int
     way_ns: int
     result_bytes: int
 
@@ -82,28 +95,52 @@ class Run(NamedTuple):
     batches: int
     rows: int
     busy_ns: int
+    wakes: int
     hits: int
     joined: int
 
 
+class Others(NamedTuple):
+    """Shares of a core that front and client keep busy beside the workers."""
+
+    front: float = 0.0
+    client: float = 0.0
+
+
 def scenario(
-    config: ServingConfig, load: Load, calibration: Calibration, users: int = 0
+    config: ServingConfig,
+    load: Load,
+    calibration: Calibration,
+    users: int = 0,
+    others: Others | None = None,
 ) -> Scenario:
-    """The scenario of a configuration under a load; with `users` the rate only says who shares the cores."""
+    """The scenario of a configuration under a load, or of a closed loop of so many users.
+
+    Without `others` they are what the load's rate lets expect.
+    """
     warm = min(MOST_WARM_LOOKUPS, WARM_LOOKUPS_PER_ENTRY * cache_entries(config, calibration))
     count = load.requests
     unit = _unit_arrivals(load.arrivals, load.gamma_cv, load.seed, count)
+    beside = others or expected_others(calibration, load.rate_rps, bool(users))
     return Scenario(
         np.zeros(count, np.int64) if users else (unit * (NS / load.rate_rps)).astype(np.int64),
         _inputs(load.distinct, load.zipf, load.seed, warm, count) if load.distinct else NO_INPUTS,
-        service_ns(config, calibration, load.rate_rps),
+        service_ns(config, calibration, beside),
         _factors(calibration.service_cv, load.seed, count),
         users or count,
-        int(calibration.front_s * NS),
-        int(calibration.hit_s * NS),
+        costs(config, calibration, beside),
+        int(calibration.turn_s * NS),
         int(calibration.way_s * NS),
         calibration.result_bytes,
     )
+
+
+def expected_others(calibration: Calibration, rate_rps: float, closed: bool) -> Others:
+    """At a rate: a front that is busy is not woken, so r = rate (front + 2 wake (1 - r))."""
+    wakes = 2 * rate_rps * calibration.wake_s
+    front = (rate_rps * calibration.front_s + wakes) / (1 + wakes)
+    client_s = calibration.client_s if closed else calibration.client_open_s
+    return Others(min(1.0, front), min(1.0, rate_rps * client_s))
 
 
 def cache_entries(config: ServingConfig, calibration: Calibration) -> int:
@@ -115,17 +152,23 @@ def cache_entries(config: ServingConfig, calibration: Calibration) -> int:
 
 
 def service_ns(
-    config: ServingConfig, calibration: Calibration, rate_rps: float
+    config: ServingConfig, calibration: Calibration, others: Others
 ) -> NDArray[np.float64]:
     """Service times of all batches, while front and client take their part of the cores."""
-    threads, cores = config.intra_op_threads, calibration.cores
-    alone = calibration.services_s(config.max_batch_size, threads, config.workers)
-    front = min(1.0, rate_rps * calibration.front_s)
-    others = front + min(1.0, rate_rps * calibration.client_s)
-    busy = np.arange(1, config.workers + 1)
-    slower = crowding(busy, threads, cores, others) / crowding(busy, threads, cores)
-    scaled: NDArray[np.float64] = np.ascontiguousarray(alone * slower[:, None] * NS)
+    threads = config.intra_op_threads
+    busy = np.arange(1.0, config.workers + 1) + (others.front + others.client) / threads
+    found = calibration.services_among(config.max_batch_size, threads, busy)
+    scaled: NDArray[np.float64] = np.ascontiguousarray(found * NS)
     return scaled
+
+
+def costs(config: ServingConfig, calibration: Calibration, others: Others) -> Costs:
+    """What the front takes while workers and client take their part of the cores."""
+    among = 1 + np.arange(config.workers + 1.0) * config.intra_op_threads + others.client
+    slower = calibration.slowdown(among) * NS
+    halves = calibration.front_s / 2
+    parts = (calibration.wake_s, halves, halves, calibration.hit_s)
+    return Costs(*((part * slower).astype(np.int64) for part in parts))
 
 
 NO_INPUTS = Inputs(0, np.empty(0, np.int32), np.empty(0, np.int32))
@@ -154,3 +197,17 @@ def _factors(cv: float, seed: int, count: int) -> NDArray[np.float64]:
     if not cv:
         return np.ones(count)
     return np.random.default_rng((seed, SERVICES)).gamma(cv**-2, cv**2, count)
+
+
+def beside_ms(calibration: Calibration, load: Load) -> NDArray[np.float64]:
+    """What comes to each latency beside the proxy's own."""
+    quantiles = calibration.beside_ms
+    if not quantiles:
+        return np.zeros(load.requests)
+    ranks = np.linspace(0, 1, len(quantiles))
+    return np.interp(_ranks(load.seed, load.requests), ranks, quantiles)
+
+
+@lru_cache(8)
+def _ranks(seed: int, count: int) -> NDArray[np.float64]:
+    return np.random.default_rng((seed, BESIDE)).random(count)

@@ -10,7 +10,16 @@ import numpy as np
 
 from dlbench.proxy.cache import ENTRY_BYTES
 from dlbench.tuner import fast_twin, reference_twin
-from dlbench.tuner.scenario import NS, Load, Run, Scenario, cache_entries, scenario
+from dlbench.tuner.scenario import (
+    NS,
+    Load,
+    Others,
+    Run,
+    Scenario,
+    beside_ms,
+    cache_entries,
+    scenario,
+)
 from dlbench.tuner.space import WORKERS_PER_CORE
 
 if TYPE_CHECKING:
@@ -57,7 +66,7 @@ class Curve(NamedTuple):
 def predict(config: ServingConfig, load: Load, calibration: Calibration) -> Prediction:
     """What is expected at an offered load; `config` names its number of workers."""
     drawn = scenario(config, load, calibration)
-    return _summed_up(config, load, drawn, simulate(config, drawn, calibration))
+    return _summed_up(config, load, drawn, simulate(config, drawn, calibration), calibration)
 
 
 def capacity_rps(
@@ -69,12 +78,13 @@ def capacity_rps(
     """
     users = min(users or _probe_users(config), config.max_queue_size)
     run_load = load.model_copy(update={"requests": max(load.requests, 4 * users)})
-    found = calibration.drivable_rps
+    others, found = Others(), 0.0
     for _ in range(ROUNDS if calibration.front_s or calibration.client_s else 1):
-        rate = min(found, 1 / max(calibration.front_s, 1 / NS))
-        drawn = scenario(config, run_load.model_copy(update={"rate_rps": rate}), calibration, users)
-        found = _closed_loop_rps(simulate(config, drawn, calibration), users)
-    return min(found, calibration.drivable_rps)
+        drawn = scenario(config, run_load, calibration, users, others)
+        run = simulate(config, drawn, calibration)
+        found = min(_closed_loop_rps(run, users), calibration.drivable_rps)
+        others = others_in(run, calibration, calibration.client_s)
+    return found
 
 
 def curve(
@@ -111,6 +121,15 @@ def infeasible(config: ServingConfig, calibration: Calibration) -> str:
     return ""
 
 
+def others_in(run: Run, calibration: Calibration, client_s: float) -> Others:
+    """What front and client took of a core during a run, the client so much per request."""
+    computed = len(run.done_ns) - run.hits
+    front_s = computed * calibration.front_s + run.hits * calibration.hit_s
+    span_s = max(int(run.done_ns.max()), 1) / NS
+    front, client = front_s + run.wakes * calibration.wake_s, len(run.done_ns) * client_s
+    return Others(min(1.0, front / span_s), min(1.0, client / span_s))
+
+
 def simulate(config: ServingConfig, drawn: Scenario, calibration: Calibration) -> Run:
     """The compiled twin, or the reference where something is asked that only that one knows."""
     if fast_twin.knows(config):
@@ -126,14 +145,19 @@ def _whole_curve(
     return Curve(capacity, tuple(predict(config, load, calibration) for load in loads))
 
 
-def _summed_up(config: ServingConfig, load: Load, drawn: Scenario, run: Run) -> Prediction:
+def _summed_up(
+    config: ServingConfig, load: Load, drawn: Scenario, run: Run, calibration: Calibration
+) -> Prediction:
     first = int(SETTLING_SHARE * load.requests)
     arrivals, done = drawn.arrivals_ns[first:], run.done_ns[first:]
     served = done >= 0
-    p50, p99 = np.percentile((done - arrivals)[served], (50, 99)) * MS_PER_NS
+    latency_ms = (done - arrivals)[served] * MS_PER_NS + beside_ms(calibration, load)[first:][
+        served
+    ]
+    p50, p99 = np.percentile(latency_ms, (50, 99))
     # Both counts are of the same stretch of time, so that chance in the arrivals cancels.
     in_time = np.count_nonzero((run.done_ns >= arrivals[0]) & (run.done_ns <= arrivals[-1]))
-    span_ns = max(int(run.done_ns.max()), int(arrivals[-1]))
+    span_ns = max(int(run.done_ns.max()), int(arrivals[-1]), 1)
     return Prediction(
         throughput_rps=load.rate_rps * min(1.0, in_time / len(arrivals)),
         p50_ms=float(p50),

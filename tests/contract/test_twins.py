@@ -25,8 +25,9 @@ def calibration(service_s=1e-3, cv=0.3):
         for busy in (1, 2)
     ]  # fmt: skip
     return Calibration(
-        services=services, cores=2, service_cv=cv, front_s=2e-5, hit_s=1e-5, way_s=5e-5
-    )
+        services=services, cores=2, service_cv=cv, front_s=2e-5, wake_s=3e-5, hit_s=1e-5,
+        way_s=5e-5, turn_s=2e-5,
+    )  # fmt: skip
 
 
 def both(config, load, calibrated, users=0):
@@ -79,7 +80,9 @@ def test_every_searched_choice_is_known_to_the_fast_one():
 def test_arrivals_at_the_same_moment_are_taken_in_the_same_order():
     config = ServingConfig(workers=3, max_batch_size=2, scheduling_policy="least_outstanding")
     load = Load(rate_rps=1e9, requests=100, arrivals="constant")
-    calibrated = calibration(cv=0.0).model_copy(update={"front_s": 0.0, "way_s": 0.0})
+    calibrated = calibration(cv=0.0).model_copy(
+        update={"front_s": 0.0, "wake_s": 0.0, "way_s": 0.0}
+    )
     assert_same(*both(config, load, calibrated))
 
 
