@@ -85,10 +85,7 @@ class Calibration(BaseModel):
         """The same among so many busy workers, which need not be whole: shape (len(busy), batch)."""
         known = min(self._grids, key=lambda measured: (abs(measured - threads), -measured))
         grid = self._grids[known]
-        batches = np.arange(1, most_batch + 1)
-        found_along = [along(batches, grid.batches, row) for row in grid.seconds]
-        # Beyond what was measured slopes differ by noise, and rows would cross.
-        rows = np.maximum.accumulate(np.array(found_along), axis=0)
+        rows = grid.rows(most_batch)
         measured = np.clip(busy, grid.busy[0], grid.busy[-1])
         beyond = crowding(busy, known, self.cores) / crowding(measured, known, self.cores)
         place = np.interp(measured, grid.busy, np.arange(len(grid.busy)))
@@ -103,15 +100,18 @@ class Calibration(BaseModel):
         As the largest batches do, which nobody feeds meanwhile: cores that share caches, memory or
         execution units are not twice one core.
         """
-        largest = max(service.batch for service in self.services)
-        found = self.services_among(largest, 1, np.maximum(busy, 1.0))[:, -1]
-        slower: NDArray[np.float64] = found / self.services_among(largest, 1, np.ones(1))[0, -1]
+        found = self.services_among(self._largest, 1, np.maximum(busy, 1.0))[:, -1]
+        slower: NDArray[np.float64] = found / self.service_s(self._largest)
         return slower
 
     @property
     def drivable_rps(self) -> float:
         """What the client may be asked for, endless where it was not measured."""
         return math.inf if self.client_rps is None else CLIENT_SHARE * self.client_rps
+
+    @cached_property
+    def _largest(self) -> int:
+        return max(service.batch for service in self.services)
 
     @cached_property
     def _grids(self) -> dict[int, Grid]:
@@ -135,6 +135,16 @@ class Grid:
         rows = [base * self._slowdown(measured, base) for measured in found]
         monotone = np.maximum.accumulate(np.array(rows), axis=1)
         self.seconds: NDArray[np.float64] = np.maximum.accumulate(monotone, axis=0)
+        self._rows: dict[int, NDArray[np.float64]] = {}
+
+    def rows(self, most_batch: int) -> NDArray[np.float64]:
+        """Seconds of every batch size: shape (busy, batch); worked out once."""
+        if most_batch not in self._rows:
+            batches = np.arange(1, most_batch + 1)
+            found = np.array([along(batches, self.batches, row) for row in self.seconds])
+            # Beyond what was measured slopes differ by noise, and rows would cross.
+            self._rows[most_batch] = np.maximum.accumulate(found, axis=0)
+        return self._rows[most_batch]
 
     def _measured(
         self, services: Sequence[ServiceTime], busy: int
