@@ -114,7 +114,7 @@ class CapacityView:
 def study_view(console: Console, config: StudyConfig) -> Iterator[Observer]:
     """Yield an observer that shows a study's progress on this console."""
     with Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=10),
         TextColumn("{task.fields[left]}"),
         console=console,
