@@ -15,6 +15,15 @@ import httpx
 import psutil
 import pytest
 
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig, physical_cores
+from dlbench.tuner.calibration import Calibration
+from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.foresight import foresee, load_of
+from dlbench.tuner.plan import Plan
+from dlbench.tuner.space import build_space
+from dlbench.tuner.study import Study
+
 DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 
 
@@ -140,6 +149,8 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
         (["load", "ftp://x", "--rate", "5"], 1, "http[s]://HOST:PORT"),
         (["tune", "missing.onnx"], 1, "no such file"),
         (["tune", "demo:mlp", "--budget", "soon"], 2, "no duration"),
+        (["tune", "demo:mlp", "--pin", "4096"], 2, "--pin 4096: there is no core 4096 here"),
+        (["tune", "demo:mlp", "--proposer", "best"], 2, "nsga2"),
         (["export", "missing.db", "-"], 1, "no such study"),
     ],
 )
@@ -179,7 +190,7 @@ def test_a_port_in_use_names_the_option(tmp_path):
 
 def start_tune(folder, *arguments):
     return subprocess.Popen(
-        [*DLBENCH, "tune", "demo:mlp", "--study", "s.db", "--budget", "60s", *arguments],
+        [*DLBENCH, "tune", "demo:mlp", "--study", "s.db", "--budget", "90s", *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -187,49 +198,73 @@ def start_tune(folder, *arguments):
     )
 
 
-def read_points(process, count):
-    """The first `count` lines that report a point."""
+def read_until(process, *beginnings):
+    """What is told of points, up to the first line that begins so."""
     found = []
     for line in process.stderr:
         if line.startswith(("probe ", "baseline ", "screen ", "verify ")):
             found.append(tuple(line.split()[:2]))
-        if len(found) == count:
+        if line.startswith(beginnings):
             return found
     raise AssertionError(f"it ended after {found}: {process.wait()}")
 
 
-@pytest.mark.slow
-def test_a_killed_study_goes_on_and_leaves_no_process(tmp_path):
-    first = start_tune(tmp_path)
-    done = read_points(first, 3)
-    children = psutil.Process(first.pid).children(recursive=True)
-    first.kill()
-    first.communicate()
+def stop(process, how):
+    """End it and see that nothing of it is left; returns what it said last."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=30)
     _, left = psutil.wait_procs(children, timeout=15)
     assert not left
-    second = start_tune(tmp_path)
-    more = read_points(second, 1)
-    children = psutil.Process(second.pid).children(recursive=True)
-    second.send_signal(signal.SIGINT)
-    _, errors = second.communicate(timeout=30)
-    assert second.returncode == 130
-    assert "goes on" in errors
-    assert more[0] not in done
+    return said
+
+
+def replayed(study):
+    """Configuration -> what is proposed from the points before its own, with what the file keeps."""
+    kept = study.calibration
+    space = build_space(
+        ServingConfig().resolved("cpu"), physical_cores(), repeats_inputs=False, batchable=True
+    )
+    seen = foresee(
+        space, Calibration.model_validate(kept["calibration"]), load_of(LoadProfile(rate=1))
+    )
+    search = StudyConfig(budget_s=90)
+    before_s = kept["calibration_s"] + kept["foresight_s"]
+    plan = Plan(space, search, 1e9, seen.predictions, before_s)
+    points = study.points()
+    probes = [n for n, p in enumerate(points) if p.phase == "probe" and p.configuration[0] == "c"]
+    return {points[n].config: plan.proposal(points[:n]) for n in probes}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_study_killed_anywhere_goes_on_to_the_same_proposals(tmp_path):
+    """In calibration, among the baselines, in a curve: what is proposed follows from the file."""
+    done = []
+    for beginning in ("note: calibrating", "baseline ", "probe    c01", "screen   c01"):
+        process = start_tune(tmp_path)
+        done += read_until(process, beginning)
+        stop(process, signal.SIGKILL)
+    process = start_tune(tmp_path)
+    done += read_until(process, "verify ")
+    said = stop(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert "goes on" in said
     exported = dlbench("export", "s.db", "-", cwd=tmp_path)
     rows = list(csv.DictReader(exported.stdout.splitlines()))
     names = [(row["phase"], row["point"]) for row in rows]
-    assert names[:3] == done
-    assert len(set(names)) == len(names) >= 4
-    _, left = psutil.wait_procs(children, timeout=15)
-    assert not left
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name[0] != "verify"] == done[:-1]
+    proposals = replayed(Study.open(tmp_path / "s.db"))
+    assert proposals
+    assert all(config == proposal for config, proposal in proposals.items())
 
 
 @pytest.mark.slow
 def test_a_study_of_another_model_is_refused(tmp_path):
-    process = start_tune(tmp_path)
-    read_points(process, 1)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process = start_tune(tmp_path, "--proposer", "random")  # which needs no calibration
+    assert read_until(process, "probe ", "note: calibrating")
+    stop(process, signal.SIGTERM)
     assert process.returncode == 130
     done = dlbench("tune", "demo:cnn", "--study", "s.db", cwd=tmp_path)
     assert done.returncode == 1
