@@ -32,12 +32,13 @@ def command(
 ) -> None:
     """Write every measured point of a study as a CSV row; what was not measured is empty, never 0."""
     found = Study.open(study)
-    points = study_points(found.points(), read_verified(found))
+    result = read_verified(found)
+    points = study_points(found.points(), result)
     if out == "-":
-        write_csv(points, sys.stdout)
+        write_csv(points, sys.stdout, result.estimates)
         return
     with Path(out).open("w", newline="") as stream:
-        write_csv(points, stream)
+        write_csv(points, stream, result.estimates)
     Console(stderr=True, soft_wrap=True).print(
         f"{len(points)} points written to {out}", highlight=False
     )
