@@ -7,8 +7,10 @@ in each repeat: a probe of the capacity, then open loop at shares of it, as `tun
 searches the same space with a budget of a tenth of what three repeats cost, whatever number of them
 was measured. The winners of both sides, up to eight operating points each, are measured again, all
 in turns: choosing the best of many noisy values flatters it, and more so the more there were. The
-exhaustive side's eight are those of its front, and when that is used up the next behind it. A
-share is tune's hypervolume over the exhaustive side's, both of the second look.
+exhaustive side's eight are those of its front, and when that is used up the next behind it. `tune`
+is the front that it verified and reports; `tune, seen` are eight chosen from all that it screened in
+the way of the exhaustive side, so that it shows which of searching and reporting cost what is
+missing. A share is a side's hypervolume over the exhaustive one's, both of the second look.
 
 Everything is kept in FILE at once; the same command goes on from there. With fewer than three
 repeats the exhaustive side chooses from noisier figures than the issue asks for: a smaller run,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from in_pieces import Kept
 
     from dlbench.tuner.point import Point
+
+    Sides = dict[str, list["Chosen"]]
 
 MODELS = ("demo:mlp", "silero_vad_half")
 GRID = {
@@ -92,8 +96,9 @@ class Comparison:
         budget_s = max(BUDGET_SHARE * whole_s, 45.0 if self.quick else 0.0)
         answer = self.tuned(budget_s, seed)
         sides = {
-            "exhaustive": winners(points),
+            "exhaustive": winners(outcomes(points)),
             "tune": [Chosen(won.config, won.rate_rps) for won in answer.front],
+            "tune, seen": winners(answer.measured),
         }
         rounds = 1 if self.quick else ROUNDS
         again = self.second_look(sides, rounds, f"{self.name}/again {repeats} {seed}")
@@ -131,9 +136,7 @@ class Comparison:
         options = ("--space", file, "--seed", seed)
         return tuned.tune(self.kept, f"{self.name}/tune {seed}", self.model, budget_s, options)
 
-    def second_look(
-        self, sides: dict[str, list[Chosen]], rounds: int, name: str
-    ) -> dict[Chosen, list[Point]]:
+    def second_look(self, sides: Sides, rounds: int, name: str) -> dict[Chosen, list[Point]]:
         """Every winner in every round, those of one configuration together, a new order each."""
         wanted = list(dict.fromkeys(chosen for own in sides.values() for chosen in own))
         found: dict[Chosen, list[Point]] = {chosen: [] for chosen in wanted}
@@ -190,12 +193,16 @@ def settled(points: Sequence[Point]) -> Outcome | None:
     return Outcome(median(o.throughput_rps for o in held), median(o.p99_ms for o in held))
 
 
-def winners(points: Sequence[Point]) -> list[Chosen]:
-    """What the exhaustive measurement would choose, at the rates that it served."""
+def outcomes(points: Sequence[Point]) -> list[tuple[ServingConfig, Outcome]]:
+    """What every configuration came to at every load, over the repeats."""
     groups: dict[tuple[ServingConfig, float | None], list[Point]] = {}
     for point in points:
         groups.setdefault((point.config, point.share), []).append(point)
-    known = [(config, found) for (config, _), own in groups.items() if (found := settled(own))]
+    return [(config, found) for (config, _), own in groups.items() if (found := settled(own))]
+
+
+def winners(known: Sequence[tuple[ServingConfig, Outcome]]) -> list[Chosen]:
+    """The operating points that whoever measured these would choose, at the rates they served."""
     picks = greedy_by_hypervolume([outcome for _, outcome in known], WINNERS)
     return [Chosen(known[i][0], known[i][1].throughput_rps) for i in picks]
 
@@ -207,30 +214,32 @@ def in_turns(wanted: Sequence[Chosen], number: int) -> list[int]:
     return sorted(range(len(wanted)), key=lambda i: configs.index(wanted[i].config))
 
 
-def share(sides: dict[str, list[Chosen]], outcomes: dict[Chosen, Outcome | None]) -> float:
-    """Tune's hypervolume over that of the exhaustive side."""
+def shares(sides: Sides, outcomes: dict[Chosen, Outcome | None]) -> dict[str, float]:
+    """The hypervolume of each side over that of the exhaustive one."""
     best = max((o.throughput_rps for o in outcomes.values() if o), default=1.0)
     found = {
         side: hypervolume([o for chosen in own if (o := outcomes[chosen])], best)
         for side, own in sides.items()
     }
-    return found["tune"] / (found["exhaustive"] or math.nan)
+    return {side: volume / (found["exhaustive"] or math.nan) for side, volume in found.items()}
 
 
-def show(name: str, sides: dict[str, list[Chosen]], again: dict[Chosen, list[Point]]) -> None:
+def show(name: str, sides: Sides, again: dict[Chosen, list[Point]]) -> None:
     title = f"{name}: the winners of both sides, looked at again"
     table = report.table(title, "side", "workers", "offered/s", "throughput/s", "p99 ms", "held")
     for side, own in sides.items():
         for chosen in sorted(own, key=lambda c: c.rate_rps):
             table.add_row(side, tuned.in_words(chosen.config), *cells(chosen, again[chosen]))
     report.console.print(table)
-    whole = share(sides, {chosen: settled(points) for chosen, points in again.items()})
+    whole = shares(sides, {chosen: settled(points) for chosen, points in again.items()})
     rounds = [
-        share(sides, {chosen: points[number].outcome for chosen, points in again.items()})
+        shares(sides, {chosen: points[number].outcome for chosen, points in again.items()})
         for number in range(len(next(iter(again.values()))))
     ]
-    report.note(f"{name}: {whole:.1%} of the hypervolume by the medians of the rounds")
-    report.aim_over(f"{name}, share of the hypervolume, round by round", rounds, AIM, ".1%")
+    for side in list(sides)[1:]:
+        report.note(f"{name}, {side}: {whole[side]:.1%} by the medians of the rounds")
+        found = [own[side] for own in rounds]
+        report.aim_over(f"{name}, {side}: share, round by round", found, AIM, ".1%")
 
 
 def cells(chosen: Chosen, points: Sequence[Point]) -> list[str]:

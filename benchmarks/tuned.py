@@ -14,6 +14,7 @@ from process import BenchmarkError, running
 from report import note
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.front import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 DLBENCH = (sys.executable, "-m", "dlbench.cli.main")
 # Options that name files, and how their names end.
 FILES = {"study": "db", "csv": "csv", "recommended": "toml"}
+SCREENED = ("baseline", "screen")
+HELD = ("ok", "unsteady")
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,29 @@ class Winner:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study said: its front, its last lines, and how long it took from start to end."""
+    """What a study said: its CSV, its last lines, and how long it took from start to end."""
 
-    front: list[Winner]
+    rows: list[dict[str, str]]
     text: str
     wall_s: float
+
+    @property
+    def front(self) -> list[Winner]:
+        """The verified front."""
+        return [
+            Winner(config_of(row), float(row["offered_rps"]), row["recommended"] == "true")
+            for row in self.rows
+            if row["phase"] == "verify" and row["on_front"] == "true"
+        ]
+
+    @property
+    def measured(self) -> list[tuple[ServingConfig, Outcome]]:
+        """What it screened and could stand on a front."""
+        return [
+            (config_of(row), Outcome(float(row["throughput_rps"]), float(row["p99_ms"])))
+            for row in self.rows
+            if row["phase"] in SCREENED and row["verdict"] in HELD and "p99_ms" in row
+        ]
 
     @property
     def recommended(self) -> Winner:
@@ -60,7 +81,7 @@ def tune(
     """
     chosen = ["--budget", f"{budget_s:.0f}s", "--device", "cpu", *options]
     found = kept.once(f"{name}/answer", lambda: _run(kept, name, model, chosen))
-    return Answer(front(found["rows"]), found["text"], found["wall_s"])
+    return Answer(**found)
 
 
 def _run(kept: Kept, name: str, model: str, options: Sequence[object]) -> dict[str, Any]:
@@ -82,9 +103,9 @@ def _run(kept: Kept, name: str, model: str, options: Sequence[object]) -> dict[s
     finally:
         pieces = len(kept.beginning(f"{name}/piece"))
         kept.keep(f"{name}/piece {pieces + 1}", time.monotonic() - began)
-    rows = list(csv.DictReader(files["--csv"].read_text().splitlines()))
+    rows = read(files["--csv"].read_text())
     wall_s = sum(kept.beginning(f"{name}/piece"))
-    return {"rows": reported(rows), "text": said.read_text(), "wall_s": wall_s}
+    return {"rows": rows, "text": said.read_text(), "wall_s": wall_s}
 
 
 def _wait(process: Popen[str], most_s: float, said: Path) -> None:
@@ -98,18 +119,10 @@ def _wait(process: Popen[str], most_s: float, said: Path) -> None:
         raise BenchmarkError(f"tune ended with {process.returncode}\n{said.read_text()[-2000:]}")
 
 
-def reported(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Of the CSV's rows those on the verified front, without empty cells."""
-    wanted = (row for row in rows if row["phase"] == "verify" and row["on_front"] == "true")
-    return [{name: cell for name, cell in row.items() if cell} for row in wanted]
-
-
-def front(rows: Sequence[dict[str, str]]) -> list[Winner]:
-    """The rows as operating points."""
-    return [
-        Winner(config_of(row), float(row["offered_rps"]), row["recommended"] == "true")
-        for row in rows
-    ]
+def read(text: str) -> list[dict[str, str]]:
+    """The rows of a study's CSV, without what was not measured."""
+    rows = csv.DictReader(text.splitlines())
+    return [{name: cell for name, cell in row.items() if cell} for row in rows]
 
 
 def config_of(row: dict[str, str]) -> ServingConfig:

@@ -71,15 +71,13 @@ def test_a_csv_row_is_the_configuration_that_was_written():
     point = Point(
         configuration="c01", phase="verify", config=config, share=0.5, measurement=measured
     )
-    beaten = point.model_copy(update={"configuration": "c02"})
+    seen = point.model_copy(update={"configuration": "c02", "phase": "screen"})
     best = point.model_copy(update={"on_front": True, "recommended": True})
     stream = io.StringIO()
-    write_csv([beaten, best], stream)
-    stream.seek(0)
-    import csv
-
-    (won,) = tuned.front(tuned.reported(list(csv.DictReader(stream))))
-    assert (won.config, won.rate_rps, won.recommended) == (config, 812.5, True)
+    write_csv([seen, best], stream)
+    answer = tuned.Answer(tuned.read(stream.getvalue()), "", 1.0)
+    assert answer.front == [tuned.Winner(config, 812.5, recommended=True)]
+    assert answer.measured == [(config, (800.0, 3.0))]
 
 
 def test_the_grid_is_the_space_that_tune_makes_of_its_file():
@@ -101,16 +99,18 @@ def test_most_repeats_have_to_hold():
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(0.1, 900)), min_size=1, max_size=6))
-def test_a_side_that_found_the_same_has_the_whole_share(pairs):
-    from exhaustive import Chosen, share
+def test_fewer_of_the_same_points_never_have_the_larger_share(pairs):
+    from exhaustive import Chosen, shares
 
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.front import Outcome
 
     chosen = [Chosen(ServingConfig(workers=1), float(n)) for n in range(len(pairs))]
     outcomes = {c: Outcome(*pair) for c, pair in zip(chosen, pairs, strict=True)}
-    assert share({"exhaustive": chosen, "tune": chosen}, outcomes) == pytest.approx(1)
-    assert share({"exhaustive": chosen, "tune": chosen[:1]}, outcomes) <= 1 + 1e-9
+    sides = {"exhaustive": chosen, "tune": chosen[:1]}
+    found = shares(sides, outcomes)
+    assert found["exhaustive"] == pytest.approx(1)
+    assert 0 <= found["tune"] <= 1 + 1e-9
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=8), st.floats(0.01, 100))
