@@ -13,7 +13,7 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
 from dlbench.tuner.answers import Answers
-from dlbench.tuner.budget import PROBE_S, WARMUP_S
+from dlbench.tuner.budget import PROBE_S, SERVICES_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.disturbance import disturbances, is_calm, now
 from dlbench.tuner.errors import ServerFailed
@@ -85,8 +85,8 @@ class Bench:
         self._answers = Answers.of(self._target, self._profile)
         return ready
 
-    def calibrate(self, note: Callable[[str], None]) -> Calibration:
-        """What this machine takes for the parts of a request, measured in some 18 s.
+    def calibrate(self, note: Callable[[str], None], services_s: float = SERVICES_S) -> Calibration:
+        """What this machine takes for the parts of a request, measured in some 10 s and `services_s`.
 
         Raises:
             TuneError, ProxyError, LoadError: a part does not work, in one line.
@@ -95,7 +95,7 @@ class Bench:
         self._warm = None  # it leaves other knobs behind
         parts = (self._settings, self._profile, self._server, self._generator, self._target)
         with on_cores(self._pinning.server):
-            return calibrate(Subject(*parts), note)
+            return calibrate(Subject(*parts), note, services_s)
 
     def client_rps(self) -> float:
         """What the client alone can do with this model's requests, in requests per second."""

@@ -30,12 +30,20 @@ SWITCH_S = 1.4
 # reported p99 pools at least three). Time that is left over buys more.
 REPEATS = 5
 MOST_REPEATS = 2 * REPEATS
+# A bound that is still undecided is worth all the time that there is.
+DECIDING_REPEATS = 100
+# What the client spoiled is made up for within so many rounds more, whatever the budget.
+SPARE_REPEATS = 2
+# A point that saturates in so many repeats and never holds is out.
+HOPELESS_REPEATS = 2
 REPORTED_REPEATS = 3
 POOLED_REQUESTS = 2000
 REPEAT_S = 1.5
 # Verification takes at least the first share of the budget, at most the second.
 LEAST_VERIFY_SHARE = 0.15
 VERIFY_SHARE = 0.5
+# For all service times of a calibration together: this share of the budget, between these.
+SERVICES_SHARE, LEAST_SERVICES_S, SERVICES_S = 0.04, 3.0, 9.0
 # A budget that cannot pay for so many whole curves measures fewer loads of each; the answer that is
 # called trustworthy has searched more.
 LEAST_CONFIGURATIONS = 3
@@ -103,6 +111,11 @@ def trustworthy_s(capacity: float, default: ServingConfig) -> float:
     typical = Candidate("", default, 0.7, 0.7 * capacity)
     curves = (WORTHWHILE_CONFIGURATIONS + 2) * curve_s(capacity, LOADS)
     return curves + WORTHWHILE_CANDIDATES * verify_s([typical])
+
+
+def services_s(budget_s: float) -> float:
+    """Time for the service times of a calibration: all of it, or less of a small budget."""
+    return min(SERVICES_S, max(LEAST_SERVICES_S, SERVICES_SHARE * budget_s))
 
 
 def searching_s(points: Sequence[Point]) -> float:

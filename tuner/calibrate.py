@@ -25,6 +25,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
 from dlbench.proxy.model import resolve_model
+from dlbench.tuner.budget import SERVICES_S
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drive import Driven
 from dlbench.tuner.errors import TuneError
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from dlbench.tuner.drive import Row
 
 NS, MS = 1e9, 1e3
-# For all service times together; the rest of a calibration takes some eight seconds.
-SERVICES_S = 9.0
 FIRST_VISIT_S = 0.2
 # A closed loop whose users keep one worker's batches full.
 USERS, RUN_S, WARMUP_S = 32, 1.0, 0.2
@@ -93,7 +92,7 @@ def calibrate(
     note: Callable[[str], None] = lambda _: None,
     services_s: float = SERVICES_S,
 ) -> Calibration:
-    """Measure everything, in some 18 s; `services_s` of them for the service times.
+    """Measure everything, in some 10 s and `services_s` for the service times.
 
     `note` hears what a person should know of it. The proxy has other knobs afterwards.
 

@@ -100,8 +100,10 @@ class Calibration(BaseModel):
         As the largest batches do, which nobody feeds meanwhile: cores that share caches, memory or
         execution units are not twice one core.
         """
-        found = self.services_among(self._largest, 1, np.maximum(busy, 1.0))[:, -1]
-        slower: NDArray[np.float64] = found / self.service_s(self._largest)
+        levels, factors = self._slowdowns
+        measured = np.clip(busy, levels[0], levels[-1])
+        beyond = crowding(busy, 1, self.cores) / crowding(measured, 1, self.cores)
+        slower: NDArray[np.float64] = np.interp(measured, levels, factors) * np.maximum(1.0, beyond)
         return slower
 
     @property
@@ -110,8 +112,11 @@ class Calibration(BaseModel):
         return math.inf if self.client_rps is None else CLIENT_SHARE * self.client_rps
 
     @cached_property
-    def _largest(self) -> int:
-        return max(service.batch for service in self.services)
+    def _slowdowns(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Numbers of busy workers, and how much slower than alone the largest batch was then."""
+        grid = self._grids[min(self._grids)]
+        levels = np.array([1.0, *grid.busy])
+        return levels, np.concatenate([[1.0], grid.seconds[:, -1] / grid.seconds[0, -1]])
 
     @cached_property
     def _grids(self) -> dict[int, Grid]:

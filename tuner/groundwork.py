@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dlbench.loadgen.machine import versions
+from dlbench.tuner.budget import services_s
 from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
 from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import Plan
@@ -27,7 +28,7 @@ def drawn_up(
     """
     if request.study.proposer != "twin":
         return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
-    calibration = _calibration(study, bench, observer)
+    calibration = _calibration(study, bench, services_s(request.study.budget_s), observer)
     observer.note("predicting what every configuration would do")
     began = time.perf_counter()
     seen = foresee(space, calibration, load_of(request.profile))
@@ -42,12 +43,12 @@ def drawn_up(
     return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
 
 
-def _calibration(study: Study, bench: Bench, observer: Observer) -> Calibration:
+def _calibration(study: Study, bench: Bench, services_s: float, observer: Observer) -> Calibration:
     """Measured once per study and kept with it, so that a resumed one foresees the same."""
     if "calibration" not in study.calibration:
-        observer.note("calibrating the twin, the simulation that says what to try: some 20 s")
+        observer.note("calibrating the twin, the simulation that says what to try")
         began = time.perf_counter()
-        found = bench.calibrate(observer.note)
+        found = bench.calibrate(observer.note, services_s)
         study.calibration = {
             "calibration": found.model_dump(mode="json"),
             "calibration_s": time.perf_counter() - began,

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
-from dlbench.tuner.budget import LEAST_VERIFY_SHARE, MOST_REPEATS, PROBE_S, REPEATS, VERIFY_SHARE
+from dlbench.tuner.budget import LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
 from dlbench.tuner.candidates import candidates
 from dlbench.tuner.drift import EVERY_S, reference, since_reference
 from dlbench.tuner.proposal import Done
@@ -100,13 +100,19 @@ class Plan:
     def _verify_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """Rounds over all candidates; once more for what the client spoiled, or if time is left."""
         chosen = self.candidates(points)
-        for repeat in range(1, MOST_REPEATS + 1):
+        for repeat in range(1, self._most_repeats + 1):
             whole = repeat <= REPEATS or self._affordable(repeat, chosen, points)
             for c in _interleaved(chosen, self.study.seed + repeat):
                 own = [p for p in points if p.phase == "verify" and p.name == c.name]
-                if (whole or _spoiled(own, repeat)) and repeat not in {p.repeat for p in own}:
+                wanted = (whole or _spoiled(own, repeat)) and not _hopeless(own, repeat)
+                if wanted and repeat not in {p.repeat for p in own}:
                     load = (c.repeat_s, c.share, c.rate, repeat)
                     yield Step(c.configuration, c.config, "verify", *load)
+
+    @property
+    def _most_repeats(self) -> int:
+        bounds = self.study.constraints.objectives
+        return budget.DECIDING_REPEATS if bounds else budget.MOST_REPEATS
 
     def _affordable(
         self, repeat: int, chosen: Sequence[Candidate], points: Sequence[Point]
@@ -240,9 +246,18 @@ def worth_going_on(point: Point) -> bool:
 
 def _spoiled(own: Sequence[Point], repeat: int) -> bool:
     """Whether this repeat makes up for one of its half that the client spoiled."""
+    if repeat > REPEATS + budget.SPARE_REPEATS:
+        return False
     earlier = [p for p in own if p.repeat < repeat and p.repeat % 2 == repeat % 2]
     good = [p for p in earlier if p.measurement is None or p.measurement.verdict != "invalid"]
     return len(good) < len(range(2 - repeat % 2, REPEATS + 1, 2))
+
+
+def _hopeless(own: Sequence[Point], repeat: int) -> bool:
+    """Whether all repeats before this one were judged, and none of them held."""
+    earlier = [p for p in own if p.repeat < repeat]
+    gone = [p for p in earlier if not worth_going_on(p)]
+    return len(gone) == len(earlier) >= budget.HOPELESS_REPEATS
 
 
 def _interleaved(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:

@@ -49,3 +49,8 @@ def test_points_of_one_configuration_share_its_start():
     twice = [Candidate("c01", None, share, 1000.0) for share in (0.5, 0.9)]
     apart = [twice[0], twice[1]._replace(configuration="c02")]
     assert math.isclose(budget.round_s(apart) - budget.round_s(twice), SWITCH_S)
+
+
+def test_a_small_budget_has_a_small_calibration():
+    found = [budget.services_s(seconds) for seconds in (10, 100, 1000)]
+    assert found == [budget.LEAST_SERVICES_S, 4.0, budget.SERVICES_S]

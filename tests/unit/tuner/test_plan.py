@@ -208,6 +208,21 @@ def test_a_client_that_spoils_everything_is_not_asked_forever(build, space):
     assert {p.repeat for p in points if p.phase == "verify"} <= set(range(1, MOST_REPEATS + 1))
 
 
+def test_what_saturates_whenever_it_is_repeated_is_not_repeated_further(build, space):
+    gone = lambda step: step.phase == "verify" and step.configuration == "default"  # noqa: E731
+    points = carry_out(build, make_plan(space), verdict=lambda s: "saturated" if gone(s) else "ok")
+    repeats = {p.repeat for p in points if p.phase == "verify" and p.configuration == "default"}
+    assert repeats == {1, 2}
+
+
+def test_a_bound_is_worth_more_repeats_than_a_front(build, space):
+    most = [
+        max(p.repeat for p in carry_out(build, make_plan(space, configurations=1, **bound)))
+        for bound in ({}, {"slo_p99_ms": 50.0})
+    ]
+    assert MOST_REPEATS == most[0] < most[1]
+
+
 def test_the_reference_is_measured_again_every_ten_minutes(build, space):
     plan = make_plan(space, budget_s=4000)
     points = carry_out(build, plan, cost_s=lambda step: 30.0, stop_after=90)
