@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 THROUGHPUT_NOISE = 0.07
 P99_NOISE = 0.27
 SHORT_P99_NOISE = 0.33
-# A run's noise scales all its latencies, which are exponential. The true p99 is that of all the
-# requests of many runs together, so that a typical short run lies a little under it.
-TYPICAL_P99 = {P99_NOISE: 0.883, SHORT_P99_NOISE: 0.834}
 # Seconds; warming a cache is beside the warm-up that every load has.
 RESTART_S = 1.4
 IN_PLACE_S = 0.01
@@ -91,7 +88,8 @@ class SimulatedBench:
         noise = P99_NOISE if step.duration_s >= SCREEN_S else SHORT_P99_NOISE
         row = self.landscape.rows[step.config]
         p99_ms = truth.p99_ms if truth else self.landscape.p99_ms(row, SATURATED)
-        noisy = p99_ms * TYPICAL_P99[noise] * math.exp(noise * self._rng.normal())
+        # Of mean one: many runs together are right.
+        noisy = p99_ms * math.exp(noise * self._rng.normal() - noise**2 / 2)
         return _measurement(rate, noisy, "ok" if truth else "saturated", step.duration_s)
 
     def _apply(self, config: ServingConfig) -> float:
