@@ -16,7 +16,7 @@ import psutil
 from dlbench.loadgen.container import throttled_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path("/")
 MIB = 1 << 20
@@ -58,6 +58,14 @@ def is_calm(before: Snapshot, after: Snapshot) -> bool:
     length_s = max(1e-9, after.at_s - before.at_s)
     busy = (after.busy_s - before.busy_s) / length_s
     return busy <= after.cores / 2 and not disturbances(before, after)
+
+
+def tally(found: Sequence[tuple[str, ...]]) -> str:
+    """In how many measurements something else was going on, with the last; "" if in none."""
+    disturbed = [notes for notes in found if notes]
+    if not disturbed:
+        return ""
+    return f"{len(disturbed)} of {len(found)} measurements were disturbed, as: {disturbed[-1][0]}"
 
 
 def _others(before: Snapshot, after: Snapshot, length_s: float) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from dlbench.loadgen.machine import versions
 from dlbench.tuner.budget import services_s
 from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.errors import StudyMismatch
 from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import Plan
 
@@ -55,7 +58,12 @@ def _calibration(study: Study, bench: Bench, services_s: float, observer: Observ
             "versions": versions(),
         }
         observer.note(_told(found))
-    return Calibration.model_validate(study.calibration["calibration"])
+    try:
+        return Calibration.model_validate(study.calibration["calibration"])
+    except ValidationError:
+        raise StudyMismatch(
+            "the calibration in this study is another version's; --fresh starts the study over"
+        ) from None
 
 
 def _told(found: Calibration) -> str:

@@ -146,8 +146,7 @@ def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
         yield "the front is a single point: no other load or configuration trades well"
     if result.insight is not None:
         yield from _about_twin(result.insight)
-    if result.drift:
-        yield result.drift
+    yield from filter(None, (result.drift, result.disturbed))
 
 
 def _undecided(objective: Objective, about: list[Point], config: StudyConfig) -> Iterator[str]:

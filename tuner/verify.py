@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import TypeAdapter
 
 from dlbench.tuner.correction import Correction, Estimate, for_choice, for_report
+from dlbench.tuner.disturbance import tally
 from dlbench.tuner.drift import drift
 from dlbench.tuner.front import Outcome, front_indices
 from dlbench.tuner.insight import Insight, insight
@@ -35,7 +36,8 @@ class Verified:
     """The result of a study: pooled points, the recommended one, and what may be said of the SLO.
 
     `slo` is "none", "met", "undecided" or "missed". `estimates` are the smoothed values by a point's
-    name; the points in `smoothed` have the interval of theirs. `drift` is a sentence, "" for none.
+    name; the points in `smoothed` have the interval of theirs. `drift` and
+    `disturbed` are sentences, "" for none.
     """
 
     points: tuple[Point, ...]
@@ -44,6 +46,7 @@ class Verified:
     smoothed: tuple[str, ...] = ()
     insight: Insight | None = None
     drift: str = ""
+    disturbed: str = ""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -99,7 +102,8 @@ def verified(
     learnt = None if predictions is None else insight(points, predictions)
     slo, moved = _slo(pick, [reported[n] for n in front], config), drift(points)
     said = str(moved) if moved is not None and moved.beyond_noise else ""
-    return Verified(marked, slo, estimates, smoothed, learnt, said)
+    meanwhile = tally([p.disturbances for p in points])
+    return Verified(marked, slo, estimates, smoothed, learnt, said, meanwhile)
 
 
 def _pool_each(repeats: Mapping[str, Sequence[Repeat]], half: Callable[[int], bool]) -> Pooled:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlbench.tuner.disturbance import Snapshot, disturbances, is_calm, now
+from dlbench.tuner.disturbance import Snapshot, disturbances, is_calm, now, tally
 
 QUIET = Snapshot(at_s=100.0, busy_s=5000.0, ours_s=300.0)
 LATER = replace(QUIET, at_s=104.0, busy_s=5006.0, ours_s=306.0)
@@ -115,3 +115,8 @@ def test_the_work_of_a_process_that_is_not_ours_is_seen():
 
 
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+def test_a_study_says_how_many_measurements_were_disturbed():
+    assert tally([(), ()]) == ""
+    assert tally([("a",), (), ("b", "c")]) == "2 of 3 measurements were disturbed, as: b"

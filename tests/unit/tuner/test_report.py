@@ -82,11 +82,13 @@ def test_a_bound_that_is_surely_missed_is_said_first(pick):
 def test_what_is_uncertain_about_the_recommendation_is_said(build, pick):
     bare = build.point(throughput=200, requests=500, verdict="unsteady", reason="it stalled")
     bare = bare.model_copy(update={"on_front": True, "recommended": True})
-    found = findings(Verified((bare,), "none", drift="the machine drifted"), StudyConfig())
+    found = findings(
+        Verified((bare,), "none", drift="the machine drifted", disturbed="by others"), StudyConfig()
+    )
     assert "200/s [undetermined] at p99 10 ms" in found["use"]
     for doubt in (
         *("indicative, from 500 requests", "the interval of p99 is undetermined", "it stalled"),
-        *("the front is a single point", "the machine drifted"),
+        *("the front is a single point", "the machine drifted", "by others"),
     ):
         assert doubt in found["uncertain"]
     smoothed = findings(Verified((pick(),), "none", smoothed=("c01@0.5",)), StudyConfig())
