@@ -88,7 +88,8 @@ class SimulatedBench:
         noise = P99_NOISE if step.duration_s >= SCREEN_S else SHORT_P99_NOISE
         row = self.landscape.rows[step.config]
         p99_ms = truth.p99_ms if truth else self.landscape.p99_ms(row, SATURATED)
-        # Of mean one: many runs together are right.
+        # Of mean one. What is reported pools the requests of several runs, and the p99 of those is
+        # above the mean of their p99s; which of the two is the truth no noise model can say.
         noisy = p99_ms * math.exp(noise * self._rng.normal() - noise**2 / 2)
         return _measurement(rate, noisy, "ok" if truth else "saturated", step.duration_s)
 
