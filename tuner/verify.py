@@ -124,11 +124,20 @@ def _estimates(
 
 
 def _smooth(pooled: Pooled, estimates: Mapping[str, Estimate]) -> Pooled:
-    """The points with their estimates in the place of what was measured."""
-    return {
-        name: _changed(p, **estimates[name]._asdict()) if name in estimates else p
-        for name, p in pooled.items()
-    }
+    """The points with their estimates in the place of what was measured.
+
+    But a p99 is never better than it was: a point that now and then stalls is taken for noise by
+    what smooths, and is the last that anybody wants to be advised.
+    """
+    found = dict(pooled)
+    for name in pooled.keys() & estimates.keys():
+        known, seen_ms = estimates[name], _measured(pooled[name]).p99_ms or 0.0
+        worse = {
+            "p99_ms": max(known.p99_ms, seen_ms),
+            "p99_high_ms": max(known.p99_high_ms, seen_ms),
+        }
+        found[name] = _changed(pooled[name], **{**known._asdict(), **worse})
+    return found
 
 
 def _completed(pooled: Pooled, estimates: Mapping[str, Estimate]) -> tuple[Pooled, tuple[str, ...]]:

@@ -146,6 +146,17 @@ def test_luck_does_not_choose_where_there_are_predictions(twin, study):
     assert verified(repeats, config, twin, points).recommended.configuration == f"c{small}"
 
 
+def test_what_stalled_once_in_the_choosing_half_is_not_smoothed_into_the_recommendation(
+    twin, study
+):
+    usual = float(twin.p99_ms[5, 1])
+    stalls = study([5], p99_by_repeat=[usual, usual, usual, 40 * usual, usual, usual])
+    steady = study([4])
+    repeats, points = stalls[0] | steady[0], stalls[1] + steady[1]
+    found = verified(repeats, StudyConfig(recommend="knee"), twin, points)
+    assert found.recommended.configuration == "c4"
+
+
 def test_the_measured_p99_is_reported_and_the_smoothed_one_is_beside_it(twin, study):
     repeats, points = study([0, 5])
     result = verified(repeats, StudyConfig(), twin, points)
