@@ -133,7 +133,7 @@ def operating_points(seen: Evidence) -> str:
     front = seen.result.front
     shown = [p for own in curves.values() for p in own] + front
     plot = Plot(
-        Axis.around(RATE, map(rate, shown), room=1.6),
+        Axis.around(RATE, map(rate, shown), room=1.5),
         Axis.around(P99, map(p99, shown), room=2),
     ).axes()
     for name, own in curves.items():
@@ -142,7 +142,7 @@ def operating_points(seen: Evidence) -> str:
         for p in own:
             plot.mark(spot(p), shape, colour)
         plot.label(spot(own[0]), f"{own[0].share:g}", (-12, 6), "end")
-        plot.label(spot(own[-1]), f"{own[-1].share:g}", (12, 6))
+        plot.label(spot(own[-1]), f"{own[-1].share:g}", (0, -12), "middle")
     for p in front:
         verified_mark(plot, p, "blue")
     key = [(*LOOKS.get(name, BEST), f"{name} at shares of its capacity") for name in names]
