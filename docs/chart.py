@@ -39,7 +39,6 @@ SHAPES = {
 }
 STYLE = """
 text { font: 18px system-ui, sans-serif; fill: #1f2328 }
-.title { font-weight: 600 }
 .grid { stroke: #808080; stroke-width: 1; opacity: .3 }
 .blue { color: #0072b2 } .red { color: #d55e00 } .grey { color: #767676 }
 .curve { stroke: currentColor; stroke-width: 2.5; fill: none }
@@ -57,7 +56,7 @@ text { font: 18px system-ui, sans-serif; fill: #1f2328 }
 
 @dataclass(frozen=True)
 class Axis:
-    """Its name, with the unit, and its ends; it goes by the logarithm unless it is `even`."""
+    """Its name, with the unit, and its ends; it goes by the logarithm unless it is `even`, from 0."""
 
     name: str
     low: float
@@ -94,7 +93,7 @@ class Axis:
     def _even_ticks(self) -> Iterator[list[float]]:
         power = 10.0 ** math.floor(math.log10(self.high) - 1)
         for step in (power, 2 * power, 5 * power, 10 * power, 20 * power, 50 * power):
-            yield [n * step for n in range(int(self.high / step) + 1) if n * step >= self.low]
+            yield [n * step for n in range(int(self.high / step) + 1)]
 
     def _log_ticks(self) -> Iterator[list[float]]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -179,10 +178,10 @@ def marked(x: float, y: float, shape: str, kind: str) -> str:
     return f'<path class="{style}" transform="translate({x} {y})" d="{SHAPES[shape]}"/>'
 
 
-def text(x: float, baseline: float, said: str, anchor: str = "start", kind: str = "") -> str:
+def text(x: float, baseline: float, said: str, anchor: str = "start") -> str:
     """A line of words."""
     return (
-        f'<text class="{kind}" x="{x:g}" y="{baseline:g}" text-anchor="{anchor}">'
+        f'<text x="{x:g}" y="{baseline:g}" text-anchor="{anchor}">'
         f"{escape(said, quote=False)}</text>"
     )
 
