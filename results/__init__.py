@@ -1,0 +1,1 @@
+"""What leaves a study for people and machines: page, tables, comparison, deployment files."""
