@@ -19,7 +19,8 @@ def bottleneck(
     """What is short at capacity; `full` is what the twin expects near it.
 
     The first that applies: the load generator cannot ask for more; the front, one thread, has no
-    time left; workers, front and client want more cores than there are; the workers are busy.
+    time left; workers, front and client want more cores than there are; the workers are busy. Where
+    nothing is, requests wait for each other: batches fill up, or a limit keeps them out.
     """
     front, client = shares(calibration, capacity_rps, full)
     cores = full.utilisation * config.workers * config.intra_op_threads + front + client
@@ -27,7 +28,8 @@ def bottleneck(
         "the load generator: it cannot ask for more": capacity_rps >= calibration.drivable_rps,
         f"the front: one thread, {front:.0%} busy": front > BUSY,
         f"the cores: {cores:.1f} wanted of {calibration.cores}": cores > calibration.cores,
-        f"the workers: {config.workers}, {full.utilisation:.0%} busy": True,
+        f"the workers: {config.workers}, {full.utilisation:.0%} busy": full.utilisation > BUSY,
+        f"no part alone: front {front:.0%}, workers {full.utilisation:.0%} busy": True,
     }
     return next(text for text, applies in reasons.items() if applies)
 

@@ -5,6 +5,7 @@ Screening only proposes candidates. Its numbers, minima of noisy values, are nev
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from dlbench.tuner.budget import VERIFY_SHARE, Candidate, switch_s, verify_s
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from dlbench.tuner.config import StudyConfig
+    from dlbench.tuner.constraint import Constraints
     from dlbench.tuner.point import Point
     from dlbench.tuner.predictions import Predictions
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST = 6
 FEWEST = 3
+# Violations, as shares of a bound, that two repeats with a third of noise do not show by chance.
+SURELY_MET, SURELY_MISSED = -1 / 3, 1 / 2
 
 
 def candidates(
@@ -42,6 +46,20 @@ def candidates(
         if needed_s <= VERIFY_SHARE * study.budget_s or len(chosen) < len(baselines) + FEWEST:
             chosen.append(candidate)
     return chosen
+
+
+def contenders(
+    chosen: Sequence[Candidate], points: Sequence[Point], demands: Constraints
+) -> list[Candidate]:
+    """Those of the chosen whose standing decides the answer, all of them where that is not known.
+
+    `points` are the repeats so far. Only the even ones are looked at, by which the choice goes, so
+    those that are reported owe nothing to their luck.
+    """
+    own = {c: [p for p in points if p.name == c.name and p.repeat % 2 == 0] for c in chosen}
+    off = {c: fmean(max(demands.estimated(p)) for p in own[c]) for c in chosen if own[c]}
+    least = max((c.rate for c in off if off[c] <= SURELY_MET), default=0.0)
+    return [c for c in off if off[c] < SURELY_MISSED and c.rate >= least] or list(chosen)
 
 
 def _ranked(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
 from dlbench.tuner.budget import LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
-from dlbench.tuner.candidates import candidates
+from dlbench.tuner.candidates import candidates, contenders
 from dlbench.tuner.drift import EVERY_S, reference, since_reference
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.proposer import PROPOSERS
@@ -98,14 +98,14 @@ class Plan:
             yield from self._curve(f"c{len(searched) + 1:02d}", proposed, "screen", points)
 
     def _verify_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        """Rounds over all candidates; once more for what the client spoiled, or if time is left."""
+        """Rounds over all candidates, then over what was spoiled or, in time, is in question."""
         chosen = self.candidates(points)
         for repeat in range(1, self._most_repeats + 1):
-            whole = repeat <= REPEATS or self._affordable(repeat, chosen, points)
+            wanted = self._in_question(repeat, chosen, points)
             for c in _interleaved(chosen, self.study.seed + repeat):
                 own = [p for p in points if p.phase == "verify" and p.name == c.name]
-                wanted = (whole or _spoiled(own, repeat)) and not _hopeless(own, repeat)
-                if wanted and repeat not in {p.repeat for p in own}:
+                meant = (c in wanted or _spoiled(own, repeat)) and not _hopeless(own, repeat)
+                if meant and repeat not in {p.repeat for p in own}:
                     load = (c.repeat_s, c.share, c.rate, repeat)
                     yield Step(c.configuration, c.config, "verify", *load)
 
@@ -113,6 +113,17 @@ class Plan:
     def _most_repeats(self) -> int:
         bounds = self.study.constraints.objectives
         return budget.DECIDING_REPEATS if bounds else budget.MOST_REPEATS
+
+    def _in_question(
+        self, repeat: int, chosen: list[Candidate], points: Sequence[Point]
+    ) -> list[Candidate]:
+        """Whom a round measures: all at first, then those that matter, if there is time for them."""
+        if repeat <= REPEATS:
+            return chosen
+        judged = [p for p in points if p.phase == "verify" and p.repeat <= REPEATS]
+        demands = self.study.constraints
+        matter = contenders(chosen, judged, demands) if demands.objectives else chosen
+        return matter if self._affordable(repeat, matter, points) else []
 
     def _affordable(
         self, repeat: int, chosen: Sequence[Candidate], points: Sequence[Point]
@@ -127,7 +138,7 @@ class Plan:
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
     ) -> Iterator[Step]:
         """A probe of the capacity, then open loop at fixed shares of it, until one saturates."""
-        recorded = {p.share: p for p in of_search(points) if p.config == config}
+        recorded = {p.share: p for p in of_search(points) if p.configuration == name}
         if None not in recorded:
             yield Step(name, config, "probe", PROBE_S)
             return

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.machine import processor
 from dlbench.loadgen.samples import Samples
-from dlbench.proxy.config import ServingConfig, physical_cores
+from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.drift import drift
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.groundwork import drawn_up
-from dlbench.tuner.pin import on_cores, pinned
+from dlbench.tuner.pin import pinned
 from dlbench.tuner.point import Point
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.space import Space, build_space
@@ -72,8 +72,7 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
     log_path, pinning = request.path.with_suffix(".log"), pinned(request.study.pin)
     with Bench(request.settings, request.profile, log_path, pinning) as bench:
         ready = bench.start(ServingConfig().resolved("cpu"))
-        with on_cores(pinning.server):
-            space = _space(request, ready)
+        space = _space(request, ready, bench.cores)
         study = Study.create_or_resume(
             request.path, _identity(request, ready, space), fresh=request.fresh
         )
@@ -159,14 +158,14 @@ def _usable(study: Study) -> list[Point]:
     ]
 
 
-def _space(request: Request, ready: dict[str, Any]) -> Space:
+def _space(request: Request, ready: dict[str, Any], cores: int) -> Space:
     default = ServingConfig().resolved(ready["device"])
     if not ready["batchable"]:
         default = default.model_copy(update={"max_batch_size": 1})
     repeats = bool(request.profile.distinct or request.profile.data)
     return build_space(
         default,
-        physical_cores(),
+        cores,
         repeats_inputs=repeats,
         batchable=ready["batchable"],
         restriction=request.study.restriction,

@@ -5,7 +5,7 @@ import pytest
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.bottleneck import bottleneck
 from dlbench.tuner.calibration import Calibration, ServiceTime
-from dlbench.tuner.twin import Load, capacity_rps, predict
+from dlbench.tuner.twin import Load, Prediction, capacity_rps, predict
 
 
 def machine(**changes):
@@ -41,3 +41,10 @@ def test_a_cache_moves_the_limit_from_the_workers_to_the_front():
     calibration = machine(front_s=0.0001, hit_s=0.00005)
     assert limit(calibration, load).startswith("the workers")
     assert limit(calibration, load, cache_size=100).startswith("the front")
+
+
+def test_what_is_idle_is_not_called_the_limit():
+    """A burst of a batch at a time leaves its one worker idle in between."""
+    config, idle = ServingConfig(workers=4), Prediction(*[0.0] * len(Prediction._fields))
+    said = bottleneck(config, machine(), 100.0, idle._replace(utilisation=0.17))
+    assert said == "no part alone: front 0%, workers 17% busy"

@@ -1,0 +1,44 @@
+"""Which operating points are worth more repeats where a bound has to be decided."""
+
+import pytest
+
+from dlbench.tuner.budget import Candidate
+from dlbench.tuner.candidates import contenders
+from dlbench.tuner.constraint import Constraints, Objective
+
+BOUND = Constraints((Objective("p99_ms", 20.0, "--slo-p99 20ms"),))
+
+
+@pytest.fixture
+def contest(build):
+    """Who stays of candidates with these rates, given p99s of their repeats 1, 2, 3 and 4."""
+
+    def run(**p99s):
+        chosen = [Candidate(name, build.DEFAULT, 0.5, float(name.lstrip("r"))) for name in p99s]
+        points = [
+            build.point(name, "verify", 0.5, number, p99=p99)
+            for name, own in p99s.items()
+            for number, p99 in enumerate(own, start=1)
+        ]
+        return [c.configuration for c in contenders(chosen, points, BOUND)]
+
+    return run
+
+
+def test_those_in_question_and_the_fastest_that_holds_stay(contest):
+    said = contest(
+        r100=(5, 5, 5, 5), r200=(9, 9, 9, 9), r300=(19, 19, 19, 19), r400=(70, 70, 70, 70)
+    )
+    assert said == ["r200", "r300"]
+
+
+def test_only_the_repeats_that_choose_are_looked_at(contest):
+    assert contest(r100=(99, 19, 99, 19), r200=(1, 90, 1, 90)) == ["r100"]
+
+
+def test_where_everything_misses_everything_stays(contest):
+    assert contest(r100=(90, 90, 90, 90), r200=(90, 90, 90, 90)) == ["r100", "r200"]
+
+
+def test_what_has_no_repeats_yet_is_not_dropped(contest):
+    assert contest(r100=(), r200=()) == ["r100", "r200"]
