@@ -35,7 +35,7 @@ def test_axes_hold_their_values_between_round_numbers(one, other):
     for axis in (linear_axis(high), p99_axis(low, high)):
         assert axis.ticks[-1] >= high * (1 - 1e-12)
         assert axis.ticks[0] <= low
-        assert 1 < len(axis.labels) <= max(9, 1 + math.log10(high / low))
+        assert 1 < len(axis.labels) <= max(9, 2 + math.log10(high / low))
     assert p99_axis(low, high).logarithmic == (high > 10 * low)
 
 
@@ -50,9 +50,9 @@ def test_every_kind_has_its_character_in_the_plot_and_in_the_legend():
 
 
 def test_of_two_in_one_place_the_earlier_kind_is_seen():
-    text = plot([PICK, Series("o", "front", PICK.outcomes)])
-    assert text.count("*") == 2
-    assert text.count("o") == 1 + "p99\nthroughput in requests per second front".count("o") - 1
+    *lines, _ = plot([PICK, Series("#", "front", PICK.outcomes)]).splitlines()
+    assert "*" in "".join(lines)
+    assert "#" not in "".join(lines)
 
 
 def test_a_pipe_gets_ascii_and_nothing_makes_no_plot():
