@@ -1,0 +1,116 @@
+"""Judgements on processor, memory and disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dlbench.doctor.finding import Judgement, at_least, judged
+from dlbench.tuner.pin import cores_apart
+
+if TYPE_CHECKING:
+    from dlbench.doctor.facts import Facts
+    from dlbench.doctor.finding import Verdict
+
+# What the proxy, a worker or two and the client take; and what leaves room for a large model.
+LEAST_MEMORY_MB, MUCH_MEMORY_MB = 512.0, 2048.0
+# A study of half an hour keeps some 60 MiB of samples.
+LEAST_DISK_MB, MUCH_DISK_MB = 256.0, 1024.0
+SWAPPED_MB = 1.0  # as in tuner/disturbance.py: less is what an idle system does to anybody
+
+
+def cores(facts: Facts) -> Judgement:
+    """How many there are, and whether server and client get some each."""
+    usable, known = facts.machine.usable_cores, facts.machine.logical_cores
+    seen = f"{len(facts.cores)} physical, {usable} of {known} logical"
+    if usable < known:
+        return Judgement("note", seen, f"if that is not meant: taskset -pc 0-{known - 1} $$")
+    logical = [core for group in facts.cores for core in group]
+    if cores_apart("auto", logical, facts.cores).server is None:
+        advice = "for capacities run dlbench load on another machine"
+        return Judgement("note", f"{seen}; client and server share them", advice)
+    return Judgement("good", seen)
+
+
+def hyperthreads(facts: Facts) -> Judgement:
+    """Two workers on one core's hyperthreads take from each other."""
+    most = max(map(len, facts.cores), default=1)
+    if most == 1:
+        return Judgement("good", "none: every logical core is a core of its own")
+    advice = "echo off | sudo tee /sys/devices/system/cpu/smt/control"
+    return Judgement("note", f"{most} to a core, which share its speed", advice)
+
+
+def cpu_limit(facts: Facts) -> Judgement:
+    """A quota stops everybody for the rest of its period, often 100 ms, once it is spent."""
+    limit = facts.machine.cpu_limit
+    if limit is None:
+        return Judgement("good", "no limit")
+    if limit >= len(facts.cores):
+        advice = "docker run --cpuset-cpus instead of --cpus: cores without a quota"
+        return Judgement("note", f"{limit:g} cores: who spends them stands still", advice)
+    workers = max(1, int(limit))
+    seen = f"{limit:g} cores of {len(facts.cores)}: a worker for each is held back"
+    advice = f"dlbench serve --workers {workers}, or docker run --cpuset-cpus, not --cpus"
+    return Judgement("bad", seen, advice)
+
+
+def governor(facts: Facts) -> Judgement:
+    """Anything but `performance` lowers the clock of who has been idle."""
+    name = facts.machine.governor
+    if name is None:
+        return Judgement("unknown", "not said here (a virtual machine's host decides)")
+    verdict: Verdict = "good" if name == "performance" else "note"
+    seen = name if verdict == "good" else f"{name}: the clock follows the load"
+    return judged(verdict, seen, "sudo cpupower frequency-set -g performance")
+
+
+def turbo(facts: Facts) -> Judgement:
+    """With it a core's clock depends on its neighbours and on heat."""
+    on = facts.kernel.turbo
+    if on is None:
+        return Judgement("unknown", "not said here")
+    seen = "on: the clock depends on heat and on how many cores work"
+    advice = "to compare configurations: sudo cpupower set --turbo-boost 0"
+    return Judgement("note", seen, advice) if on else Judgement("good", "off")
+
+
+def memory(facts: Facts) -> Judgement:
+    """What is left of the machine's, or of what the container may have."""
+    available, limit = facts.kernel.available_mb, facts.machine.memory_limit_mb
+    bounds = [bound for bound in (available, limit) if bound is not None]
+    if not bounds:
+        return Judgement("unknown", f"{facts.machine.memory_mb:,.0f} MiB in all")
+    left = min(bounds)
+    seen = f"{left:,.0f} MiB left of {facts.machine.memory_mb:,.0f}"
+    seen += "" if limit is None else f", the container has {limit:,.0f}"
+    advice = "ps aux --sort=-rss | head shows who holds it; a container: docker run --memory"
+    return judged(at_least(left, MUCH_MEMORY_MB, LEAST_MEMORY_MB), seen, advice)
+
+
+def swap(facts: Facts) -> Judgement:
+    """A worker whose memory was swapped out answers late."""
+    used, moved = facts.kernel.swap_used_mb, facts.idle.swapped_mb
+    if moved >= SWAPPED_MB:
+        advice = "ps aux --sort=-rss | head shows who holds the memory; end it"
+        return Judgement("bad", f"{moved:,.0f} MiB moved in a second of doing nothing", advice)
+    if used is None:
+        return Judgement("unknown", "not said here")
+    verdict: Verdict = "note" if used >= SWAPPED_MB else "good"
+    seen = f"{used:,.0f} MiB in use" if verdict == "note" else "none in use"
+    return judged(verdict, seen, "sudo swapoff -a && sudo swapon -a")
+
+
+def huge_pages(facts: Facts) -> Judgement:
+    """`always` has the kernel stop processes now and then to make room for large pages."""
+    mode = facts.kernel.huge_pages
+    if mode is None:
+        return Judgement("unknown", "not said here")
+    advice = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+    return judged("note" if mode == "always" else "good", mode, advice)
+
+
+def disk(facts: Facts) -> Judgement:
+    """Room for the samples of a study in this folder."""
+    seen = f"{facts.free_mb:,.0f} MiB free in this folder"
+    advice = "make room, or keep the study elsewhere: dlbench tune --study FOLDER/NAME.db"
+    return judged(at_least(facts.free_mb, MUCH_DISK_MB, LEAST_DISK_MB), seen, advice)

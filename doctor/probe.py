@@ -1,0 +1,47 @@
+"""Runs a demo model once on one device and says so: `python -m dlbench.doctor.probe DEVICE`.
+
+A process of its own, since a provider whose libraries do not fit may take its process with it.
+The last line on standard output is the JSON of a `Provider`; no such line: it crashed.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dlbench.doctor.providers import Provider
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.demo import demo_path
+from dlbench.proxy.errors import ProxyError
+from dlbench.proxy.providers import executor_of
+from dlbench.proxy.settings import ServerSettings
+
+# Its convolutions need cuDNN, which a session alone does not load.
+MODEL, ROW = "cnn", (1, 1, 28, 28)
+
+
+def probe(device: str) -> Provider:
+    """What becomes of a session on `device`, and of a run."""
+    from dlbench.proxy.session import Session
+
+    settings = ServerSettings.model_validate({"device": device})
+    try:
+        session = Session(str(demo_path(MODEL)), executor_of(settings, ServingConfig(), 0))
+        session.shapes_of([ROW])
+    except ProxyError as error:
+        return Provider(device=device, works=False, reason=_without_option(error))
+    except Exception as error:  # whatever onnxruntime raises from a run
+        return Provider(device=device, works=False, reason=_first_line(error))
+    return Provider(device=device, works=True, reason="")
+
+
+def _without_option(error: ProxyError) -> str:
+    """Nobody gave --device here."""
+    return _first_line(error).removeprefix("--device ").partition(": ")[2] or _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+if __name__ == "__main__":
+    print(probe(sys.argv[1]).model_dump_json())
