@@ -22,7 +22,7 @@ from dlbench.proxy.errors import ProxyError
 from dlbench.tuner.errors import TuneError
 
 # In the order of the help; each is the module of its name.
-COMMANDS = ("serve", "worker", "load", "compare", "tune", "predict", "studies", "report", "export", "top")
+COMMANDS = ("serve", "worker", "load", "compare", "tune", "predict", "studies", "report", "export", "top", "doctor", "init")
 
 
 class Commands(TyperGroup):

@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
@@ -23,8 +24,6 @@ from dlbench.proxy.config import ServingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
     from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,6 +32,27 @@ ENVIRONMENT_PREFIX = "DLBENCH_"
 UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORECASE)
 SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
+# A switch has no value to name; Typer would show its type.
+SWITCH = ""
+
+# What commands have in common, under the same names and with the same help.
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", metavar=SWITCH, help="print one JSON document, and nothing else"),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", metavar=SWITCH, help="no progress, no notes: only the result and errors"
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
+]
 
 
 def options_from(
@@ -158,7 +178,7 @@ def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, st
     plain = _plain_type(field)
     if plain is bool:
         # A switch that is on by default takes a value: how else could it be switched off?
-        return (str | None, "on|off") if field.default else (bool | None, None)
+        return (str | None, "on|off") if field.default else (bool | None, SWITCH)
     if get_origin(plain) is dict:
         return (list[str] | None), "NAME=VALUE"
     if get_origin(plain) is tuple:

@@ -13,10 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from chart import Axis, Plot, picture
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.results.chart import Axis, Plot, picture
+from dlbench.results.picture import (
+    BASELINE,
+    BEST,
+    LOOKS,
+    P99,
+    RATE,
+    ends,
+    front_svg,
+    loaded,
+    p99,
+    rate,
+    spot,
+    verified_mark,
+)
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.foresight import foresee, load_of
@@ -28,21 +42,17 @@ from dlbench.tuner.study import Study
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chart import Spot
-
+    from dlbench.results.chart import Spot
     from dlbench.tuner.correction import Estimate
     from dlbench.tuner.point import Point
     from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.verify import Verified
 
-RATE, P99 = "requests per second", "p99 (ms)"
 ROW = 34  # height of one in the table of candidates
 # The loads at which curves are drawn, as shares of the capacity.
 SHARES = np.linspace(0.1, 0.95, 35).tolist()
 # So far off a prediction may be and still lie within the band.
 OFF = 1.25
-BASELINE, BEST = ("triangle", "red"), ("circle", "blue")
-LOOKS = {"naive": ("square", "grey"), "default": BASELINE}
 
 
 @dataclass(frozen=True)
@@ -106,11 +116,6 @@ class Evidence:
         found = self.correction.estimates(points)
         return [(rates[p.share], found[p.name]) for p in points if p.share]
 
-    def loaded(self, name: str) -> list[Point]:
-        """A configuration's points of the search that held, by rising load."""
-        own = [p for p in self.search if p.configuration == name and p.outcome]
-        return sorted(own, key=rate)
-
 
 def space_of(study: Study, points: Iterable[Point], cores: int) -> Space:
     """The space that was searched, as the study's identity tells it."""
@@ -124,30 +129,6 @@ def at(point: Point, share: float, rate_rps: float) -> Point:
     assert point.measurement is not None
     load = point.measurement.model_copy(update={"offered_rps": rate_rps})
     return point.model_copy(update={"share": share, "measurement": load})
-
-
-def operating_points(seen: Evidence) -> str:
-    """Three configurations' curves as they were screened, and the front as it was verified."""
-    names = list(dict.fromkeys(["naive", "default", seen.picked.configuration]))
-    curves = {name: seen.loaded(name) for name in names}
-    front = seen.result.front
-    shown = [p for own in curves.values() for p in own] + front
-    plot = Plot(
-        Axis.around(RATE, map(rate, shown), room=1.5),
-        Axis.around(P99, map(p99, shown), room=2),
-    ).axes()
-    for name, own in curves.items():
-        shape, colour = LOOKS.get(name, BEST)
-        plot.curve([spot(p) for p in own], colour)
-        for p in own:
-            plot.mark(spot(p), shape, colour)
-        plot.label(spot(own[0]), f"{own[0].share:g}", (-12, 6), "end")
-        plot.label(spot(own[-1]), f"{own[-1].share:g}", (0, -12), "middle")
-    for p in front:
-        verified_mark(plot, p, "blue")
-    key = [(*LOOKS.get(name, BEST), f"{name} at shares of its capacity") for name in names]
-    key.append(("diamond", "hollow blue", "verified front, with 95 % intervals"))
-    return picture("p99 over throughput at shares of the capacity", key, [plot])
 
 
 def twin(seen: Evidence) -> str:
@@ -182,7 +163,10 @@ def against(figure: str, known: Sequence[tuple[Point, Spot]]) -> Plot:
 def correction(seen: Evidence) -> str:
     """The recommended configuration: the twin's curve, what was measured, and what follows."""
     name, config = seen.picked.configuration, seen.picked.config
-    measured, again = seen.loaded(name), [p for p in seen.result.points if p.configuration == name]
+    measured, again = (
+        loaded(seen.search, name),
+        [p for p in seen.result.points if p.configuration == name],
+    )
     rates = [share * seen.expected_rps(config) for share in SHARES]
     expected = [(r, seen.expected_ms(config, r)) for r in rates]
     curve = seen.corrected(measured[0])
@@ -228,38 +212,8 @@ def verification(seen: Evidence) -> str:
     return picture("p99 of each candidate, in the search and verified", key, [plot])
 
 
-def verified_mark(plot: Plot, point: Point, colour: str) -> None:
-    """A pooled point with its interval."""
-    plot.interval(*((rate(point), end) for end in ends(point)), colour)
-    plot.mark(spot(point), "diamond", f"hollow {colour}")
-
-
-def spot(point: Point) -> Spot:
-    """Where it lies."""
-    return rate(point), p99(point)
-
-
-def rate(point: Point) -> float:
-    """Requests per second that it served."""
-    assert point.measurement is not None
-    return point.measurement.throughput_rps
-
-
-def p99(point: Point) -> float:
-    """In milliseconds."""
-    assert point.measurement is not None
-    assert point.measurement.p99_ms is not None
-    return point.measurement.p99_ms
-
-
-def ends(point: Point) -> Spot:
-    """Of the 95 % interval of its p99; the p99 itself where that is undetermined."""
-    assert point.measurement is not None
-    return point.measurement.p99_low_ms or p99(point), point.measurement.p99_high_ms or p99(point)
-
-
 PICTURES: dict[str, Callable[[Evidence], str]] = {
-    "operating-points": operating_points,
+    "operating-points": lambda seen: front_svg(seen.points, seen.result),
     "twin": twin,
     "correction": correction,
     "verification": verification,

@@ -25,7 +25,7 @@ from dlbench.loadgen.statistics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.samples import Samples
@@ -134,30 +134,35 @@ def compare(first: Runs, second: Runs) -> Comparison:
 
 def compare_measurements(first: Measurement, second: Measurement) -> Comparison:
     """Where only the reported figures are left; one without an interval cannot tell."""
-    return compare_figures(_reported(first), _reported(second))
+    return compare_figures(reported(first), reported(second))
 
 
-def compare_figures(first: dict[str, Figure], second: dict[str, Figure]) -> Comparison:
-    """The figures that both have, in the first one's order."""
+def compare_figures(
+    first: Mapping[str, Figure], second: Mapping[str, Figure], together: int = 0
+) -> Comparison:
+    """The figures that both have, in the first one's order.
+
+    `together` is how many figures are compared in all; 0: no more than these.
+    """
     both = [name for name in first if name in second]
-    widening = _widening(len(both))
+    wider = widening(together or len(both))
     return Comparison(
         tuple(
-            Difference(name, a.value, b.value, ratio_interval(a, b), ratio_interval(a, b, widening))
+            Difference(name, a.value, b.value, ratio_interval(a, b), ratio_interval(a, b, wider))
             for name in both
             if (a := first[name]).value is not None and (b := second[name]).value is not None
         )
     )
 
 
-def ratio_interval(first: Figure, second: Figure, widening: float = 1.0) -> Interval:
+def ratio_interval(first: Figure, second: Figure, wider: float = 1.0) -> Interval:
     """95 % interval of second/first; undetermined where one of them is, or is not positive."""
     a, b = _logs(first), _logs(second)
     if a is None or b is None:
         return UNDETERMINED
     middle = b[1] - a[1]
-    down = widening * math.hypot(b[1] - b[0], a[2] - a[1])
-    up = widening * math.hypot(b[2] - b[1], a[1] - a[0])
+    down = wider * math.hypot(b[1] - b[0], a[2] - a[1])
+    up = wider * math.hypot(b[2] - b[1], a[1] - a[0])
     return math.exp(middle - down), math.exp(middle + up)
 
 
@@ -168,7 +173,7 @@ def _logs(figure: Figure) -> tuple[float, float, float] | None:
     return math.log(low), math.log(figure.value), math.log(high)
 
 
-def _widening(figures: int) -> float:
+def widening(figures: int) -> float:
     """How much wider so many intervals are, to hold together in 95 % (Bonferroni)."""
     return NormalDist().inv_cdf(1 - 0.025 / max(1, figures)) / Z_95
 
@@ -187,7 +192,8 @@ def _throughput(rates: Sequence[Floats]) -> Figure:
     return Figure(float(np.mean(means)), mean_interval(values))
 
 
-def _reported(measurement: Measurement) -> dict[str, Figure]:
+def reported(measurement: Measurement) -> dict[str, Figure]:
+    """The figures of a result whose samples are gone."""
     found = measurement.model_dump()
     figures = {
         "throughput_rps": Figure(

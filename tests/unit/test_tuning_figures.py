@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
+from dlbench.results import chart
 from dlbench.tuner.point import Point
 from dlbench.tuner.predictions import Predictions
 from dlbench.tuner.space import build_space
@@ -30,13 +31,7 @@ def figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS))
         yield importlib.import_module("tuning_figures")
-    for name in ("tuning_figures", "chart"):
-        sys.modules.pop(name)
-
-
-@pytest.fixture(scope="module")
-def chart(figures):
-    return importlib.import_module("chart")
+    sys.modules.pop("tuning_figures")
 
 
 def point(name, config, phase, share, rate, p99, low=None, high=None, **marks):
@@ -128,14 +123,14 @@ def test_every_picture_of_the_page_is_there_and_drawn_by_the_script(figures):
 
 
 @given(low=st.floats(1e-3, 1e5), room=st.floats(1.5625, 1e12))
-def test_a_logarithmic_axis_has_some_numbers_but_not_many(chart, low, room):
+def test_a_logarithmic_axis_has_some_numbers_but_not_many(low, room):
     axis = chart.Axis("", low, low * room)
     assert 1 <= len(axis.ticks) <= chart.MOST_TICKS
     assert all(0 <= axis.place(value) <= 1 for value in axis.ticks)
 
 
 @given(high=st.floats(0.1, 1e6))
-def test_an_even_axis_has_some_numbers_but_not_many(chart, high):
+def test_an_even_axis_has_some_numbers_but_not_many(high):
     axis = chart.Axis("", 0.0, high, even=True)
     assert 2 <= len(axis.ticks) <= chart.MOST_TICKS
     assert all(0 <= axis.place(value) <= 1 for value in axis.ticks)
