@@ -1,0 +1,59 @@
+"""`dlbench report`: a study as one HTML file to open, send and present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dlbench.cli.failure import UsageError
+from dlbench.results.page import page
+from dlbench.results.page_document import page_document
+from dlbench.tuner.study import Study
+
+NAME = "report"
+EXAMPLES = """[bold]Examples[/]
+
+dlbench report mlp.db
+
+dlbench report mlp.db --out results/mlp.html
+
+dlbench report mlp.db --out - > mlp.html
+"""
+MB = 1e6
+
+
+def command(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="a study file (.db) of dlbench tune")
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="HTML file to write (default NAME.html); -: standard output",
+        ),
+    ] = "",
+) -> None:
+    """Write a study as one HTML file: the front, curves, what mattered, every point and its TOML.
+
+    The file needs nothing beside it and no network. A study that is still under way shows what was
+    measured so far.
+    """
+    text = page(page_document(Study.open(study)))
+    if out == "-":
+        typer.echo(text, nl=False)
+        return
+    target = Path(out) if out else study.with_suffix(".html")
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {target}: {error.strerror}") from None
+    Console(stderr=True, soft_wrap=True).print(
+        f"{target}: {target.stat().st_size / MB:.1f} MB, opens in any browser",
+        highlight=False,
+        markup=False,
+    )

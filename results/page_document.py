@@ -1,0 +1,67 @@
+"""All that a report shows of a study, as one JSON document: what `page.js` draws from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.proxy.settings import ServerSettings
+from dlbench.results.answer import answer
+from dlbench.results.page_facts import page_facts, searched
+from dlbench.results.page_rows import PARTS, configurations, page_rows, uncounted
+from dlbench.results.progress import best_throughput, progress, stages
+from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.front import hypervolume
+from dlbench.tuner.run import read_verified
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.study import Study
+    from dlbench.tuner.verify import Verified
+
+
+def page_document(study: Study) -> dict[str, Any]:
+    """Everything, read from the study file alone: finished or under way, samples or not."""
+    points, result, about = study.points(), read_verified(study), study.identity
+    learnt = result.insight
+    return {
+        "study": study.path.name,
+        "model": Path(about["model"]).name,
+        "device": about["device"],
+        "finished": bool(result.points),
+        "slo": result.slo,
+        "answer": answer(study, result),
+        "configurations": configurations(points, result, _settings(study)),
+        "searched": searched(about),
+        "points": page_rows(points, result),
+        "parts": PARTS,
+        "progress": _progress(study, points, result),
+        "importances": learnt.importances._asdict() if learnt else None,
+        "uncounted": uncounted(points),
+        "facts": page_facts(about, study.calibration, points),
+    }
+
+
+def _settings(study: Study) -> ServerSettings:
+    """What a server needs to know beside the knobs, as far as the study keeps it."""
+    about = study.identity
+    shape = about.get("load", {}).get("shape", {})
+    return ServerSettings(model=about["model"], device=about["device"], shape=shape)
+
+
+def _progress(study: Study, points: Sequence[Point], result: Verified) -> dict[str, Any]:
+    known = study.calibration
+    before_s = known.get("calibration_s", 0.0) + known.get("foresight_s", 0.0)
+    best_rps = best_throughput([*points, *result.points])
+    verified = [p.outcome for p in result.points if p.on_front and p.outcome]
+    default = [p.outcome for p in result.points if p.configuration == "default" and p.outcome]
+    return {
+        "reached": [list(reached) for reached in progress(points, best_rps, before_s)],
+        "stages": [list(stage) for stage in stages(points, before_s)],
+        "spent_s": before_s + sum(point.cost_s for point in points),
+        "verified": hypervolume(verified, best_rps) if verified else None,
+        "default": hypervolume(default, best_rps) if default else None,
+        "reference_ms": StudyConfig().reference_ms,
+    }
