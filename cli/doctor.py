@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlbench.cli.failure import EXIT_FAILED
+from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
+from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.doctor.checkup import examine
 from dlbench.doctor.facts import gather
 from dlbench.doctor.finding import worst
@@ -28,7 +27,7 @@ EXAMPLES = """[bold]Examples[/]
 
 dlbench doctor
 
-dlbench doctor --quiet || echo not here
+dlbench doctor && dlbench tune model.onnx
 
 dlbench doctor --json > machine.json
 """
@@ -42,12 +41,8 @@ CONCLUSIONS = {
 
 
 def command(
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="say only what is bad or worth a note")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
-    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Examine this machine: what runs models, and what will spoil a measurement.
 
@@ -57,26 +52,24 @@ def command(
 
     Exit codes: 0 nothing is bad, 1 something is.
     """
-    with Console(stderr=True).status("watching the machine for a second, trying its devices"):
+    with notes_console(quiet=quiet).status("watching the machine for a second, trying its devices"):
         facts = gather(Path())
     findings = examine(facts)
     verdict = worst(one.verdict for one in findings)
     if as_json:
         said = [one.model_dump() for one in findings]
         document = {"verdict": verdict, "findings": said, "facts": facts.model_dump(mode="json")}
-        json.dump(document, sys.stdout, indent=2)
-        print()
+        print_json(document)
     else:
-        _show([one for one in findings if not quiet or one.advice], verdict, quiet)
+        _show(findings, verdict)
     raise typer.Exit(EXIT_FAILED if verdict == "bad" else 0)
 
 
-def _show(findings: Sequence[Finding], verdict: str, quiet: bool) -> None:
-    console = Console(highlight=False)
+def _show(findings: Sequence[Finding], verdict: str) -> None:
+    console = result_console()
     for group, members in groupby(findings, key=lambda one: one.group):
         console.print(Text(group, style="bold"), _table(members), sep="\n")
-    if not quiet:
-        console.print(Text(f"\n{CONCLUSIONS[verdict]}", style=STYLES[verdict]))
+    console.print(Text(f"\n{CONCLUSIONS[verdict]}", style=STYLES[verdict]))
 
 
 def _table(findings: Iterable[Finding]) -> Table:
