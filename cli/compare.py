@@ -1,26 +1,24 @@
-"""`dlbench compare`: do two results of `dlbench load` differ, and can the data tell?"""
+"""`dlbench compare`: what changed between two results or two studies, and is it a regression?"""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 
-from dlbench.loadgen.comparison import Runs, compare, compare_measurements
+from dlbench.cli.failure import UsageError
+from dlbench.cli.judged import JunitOption, MarkdownOption, Outputs, ToleranceOption, present
+from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer evaluates them
+from dlbench.loadgen.comparison import Runs
 from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.result import LoadResult
 from dlbench.loadgen.samples import Samples
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from dlbench.loadgen.comparison import Comparison, Difference
+from dlbench.results.comparison import Compared, loads
+from dlbench.results.two_studies import Finished, studies
+from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.run import read_verified
+from dlbench.tuner.study import Study
 
 NAME = "compare"
 EXAMPLES = """[bold]Examples[/]
@@ -28,39 +26,61 @@ EXAMPLES = """[bold]Examples[/]
 dlbench load http://127.0.0.1:8000 --rate 500 --samples a.npz --json > a.json
 
 dlbench compare a.json b.json
+
+dlbench compare a.json b.json --tolerance 10% --junit dlbench.xml --markdown -
+
+dlbench compare before.db after.db
 """
-CONCLUSIONS = {
-    True: "They differ; by chance alone all the figures together would say so once in 20 times.",
-    False: "The data cannot tell them apart.",
-}
-STYLES = {"lower": "bold", "higher": "bold", "cannot tell": "dim"}
+SQLITE = b"SQLite format 3\0"
 
 
 def command(
-    first: Annotated[Path, typer.Argument(metavar="A", help="a result (dlbench load --json)")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="the result to compare with it")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
-    ] = False,
+    first: Annotated[
+        Path, typer.Argument(metavar="A", help="a result (dlbench load --json) or a study (.db)")
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="what to hold against it")],
+    tolerance: ToleranceOption = "5%",
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare two results of `dlbench load`: each figure of B against A, with a 95 % interval.
+    """Compare two results of `dlbench load`, or two studies: B against A, with 95 % intervals.
 
-    The raw samples are used where both results kept them (--samples), else the intervals reported.
+    The raw samples of results are used where both kept them (--samples), else the intervals
+    reported. Exit codes: 0 no regression or it cannot be told, 1 failed, 2 wrong usage,
+    4 a regression.
     """
+    outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
+    present(_compared(first, second), outputs, f"dlbench compare {first.name} {second.name}")
+
+
+def _compared(first: Path, second: Path) -> Compared:
+    kinds = _is_study(first), _is_study(second)
+    if all(kinds):
+        return studies(_finished(first), _finished(second))
+    if any(kinds):
+        raise UsageError(
+            f"{first} and {second}: compare two results of dlbench load, or two studies"
+        )
     results = LoadResult.read(first), LoadResult.read(second)
-    found = _compare(*results, (first, second))
-    if as_json:
-        json.dump(_document(found), sys.stdout, indent=2)
-        print()
-    else:
-        Console().print(_table(found, results))
+    return loads(*results, (_runs(results[0], first), _runs(results[1], second)))
 
 
-def _compare(first: LoadResult, second: LoadResult, paths: tuple[Path, Path]) -> Comparison:
-    runs = [_runs(result, path) for result, path in zip((first, second), paths, strict=True)]
-    if runs[0] and runs[1]:
-        return compare(runs[0], runs[1])
-    return compare_measurements(first, second)
+def _is_study(path: Path) -> bool:
+    """By how the file begins; what is no file is left to whoever reads it."""
+    if not path.is_file():
+        return path.suffix == ".db"
+    with path.open("rb") as file:
+        return file.read(len(SQLITE)) == SQLITE
+
+
+def _finished(path: Path) -> Finished:
+    study = Study.open(path)
+    result = read_verified(study)
+    if not result.points:
+        raise NothingMeasured(f"{path} has no result yet: dlbench tune --study {path} goes on")
+    return Finished(result, study.identity, study.calibration.get("versions", {}))
 
 
 def _runs(result: LoadResult, path: Path) -> Runs | None:
@@ -71,61 +91,3 @@ def _runs(result: LoadResult, path: Path) -> Runs | None:
         return Runs.of([Samples.load(path.parent / result.samples)])
     except DataError:
         return None
-
-
-def _document(found: Comparison) -> dict[str, Any]:
-    figures = {
-        one.name: {
-            "first": one.first,
-            "second": one.second,
-            "ratio": one.ratio,
-            "ratio_low": one.interval[0],
-            "ratio_high": one.interval[1],
-            "word": one.word,
-        }
-        for one in found.differences
-    }
-    return {"differ": found.tells, "figures": figures}
-
-
-def _table(found: Comparison, results: tuple[LoadResult, LoadResult]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("")
-    for title in ("A", "B", "B / A", "95 %"):
-        table.add_column(title, justify="right")
-    table.add_column("B is")
-    for one in found.differences:
-        table.add_row(
-            one.name,
-            f"{one.first:,.4g}",
-            f"{one.second:,.4g}",
-            "" if one.ratio is None else f"{one.ratio:.3g}",
-            _interval(one),
-            one.word,
-            style=STYLES[one.word],
-        )
-    return Group(*_doubts(results), table, Text(CONCLUSIONS[found.tells]))
-
-
-def _interval(one: Difference) -> str:
-    low, high = one.interval
-    return "undetermined" if low is None or high is None else f"{low:.3g} to {high:.3g}"
-
-
-def _doubts(results: tuple[LoadResult, LoadResult]) -> list[Text]:
-    """What stands against comparing these two at all."""
-    found = [
-        f"{side} is {result.verdict}: {result.reason}"
-        for side, result in zip("AB", results, strict=True)
-        if result.verdict != "ok"
-    ]
-    first, second = results
-    found += [
-        f"the two differ in their {what}"
-        for what, differ in {
-            "load": first.schedule != second.schedule,
-            "processor": first.machine.cpu != second.machine.cpu,
-        }.items()
-        if differ
-    ]
-    return [Text(f"note: {text}", style="yellow") for text in found]

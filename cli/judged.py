@@ -1,0 +1,129 @@
+"""What `compare` and `verify` share: their options, what they print and write, how they end."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from dlbench.cli.failure import EXIT_REGRESSION, UsageError
+from dlbench.cli.output import print_json, result_console
+from dlbench.results.junit import junit
+from dlbench.results.regression import judge
+from dlbench.results.summary import conclusion, document, how_to_read, markdown, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from dlbench.results.comparison import Compared
+    from dlbench.results.regression import Judgement
+
+STANDARD_OUTPUT = "-"
+OUTCOME_STYLES = {"regression": "bold red", "no regression": "green", "cannot tell": "yellow"}
+VERDICT_STYLES = {"regression": "bold", "better": "bold", "traded": "bold", "cannot tell": "dim"}
+SHARE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
+
+ToleranceOption = Annotated[
+    str,
+    typer.Option(
+        "--tolerance", metavar="SHARE", help="how much worse is no regression yet, as 5% or 0.05"
+    ),
+]
+JunitOption = Annotated[
+    str | None,
+    typer.Option("--junit", metavar="FILE", help="write JUnit XML; -: standard output"),
+]
+MarkdownOption = Annotated[
+    str | None,
+    typer.Option("--markdown", metavar="FILE", help="write Markdown; -: standard output"),
+]
+
+
+class Outputs(NamedTuple):
+    """Where the result goes beside the terminal, and how much worse is no regression yet."""
+
+    tolerance: float
+    junit: str | None
+    markdown: str | None
+    as_json: bool
+    quiet: bool
+
+    @classmethod
+    def of(
+        cls, tolerance: str, junit: str | None, markdown: str | None, *, as_json: bool, quiet: bool
+    ) -> Outputs:
+        """Raises UsageError, before anything is measured."""
+        if [junit, markdown].count(STANDARD_OUTPUT) + as_json > 1:
+            raise UsageError("standard output takes one of --json, --junit - and --markdown -")
+        return cls(read_share(tolerance), junit, markdown, as_json, quiet)
+
+
+def read_share(text: str) -> float:
+    """The share that `5%` or `0.05` means. Raises UsageError."""
+    found = SHARE.fullmatch(text)
+    share = float(found[1]) / (100 if found[2] else 1) if found else 1.0
+    if not found or share >= 1:
+        raise UsageError(f"--tolerance {text}: write a share below 100%, as 5% or 0.05")
+    return share
+
+
+def present(compared: Compared, outputs: Outputs, name: str) -> None:
+    """Print and write what came of it; ends the command with exit code 4 on a regression."""
+    judgement = judge(compared, outputs.tolerance)
+    _write(outputs.junit, junit(judgement, name))
+    _write(outputs.markdown, markdown(judgement, name))
+    if outputs.as_json:
+        print_json(document(judgement))
+    elif STANDARD_OUTPUT not in (outputs.junit, outputs.markdown):
+        result_console().print(*_report(judgement, quiet=outputs.quiet), sep="\n")
+    if judgement.outcome == "regression":
+        raise typer.Exit(EXIT_REGRESSION)
+
+
+def _write(file: str | None, text: str) -> None:
+    if file == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+    elif file is not None:
+        try:
+            Path(file).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _report(judgement: Judgement, *, quiet: bool) -> Iterator[RenderableType]:
+    """What to know first, the figures, what came of it."""
+    if not quiet:
+        yield from (Text(f"note: {n}", style="yellow") for n in judgement.compared.notes)
+    yield _table(judgement)
+    if not quiet:
+        yield Text(how_to_read(judgement), style="dim")
+    yield Text(conclusion(judgement), style=OUTCOME_STYLES[judgement.outcome])
+
+
+def _table(judgement: Judgement) -> Table:
+    first, second = judgement.compared.sides
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for title in (first, second, f"{second} / {first}", "95 %"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for subject, cells, style in _lines(judgement):
+        if subject:
+            table.add_row(Text(subject, style="bold"))
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def _lines(judgement: Judgement) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Heading (where a new subject begins), cells and style of each row."""
+    before = ""
+    for subject, *cells in rows(judgement):
+        yield subject if subject != before else "", tuple(cells), VERDICT_STYLES.get(cells[-1], "")
+        before = subject

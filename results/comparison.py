@@ -1,0 +1,216 @@
+"""Two measured sides, figure by figure: what changed, and what stands against comparing them. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dlbench.loadgen.comparison import Figure, Runs, compare_figures, reported, widening
+from dlbench.loadgen.statistics import UNDETERMINED
+from dlbench.tuner.constraint import wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dlbench.loadgen.measurement import Measurement
+    from dlbench.loadgen.result import LoadResult
+    from dlbench.loadgen.statistics import Interval
+    from dlbench.tuner.point import Point
+
+    Figures = Mapping[str, Figure]
+
+ERROR_RATE = "error_rate"
+# Of these less is worse; of every other figure more is.
+LESS_IS_WORSE = frozenset({"throughput_rps", "hypervolume"})
+# It takes these to say that nothing got worse; a p99.9, or that nothing fails, would take more
+# requests than most runs have.
+DECISIVE = frozenset({"throughput_rps", "hypervolume", "p50_ms", "p99_ms"})
+# What may differ between two loads that ask the same of a server.
+NOT_THE_LOAD = frozenset({"seed", "duration_s", "warmup_s", "token_file", "tls_ca", "tls_insecure"})
+# Of the machine, what changes by itself.
+NOT_THE_MACHINE = frozenset({"load_average", "memory_mb", "real_time", "versions"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of both sides, and the 95 % interval that holds for all of a comparison at once.
+
+    The interval is that of second / first. There is no ratio to an error rate of 0: of those it is
+    that of second - first. `subject` is what was measured, "" where there is only one thing.
+    """
+
+    figure: str
+    first: float
+    second: float
+    interval: Interval
+    subject: str = ""
+    decides: bool = True  # whether it has to be known before nothing is said to be worse
+
+    @property
+    def ratio(self) -> float | None:
+        """Second over first; None of an error rate, or where the first is 0."""
+        return self.second / self.first if self.first and self.figure != ERROR_RATE else None
+
+    @property
+    def loss(self) -> Interval:
+        """How much worse the second may be, as a share of the first; below 0 is better.
+
+        Of an error rate: by how much more requests failed, as a share of all.
+        """
+        low, high = self.interval
+        if low is None or high is None or self.figure == ERROR_RATE:
+            return self.interval
+        return (1 - high, 1 - low) if self.figure in LESS_IS_WORSE else (low - 1, high - 1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that is known of two sides.
+
+    `notes` are sentences to read first; `senseless` says why nothing may be judged, "" if it may;
+    `broken` says what the second side could not do at all.
+    """
+
+    sides: tuple[str, str]
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+    senseless: str = ""
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What one subject gave on both sides."""
+
+    first: Figures
+    second: Figures
+    errors: tuple[Measurement, Measurement] | None = None
+    decides: bool = True
+
+
+def changes(pairs: Mapping[str, Pair]) -> tuple[Change, ...]:
+    """Every figure that both sides have of each subject; all intervals hold together in 95 %."""
+    shared = {s: [n for n in pair.first if n in pair.second] for s, pair in pairs.items()}
+    count = sum(map(len, shared.values())) + sum(p.errors is not None for p in pairs.values())
+    return tuple(c for subject, pair in pairs.items() for c in _changes(subject, pair, count))
+
+
+def _changes(subject: str, pair: Pair, count: int) -> Iterator[Change]:
+    for one in compare_figures(pair.first, pair.second, count).differences:
+        decides = pair.decides and one.name in DECISIVE
+        yield Change(one.name, one.first, one.second, one.together, subject, decides)
+    if pair.errors is not None:
+        a, b = pair.errors
+        interval = more_errors(a, b, widening(count))
+        yield Change(ERROR_RATE, a.error_rate, b.error_rate, interval, subject, decides=False)
+
+
+def more_errors(first: Measurement, second: Measurement, wider: float = 1.0) -> Interval:
+    """95 % interval of the difference of two error rates, recovered from the interval of each.
+
+    (R. G. Newcombe, Interval estimation for the difference between independent proportions,
+    Statistics in Medicine 17, 1998, method 10.) Errors come together, so it is rather too narrow.
+    """
+    (low, high), (low_2, high_2) = wilson(first), wilson(second)
+    if low is None or high is None or low_2 is None or high_2 is None:
+        return UNDETERMINED
+    a, b = first.error_rate, second.error_rate
+    down, up = math.hypot(b - low_2, high - a), math.hypot(high_2 - b, a - low)
+    return b - a - wider * down, b - a + wider * up
+
+
+def loads(
+    first: LoadResult, second: LoadResult, runs: tuple[Runs | None, Runs | None] = (None, None)
+) -> Compared:
+    """Two results of `dlbench load`, by the raw samples where both kept them."""
+    a, b = runs
+    by_samples = (a.figures(), b.figures()) if a and b else (reported(first), reported(second))
+    return Compared(
+        ("A", "B"),
+        changes({"": Pair(*by_samples, (first, second))}),
+        tuple(_notes_on_loads(first, second)),
+        _senseless(first, second),
+        _broken("B", first, second),
+    )
+
+
+def rerun(study: Mapping[str, Point], again: Mapping[str, Point], notes: Sequence[str]) -> Compared:
+    """Points of a study against the same measured again, at the same rates; both by name."""
+    pairs, broken, senseless = {}, [], ""
+    for name, point in again.items():
+        before, now = study[name].measurement, point.measurement
+        if before is None or now is None:
+            broken.append(
+                f"{name} cannot be served any more: {point.failure or 'nothing measured'}"
+            )
+            continue
+        pairs[name] = Pair(reported(before), reported(now), (before, now))
+        broken += _broken(name, before, now)
+        senseless = senseless or _invalid(name, now)
+    return Compared(("study", "now"), changes(pairs), tuple(notes), senseless, tuple(broken))
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+    """A phrase for each fact that is not the same on both sides; facts within facts by their own."""
+    for fact in dict.fromkeys([*first, *second]):
+        a, b = first.get(fact), second.get(fact)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differing(a, b)
+        elif a != b:
+            yield f"{fact} {shown(a)} and {shown(b)}"
+
+
+def shown(value: Any) -> str:  # noqa: ANN401 - any fact
+    """A fact as people write it."""
+    if value in (None, "", [], ()):
+        return "none"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def difference(what: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """One sentence about all that differs, none if nothing does."""
+    found = ", ".join(differing(first, second))
+    return [f"they differ in the {what}: {found}"] if found else []
+
+
+def the_load(load: Mapping[str, Any]) -> dict[str, Any]:
+    """What a load asks of a server: two that differ in it cannot be held against each other."""
+    return {fact: value for fact, value in load.items() if fact not in NOT_THE_LOAD}
+
+
+def _notes_on_loads(first: LoadResult, second: LoadResult) -> Iterator[str]:
+    for name, result in (("A", first), ("B", second)):
+        if result.verdict != "ok":
+            yield f"{name} is {result.verdict}: {result.reason}"
+    loads_, machines = (
+        [getattr(result, kind).model_dump(mode="json") for result in (first, second)]
+        for kind in ("load", "machine")
+    )
+    yield from difference("load", *map(the_load, loads_))
+    for fact in ("model", "protocol"):
+        yield from difference(fact, *({"": getattr(r, fact)} for r in (first, second)))
+    yield from difference(
+        "machine", *({k: m[k] for k in m if k not in NOT_THE_MACHINE} for m in machines)
+    )
+    yield from difference("versions", *(m["versions"] for m in machines))
+
+
+def _senseless(first: LoadResult, second: LoadResult) -> str:
+    a, b = (the_load(result.load.model_dump(mode="json")) for result in (first, second))
+    if a != b:
+        return "they were measured under different loads"
+    return _invalid("A", first) or _invalid("B", second)
+
+
+def _invalid(name: str, measured: Measurement) -> str:
+    """Nothing follows from a measurement that the client spoiled."""
+    return f"{name} is invalid: {measured.reason}" if measured.verdict == "invalid" else ""
+
+
+def _broken(name: str, first: Measurement, second: Measurement) -> tuple[str, ...]:
+    if second.verdict != "saturated" or first.verdict == "saturated":
+        return ()
+    return (f"{name} does not keep up any more: {second.reason}",)

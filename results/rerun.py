@@ -1,0 +1,171 @@
+"""A study's recommendation served and measured again, as the study did it: the edge to processes."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlbench.loadgen.machine import processor, versions
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.samples import Samples
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
+from dlbench.results.comparison import difference
+from dlbench.tuner.bench import Bench
+from dlbench.tuner.budget import WARMUP_S, Candidate
+from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.pin import pinned
+from dlbench.tuner.plan import Step
+from dlbench.tuner.pool import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.pool import Repeat
+    from dlbench.tuner.study import Study
+    from dlbench.tuner.verify import Verified
+
+# Beside the recommendation: if it changed as much, it is the machine that did.
+REFERENCE = "default"
+# Away from the seeds of a study, which are random in 31 bits.
+FIRST_SEED = 1 << 32
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What to measure again: candidates, each in every round, within `budget_s` of measuring."""
+
+    settings: ServerSettings
+    profile: LoadProfile
+    candidates: tuple[Candidate, ...]
+    pin: str
+    rounds: int
+    budget_s: float | None = None
+
+    @property
+    def round_s(self) -> float:
+        """What one round takes, changes of configuration not included."""
+        return sum(c.repeat_s + WARMUP_S for c in self.candidates)
+
+
+def profile_of(study: Study) -> LoadProfile:
+    """The load that the study was made under."""
+    return LoadProfile.model_validate({**study.identity["load"], "seed": 0})
+
+
+def candidates(study: Study, result: Verified) -> tuple[Candidate, ...]:
+    """The recommendation, and beside it the default configuration where that held.
+
+    Raises:
+        NothingMeasured: the study recommends nothing, or is not finished.
+    """
+    pick = result.recommended
+    if pick is None:
+        state = "recommends nothing" if result.points else "is not finished: dlbench tune goes on"
+        raise NothingMeasured(f"{study.path} {state}; there is nothing to verify")
+    wanted, beside = [pick], result.baseline(REFERENCE)
+    if beside is not None and beside.outcome is not None and beside.config != pick.config:
+        wanted.append(beside)
+    recorded = study.points()
+    return tuple(_candidate(point, recorded) for point in wanted)
+
+
+def _candidate(point: Point, recorded: Sequence[Point]) -> Candidate:
+    """At the rate that its repeats had on average: what was offered is not kept itself."""
+    own = [p for p in recorded if p.phase == "verify" and p.name == point.name]
+    rates = [
+        p.measurement.offered_rps
+        for p in [*own, point]
+        if p.measurement is not None and p.measurement.offered_rps is not None
+    ]
+    share = point.share or 0.0
+    return Candidate(point.configuration, point.config, share, float(np.mean(rates)))
+
+
+def notes(study: Study, settings: ServerSettings) -> list[str]:
+    """What is not as it was when the study was made."""
+    known = study.identity
+    path = Path(resolve_model(settings.model).path)
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    found = [] if digest == known.get("model_hash", digest) else ["the model file is another one"]
+    machine = str(known.get("machine", "")).rpartition(", ")[0]
+    if machine and machine != processor():
+        found.append(f"another machine: {processor()}, not {machine}")
+    return found + difference("versions", study.calibration.get("versions", versions()), versions())
+
+
+def measure_again(rerun: Rerun, say: Callable[[str], object]) -> dict[str, Point]:
+    """The candidates by name, their repeats interleaved and pooled as a study pools them.
+
+    At least one round is measured, and then as many as fit; `say` is told of each measurement.
+    Nothing is left running or lying about.
+
+    Raises:
+        TuneError, ProxyError, LoadError: the server or the generator does not come up.
+    """
+    found: dict[str, list[Repeat]] = {c.name: [] for c in rerun.candidates}
+    with tempfile.TemporaryDirectory(prefix="dlbench-verify-") as folder:
+        log = Path(folder) / "server.log"
+        with Bench(rerun.settings, rerun.profile, log, pinned(rerun.pin)) as bench:
+            bench.start(ServingConfig().resolved("cpu"))
+            for number in _rounds(rerun):
+                for candidate in _order(rerun.candidates, number):
+                    say(_said(candidate, number, rerun.rounds))
+                    repeat = _measure(bench, candidate, number, Path(folder))
+                    found[candidate.name].append(repeat)
+    return {name: _pooled(repeats) for name, repeats in found.items()}
+
+
+def _rounds(rerun: Rerun, now: Callable[[], float] = time.perf_counter) -> Iterator[int]:
+    began, longest_s = now(), rerun.round_s
+    for number in range(1, rerun.rounds + 1):
+        started = now()
+        if number > 1 and rerun.budget_s and started - began + longest_s > rerun.budget_s:
+            return
+        yield number
+        longest_s = max(longest_s, now() - started)
+
+
+def _order(candidates: Sequence[Candidate], number: int) -> Sequence[Candidate]:
+    """Backwards in every second round: none is always the first, and configurations change less."""
+    return candidates if number % 2 else candidates[::-1]
+
+
+def _said(candidate: Candidate, number: int, rounds: int) -> str:
+    return f"{candidate.name} at {candidate.rate:,.0f}/s, round {number} of {rounds}"
+
+
+def _measure(bench: Bench, candidate: Candidate, number: int, folder: Path) -> Repeat:
+    name, config, share, rate = candidate
+    step = Step(name, config, "verify", candidate.repeat_s, share, rate, number)
+    path = folder / "samples.npz"
+    point = bench.measure(step, FIRST_SEED + number, lambda _: None, path)
+    if point.measurement is None:
+        return point, np.empty(0, np.int64)
+    return point, Samples.load(path).latencies_ns
+
+
+def _pooled(repeats: Sequence[Repeat]) -> Point:
+    """One point; a configuration that failed in any round is a failed one."""
+    failed = next((point for point, _ in repeats if point.measurement is None), None)
+    return failed or pool(repeats)
+
+
+def by_name(result: Verified) -> Mapping[str, Point]:
+    """The reported points of a study."""
+    return {point.name: point for point in result.points}
+
+
+def settings_for(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the study's own server was told, as far as the study keeps it; `given` comes first."""
+    known = study.identity
+    kept = {"model": known["model"], "device": known["device"], "shape": known["load"]["shape"]}
+    return {**kept, **given}
