@@ -1,4 +1,4 @@
-"""What leaves a study: rows for a CSV and the recommended configuration as TOML."""
+"""What leaves a study: its points as rows, and a configuration as TOML."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIGITS = 6
 
 
 def row(point: Point, estimate: Estimate | None = None) -> dict[str, Any]:
-    """A point as a CSV row; what was not measured or estimated is left out, never 0."""
+    """A point under the CSV's names; what was not measured or estimated is left out, never 0."""
     measured = point.measurement.model_dump() if point.measurement else {"verdict": "failed"}
     found = {**measured, **point.resources.model_dump(), **point.config.model_dump()}
     found |= {
@@ -62,7 +62,12 @@ def write_csv(
     """
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row(point, _estimate(point, estimates or {})) for point in points)
+    writer.writerows(map(_cells, rows(points, estimates or {})))
+
+
+def rows(points: Iterable[Point], estimates: Mapping[str, Estimate]) -> list[dict[str, Any]]:
+    """Every point's `row`; `estimates` are those of the verified points, by name."""
+    return [row(p, estimates.get(p.name) if p.phase == "verify" else None) for p in points]
 
 
 def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
@@ -70,7 +75,7 @@ def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
     pick, learnt = result.recommended, result.insight
     error = learnt.error if learnt else None
     return {
-        "points": [row(p, result.estimates.get(p.name)) for p in result.points],
+        "points": rows(result.points, result.estimates),
         "recommended": pick.name if pick else None,
         "slo": result.slo,
         "findings": dict(found),
@@ -84,10 +89,6 @@ def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _estimate(point: Point, estimates: Mapping[str, Estimate]) -> Estimate | None:
-    return estimates.get(point.name) if point.phase == "verify" else None
-
-
 def recommended_toml(point: Point, settings: ServerSettings, found: Mapping[str, str]) -> str:
     """The configuration as `dlbench serve --config` takes it, with what was measured as comments."""
     chosen = settings.model_dump(include={"model", "name", "device", "batch_axis", "shape"})
@@ -96,9 +97,11 @@ def recommended_toml(point: Point, settings: ServerSettings, found: Mapping[str,
     return f"{comments}\n{tomli_w.dumps({**given, **point.config.model_dump()})}"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a CSV cell
-    if isinstance(value, bool):
-        return str(value).lower()
+def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: str(v).lower() if isinstance(v, bool) else v for n, v in values.items()}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - what a knob or a figure may be
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

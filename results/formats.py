@@ -1,0 +1,82 @@
+"""The formats that a study's points are exported in: one table, from a format's name to its writer."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from dlbench.results.answer import answer
+from dlbench.results.markdown import markdown
+from dlbench.results.parquet import parquet
+from dlbench.results.picture import front_svg, png
+from dlbench.tuner.export import document, rows, study_points, write_csv
+from dlbench.tuner.run import read_verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.study import Study
+    from dlbench.tuner.verify import Verified
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is exported: everything recorded, the result, what is said of it, and what it is about."""
+
+    recorded: list[Point]
+    result: Verified
+    findings: Mapping[str, str]
+    about: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """All that a study file holds."""
+        result = read_verified(study)
+        return cls(study.points(), result, answer(study, result), study.identity)
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """One for every row: the repeats of a verified point are the one that they make."""
+        return study_points(self.recorded, self.result)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The points under the CSV's names."""
+        return rows(self.points, self.result.estimates)
+
+    @property
+    def svg(self) -> str:
+        """The front as a picture."""
+        return front_svg(self.recorded, self.result)
+
+
+def _csv(content: Content) -> bytes:
+    stream = io.StringIO()
+    write_csv(content.points, stream, content.result.estimates)
+    return stream.getvalue().encode()
+
+
+def _json(content: Content) -> bytes:
+    """The document of `dlbench tune --json`, but with every point and not the verified ones alone."""
+    whole = {**document(content.result, content.findings), "points": content.rows}
+    return orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _markdown(content: Content) -> bytes:
+    return markdown(content.recorded, content.result, content.findings, content.about).encode()
+
+
+# A format is also the suffix of its files.
+FORMATS: dict[str, Callable[[Content], bytes]] = {
+    "csv": _csv,
+    "json": _json,
+    "parquet": lambda content: parquet(content.rows),
+    "md": _markdown,
+    "svg": lambda content: content.svg.encode(),
+    "png": lambda content: png(content.svg),
+}

@@ -1,0 +1,96 @@
+"""A study's front as a Markdown table, with what is said of it: for a pull request or a wiki."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from dlbench.results.missing import NothingToShow
+from dlbench.tuner.front import front_indices
+from dlbench.tuner.plan import of_search
+from dlbench.tuner.point import with_outcome
+from dlbench.tuner.report import BASELINES, changes, digits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.verify import Verified
+
+HEAD = (
+    ("point", "---"),
+    ("throughput, 1/s", "---:"),
+    ("p99, ms", "---:"),
+    ("95 % interval", "---"),
+    ("CPU, cores", "---:"),
+    ("memory, MB", "---:"),
+    ("cache hits", "---:"),
+    ("knobs, where they differ from the default", "---"),
+)
+
+
+def markdown(
+    points: Sequence[Point],
+    result: Verified,
+    findings: Mapping[str, str],
+    about: Mapping[str, Any],
+) -> str:
+    """Heading, table and findings; `about` is the study's identity.
+
+    Raises:
+        NothingToShow: no point held yet.
+    """
+    shown = _shown(points, result)
+    if not shown:
+        raise NothingToShow("the study has no operating point that held: there is no front")
+    model = PurePath(str(about["model"])).name
+    title = f"### Front of {_text(model)} on {about['device']}, {_text(str(about['machine']))}"
+    said = [f"- **{heading}**: {_text(text)}" for heading, text in findings.items()]
+    notes = said or ["Measured once, not verified: the study is under way."]
+    return "\n".join([title, "", *_table(shown, result), "", *notes]) + "\n"
+
+
+def _shown(points: Sequence[Point], result: Verified) -> list[Point]:
+    """The front and then the baselines that are not on it; what was screened, if nothing else is."""
+    if result.points:
+        others = [b for name in BASELINES if (b := result.baseline(name)) and not b.on_front]
+        return [*result.front, *others]
+    held = with_outcome(of_search(list(points)))
+    return [held[i][0] for i in front_indices([outcome for _, outcome in held])]
+
+
+def _table(points: Sequence[Point], result: Verified) -> Iterator[str]:
+    names, rules = zip(*HEAD, strict=True)
+    yield _line(names)
+    yield _line(rules)
+    for point in points:
+        yield _line(_cells(point, result))
+
+
+def _cells(point: Point, result: Verified) -> Iterator[str]:
+    """A row; what was not measured is empty."""
+    m, used = point.measurement, point.resources
+    assert m is not None
+    yield f"**{point.name}** (recommended)" if point.recommended else point.name
+    yield f"{m.throughput_rps:,.0f}"
+    yield _number(m.p99_ms)
+    known = m.p99_low_ms is not None and m.p99_high_ms is not None
+    yield f"{_number(m.p99_low_ms)} to {_number(m.p99_high_ms)}" if known else "undetermined"
+    yield _number(used.server_cpu)
+    yield _number(used.server_rss_mb)
+    yield "" if used.cache_hit_ratio is None else f"{used.cache_hit_ratio:.0%}"
+    verdict = "" if point.outcome else f" ({m.verdict})"
+    yield _text(changes(point.config, result) + verdict)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else digits(value)
+
+
+def _line(cells: Sequence[str] | Iterator[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(words: str) -> str:
+    """Words that are no markup: a model may be called anything."""
+    return "".join(f"\\{c}" if c in "\\`*<>|#" else " " if c in "\r\n" else c for c in words)
