@@ -30,8 +30,10 @@ SWITCH_S = 1.4
 # reported p99 pools at least three). Time that is left over buys more.
 REPEATS = 5
 MOST_REPEATS = 2 * REPEATS
-# A bound that is still undecided is worth all the time that there is.
+# A bound that is still undecided is worth all the time that there is, and some that is kept for it:
+# with a third of noise it takes ten repeats to know a p99 within a quarter.
 DECIDING_REPEATS = 100
+DECIDING_SHARE = 0.15
 # What the client spoiled is made up for within so many rounds more, whatever the budget.
 SPARE_REPEATS = 2
 # A point that saturates in so many repeats and never holds is out.

@@ -5,6 +5,7 @@ Screening only proposes candidates. Its numbers, minima of noisy values, are nev
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 MOST = 6
 FEWEST = 3
-# Violations, as shares of a bound, that two repeats with a third of noise do not show by chance.
+# Mean violations, as shares of a bound, that two repeats with a third of noise do not show by chance;
+# those of more repeats narrow with the root of their number.
 SURELY_MET, SURELY_MISSED = -1 / 3, 1 / 2
 
 
@@ -56,10 +58,16 @@ def contenders(
     `points` are the repeats so far. Only the even ones are looked at, by which the choice goes, so
     those that are reported owe nothing to their luck.
     """
-    own = {c: [p for p in points if p.name == c.name and p.repeat % 2 == 0] for c in chosen}
-    off = {c: fmean(max(demands.estimated(p)) for p in own[c]) for c in chosen if own[c]}
-    least = max((c.rate for c in off if off[c] <= SURELY_MET), default=0.0)
-    return [c for c in off if off[c] < SURELY_MISSED and c.rate >= least] or list(chosen)
+    off = {c: _judged(c, points, demands) for c in chosen}
+    least = max((c.rate for c in chosen if off[c] <= SURELY_MET), default=0.0)
+    return [c for c in chosen if off[c] < SURELY_MISSED and c.rate >= least] or list(chosen)
+
+
+def _judged(candidate: Candidate, points: Sequence[Point], demands: Constraints) -> float:
+    """The mean violation of the worst demand, as two repeats would have to show it; 0: unknown."""
+    own = [p for p in points if p.name == candidate.name and p.repeat % 2 == 0]
+    found = [max(demands.estimated(p)) for p in own]
+    return fmean(found) * math.sqrt(len(found) / 2) if found else 0.0
 
 
 def _ranked(

@@ -120,7 +120,7 @@ class Plan:
         """Whom a round measures: all at first, then those that matter, if there is time for them."""
         if repeat <= REPEATS:
             return chosen
-        judged = [p for p in points if p.phase == "verify" and p.repeat <= REPEATS]
+        judged = [p for p in points if p.phase == "verify" and p.repeat < repeat]
         demands = self.study.constraints
         matter = contenders(chosen, judged, demands) if demands.objectives else chosen
         return matter if self._affordable(repeat, matter, points) else []
@@ -199,10 +199,12 @@ class Plan:
         return budget.curve_s(capacity, self.loads(points), switch_s)
 
     def reserve_s(self, points: Sequence[Point]) -> float:
-        """Time kept for verification: what it would cost now, within its shares of the budget."""
-        least, most = (s * self.study.budget_s for s in (LEAST_VERIFY_SHARE, VERIFY_SHARE))
+        """Time kept for verification: what it would cost now, and to decide, within its shares."""
+        shares = (LEAST_VERIFY_SHARE, VERIFY_SHARE, budget.DECIDING_SHARE)
+        least, most, deciding = (share * self.study.budget_s for share in shares)
         needed_s = budget.verify_s(self.candidates(points), budget.switch_s(points))
-        return min(max(least, needed_s), most)
+        more_s = deciding if self.study.constraints.objectives else 0.0
+        return min(max(least, needed_s) + more_s, most)
 
     def remarks(self, points: Sequence[Point]) -> list[str]:
         """What the budget buys, said before the search begins."""
