@@ -55,7 +55,7 @@ class _PlainLoad:
     def __call__(self, progress: LoadProgress) -> None:
         if progress.elapsed_s >= self._next_s:
             self._next_s = progress.elapsed_s + PLAIN_EVERY_S
-            self._console.print(_line(progress), highlight=False, markup=False)
+            self._console.print(_line(progress))
 
 
 def _line(p: LoadProgress) -> str:
@@ -68,6 +68,7 @@ def _line(p: LoadProgress) -> str:
 def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
     total_s = profile.warmup_s + profile.duration_s
     table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
     rows = (
         ("elapsed", f"{p.elapsed_s:.1f} of {total_s:g} s"),
         ("rate", f"{p.rate_rps:,.0f}/s"),
@@ -78,7 +79,7 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
         ("in flight", f"{p.in_flight}"),
     )
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", value)
+        table.add_row(name, value)
     return table
 
 
@@ -107,7 +108,7 @@ class CapacityView:
 
     def trial(self, trial: Trial) -> None:
         line = f"{trial.rate_rps:>10,.1f}/s  {trial.outcome:<12}  {trial.seen}"
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(line)
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import signal
-import sys
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -13,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import capacity_view, load_view
-from dlbench.cli.options import options_from, read, read_file
+from dlbench.cli.options import AsJson, ConfigFile, Quiet, options_from, read, read_file
+from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.cli.tables import result_table
 from dlbench.loadgen import budget, capacity, machine, roles
 from dlbench.loadgen.discovery import discover
@@ -32,6 +30,8 @@ from dlbench.loadgen.schedule import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from dlbench.loadgen.capacity import Capacity
     from dlbench.loadgen.generator import Run
@@ -78,13 +78,7 @@ def command(
             help="a server, or one of its models (http://HOST:PORT/v2/models/NAME, grpc://HOST:PORT, …)",
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
-    ] = False,
+    config: ConfigFile = None,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="append the result as a row")
     ] = None,
@@ -129,6 +123,8 @@ def command(
             show_choices=False,
         ),
     ] = Calibration.KEPT,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -140,22 +136,22 @@ def command(
         raise typer.Exit(roles.work_for(worker))
     profile = read(LoadProfile, given, read_file(config, (LoadProfile,)))
     _check_usage(url, profile, slo)
-    errors = Console(stderr=True, soft_wrap=True)
+    notes = notes_console(quiet=quiet)
     facts = machine.facts()  # first: the load average must not be ours
     target = discover(url or "", profile)
     for note in (*target.notes, *budget.check(profile, target, budget.limits())):
-        errors.print(f"note: {note}", highlight=False, markup=False)
+        notes.print(f"note: {note}")
     role = roles.Role(processes=processes, master=master, expect_workers=workers, web=web)
     for note in _role_notes(role):
-        errors.print(note, highlight=False, markup=False)
+        notes.print(note)
     with Generator(role) as generator:
         # Ctrl-C ends the run early, wherever it strikes; what was measured by then is the result.
         signal.signal(signal.SIGINT, lambda *_: generator.stop())
         headroom = CALIBRATIONS[calibration](generator, target, profile, role=role, machine=facts)
         if slo:
-            found = _find(generator, target, profile, slo, errors)
+            found = _find(generator, target, profile, slo, notes)
             raise typer.Exit(_report_capacity(found, as_json))
-        with load_view(errors, profile) as on_progress:
+        with load_view(notes, profile) as on_progress:
             measured = generator.measure(
                 target, profile, on_progress=on_progress, samples_path=samples
             ).measurement
@@ -163,8 +159,8 @@ def command(
         if csv_path:
             _append(csv_path, result)
         _show(result, as_json)
-        if web and errors.is_terminal:
-            _stay(errors)
+        if web and notes.is_terminal:
+            _stay(notes)
     raise typer.Exit(_exit_code(result))
 
 
@@ -182,7 +178,7 @@ def _role_notes(role: roles.Role) -> list[str]:
 
 def _stay(console: Console) -> None:
     """Keep Locust's page open until Ctrl-C: its buttons repeat the load."""
-    console.print("the page stays open until Ctrl-C", highlight=False)
+    console.print("the page stays open until Ctrl-C")
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pause()
@@ -205,7 +201,7 @@ def _find(
     settings = SearchSettings(
         seed=profile.seed, least_requests=objective.least_requests(SearchSettings.confidence)
     )
-    console.print(capacity.plan(objective, settings), highlight=False, markup=False)
+    console.print(capacity.plan(objective, settings))
 
     def measure(rate_rps: float, duration_s: float, seed: int) -> Run:
         step = {"rate": rate_rps, "users": None, "duration_s": duration_s, "seed": seed}
@@ -224,9 +220,9 @@ def _objective(slo: str) -> Objective:
 
 def _report_capacity(found: Capacity, as_json: bool) -> int:
     if as_json:
-        print(found.model_dump_json(indent=2))
+        print_json(found.model_dump(mode="json"))
     else:
-        Console().print("\n".join(capacity.describe(found)), highlight=False, markup=False)
+        result_console().print("\n".join(capacity.describe(found)))
     if not found.complete:
         return EXIT_INTERRUPTED
     return 0 if found.confirmed else EXIT_UNDECIDED
@@ -259,10 +255,9 @@ def _result(
 
 def _show(result: LoadResult, as_json: bool) -> None:
     if as_json:
-        json.dump(result.model_dump(mode="json"), sys.stdout, indent=2)
-        print()
+        print_json(result.model_dump(mode="json"))
     else:
-        Console().print(result_table(result))
+        result_console().print(result_table(result))
 
 
 def _exit_code(measured: Measurement) -> int:

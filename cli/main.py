@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 from dlbench.cli.failure import (
@@ -17,12 +17,22 @@ from dlbench.cli.failure import (
     EXIT_USAGE,
     UsageError,
 )
+from dlbench.cli.options import SWITCH
+from dlbench.cli.output import notes_console
 from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
 from dlbench.tuner.errors import TuneError
 
 # In the order of the help; each is the module of its name.
-COMMANDS = ("serve", "worker", "load", "compare", "tune", "predict", "studies", "report", "export", "top", "doctor", "init")
+COMMANDS = ("serve", "worker", "load", "compare", "tune", "verify", "predict", "studies", "report", "export", "top", "doctor", "init")
+
+
+class Completion(NamedTuple):
+    """What a shell's completion reads of an item; Typer's own class is private."""
+
+    value: str
+    type: str = "plain"
+    help: str | None = None
 
 
 class Commands(TyperGroup):
@@ -38,6 +48,12 @@ class Commands(TyperGroup):
         alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
         alone.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
         return typer.main.get_command(alone)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - the same
+        """Names alone: for the help beside them, every command would be imported at each Tab."""
+        if incomplete and not incomplete[0].isalnum():
+            return super().shell_complete(ctx, incomplete)
+        return [Completion(name) for name in COMMANDS if name.startswith(incomplete)]
 
 
 app = typer.Typer(
@@ -65,7 +81,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", metavar=SWITCH, callback=_version, is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """How should I serve this model on this machine, and how much can it take?"""
@@ -78,14 +97,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except tuple(EXIT_CODES) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {_escaped(error)}", highlight=False
-        )
+        notes_console().print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
-
-
-def _escaped(error: Exception) -> str:
-    return str(error).replace("[", r"\[")
 
 
 if __name__ == "__main__":

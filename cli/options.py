@@ -21,9 +21,11 @@ from pydantic import BaseModel, ValidationError
 
 from dlbench.cli.failure import UsageError
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
     from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,6 +34,10 @@ ENVIRONMENT_PREFIX = "DLBENCH_"
 UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORECASE)
 SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
+# Tables that a file may have, so that several commands can share it.
+TABLES = ("serve", "tune")
+NO_MODEL = "MODEL is missing: name an .onnx file, demo:mlp or demo:cnn"
+CHOICE = "CHOICE"
 # A switch has no value to name; Typer would show its type.
 SWITCH = ""
 
@@ -51,7 +57,8 @@ ConfigFile = Annotated[
     typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
 ]
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="an .onnx file, demo:mlp or demo:cnn"),
 ]
 
 
@@ -108,8 +115,27 @@ def read(model: type[M], given: Mapping[str, Any], file: Mapping[str, Any]) -> M
         raise UsageError(_explain(model, error)) from None
 
 
-def read_file(path: Path | None, models: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    """The keys of a TOML file, each of them a field of one of `models`; empty without a file."""
+def read_settings(
+    model: str | None, given: Mapping[str, Any], file: Mapping[str, Any]
+) -> ServerSettings:
+    """The settings of a server whose model the command line names, or else the file.
+
+    Raises:
+        UsageError: neither does.
+    """
+    settings = read(ServerSettings, {**given, **({"model": model} if model else {})}, file)
+    if not settings.model:
+        raise UsageError(NO_MODEL)
+    return settings
+
+
+def read_file(
+    path: Path | None, models: Iterable[type[BaseModel]], *commands: str
+) -> dict[str, Any]:
+    """The keys of a TOML file, each of them a field of one of `models`; empty without a file.
+
+    A table named after a command holds for that one alone: those of `commands` count here.
+    """
     if path is None:
         return {}
     try:
@@ -119,6 +145,9 @@ def read_file(path: Path | None, models: Iterable[type[BaseModel]]) -> dict[str,
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config {path}: {error}") from None
+    tables = {name: found.pop(name, {}) for name in TABLES}
+    for name in commands:
+        found |= tables[name]
     known = {name for model in models for name in model.model_fields}
     if unknown := sorted(set(found) - known):
         raise UsageError(
@@ -153,12 +182,14 @@ def duration(text: str, per: float = 1.0) -> float:
 
 def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.Parameter:
     kind, metavar = _shown(name, model, field)
+    choices = get_args(plain_type(field)) if metavar == CHOICE else ()
     option = typer.Option(
         option_name(name, model),
         help=_help(field, name, model),
         metavar=metavar,
         show_default=False,
         rich_help_panel=PANELS.get(model.__name__, "Options"),
+        autocompletion=lambda incomplete: [c for c in choices if c.startswith(incomplete)],
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
@@ -175,7 +206,7 @@ PANELS = {
 
 def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, str | None]:
     """How an option looks to Typer: its type, and a metavar that leaves the help its room."""
-    plain = _plain_type(field)
+    plain = plain_type(field)
     if plain is bool:
         # A switch that is on by default takes a value: how else could it be switched off?
         return (str | None, "on|off") if field.default else (bool | None, SWITCH)
@@ -186,7 +217,7 @@ def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, st
     if _is_duration(name, model):
         return (str | None), "DURATION"
     if get_origin(plain) is Literal:
-        return (str | None), "CHOICE"
+        return (str | None), CHOICE
     return (plain | None), METAVARS.get(plain)
 
 
@@ -195,8 +226,8 @@ METAVARS = {int: "N", float: "NUMBER", str: "TEXT"}
 
 def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
     text = (field.description or "").replace("[", r"\[")
-    if get_origin(_plain_type(field)) is Literal:
-        text = f"{', '.join(get_args(_plain_type(field)))}: {text}"
+    if get_origin(plain_type(field)) is Literal:
+        text = f"{', '.join(get_args(plain_type(field)))}: {text}"
     default = field.get_default(call_default_factory=True)
     if default in (None, "", (), {}) or "(default" in text or field.is_required():
         return text
@@ -223,7 +254,7 @@ def _typed(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - wh
 
 
 def _from_text(name: str, field: FieldInfo, text: str) -> Any:  # noqa: ANN401 - the field's type
-    plain = _plain_type(field)
+    plain = plain_type(field)
     if get_origin(plain) is dict:
         return dict(_pair(name, field, part) for part in text.split())
     if get_origin(plain) is tuple:
@@ -237,11 +268,11 @@ def _pair(name: str, field: FieldInfo, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
         raise UsageError(f"--{name.replace('_', '-')} {text}: write NAME=VALUE")
-    many = get_origin(get_args(_plain_type(field))[1]) is tuple
+    many = get_origin(get_args(plain_type(field))[1]) is tuple
     return key, (tuple(value.split(",")) if many else value)
 
 
-def _plain_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
+def plain_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
     """The annotation without its `| None`."""
     annotation = field.annotation
     if get_origin(annotation) in (Union, types.UnionType):
@@ -253,7 +284,7 @@ def _is_duration(name: str, model: type[BaseModel]) -> bool:
     return (
         model is not ServingConfig
         and _without_suffix(name) != name
-        and _plain_type(model.model_fields[name]) is float
+        and plain_type(model.model_fields[name]) is float
     )
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import options_from, read, read_file
+from dlbench.cli.options import (
+    AsJson,
+    ConfigFile,
+    Model,
+    Quiet,
+    options_from,
+    read,
+    read_file,
+    read_settings,
+)
+from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
@@ -23,6 +30,8 @@ from dlbench.tuner.scenario import Load
 from dlbench.tuner.twin import capacity_rps, infeasible, predict
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dlbench.tuner.calibration import Calibration
 
 NAME = "predict"
@@ -59,22 +68,16 @@ SHOWN = (
 
 @options_from(*MODELS, leave_out=LEFT_OUT)
 def command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
-    ] = None,
+    model: Model = None,
+    config: ConfigFile = None,
     kept: Annotated[
         Path | None,
         typer.Option(
             "--calibration", metavar="FILE", help="taken if it is there, else calibrated into it"
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
-    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -82,29 +85,30 @@ def command(
 
     A simulation of the proxy, not a measurement: dlbench serve and dlbench load give those.
     """
-    file = read_file(config, MODELS)
-    settings = read(ServerSettings, {**given, "model": model}, file)
+    file = read_file(config, MODELS, "serve")
+    settings = read_settings(model, given, file)
     profile, knobs = read(LoadProfile, given, file), read(ServingConfig, given, file)
     if profile.rate is None:
         raise UsageError("--rate is missing: say how many requests per second will come")
     device = "cpu" if settings.device == "auto" else settings.device
     knobs = knobs.resolved(device, len(settings.device_ids))
-    calibration = _calibration(settings, profile, kept)
+    calibration = _calibration(settings, profile, kept, notes_console(quiet=quiet))
     if reason := infeasible(knobs, calibration):
         raise UsageError(f"this configuration cannot work here: {reason}")
     _show(_document(knobs, _load(profile), calibration), as_json)
 
 
-def _calibration(settings: ServerSettings, profile: LoadProfile, path: Path | None) -> Calibration:
+def _calibration(
+    settings: ServerSettings, profile: LoadProfile, path: Path | None, console: Console
+) -> Calibration:
     """From the file, or measured and, with a file, kept there."""
     if path is not None and path.exists():
         return read_calibration(path, settings.model)
-    console = Console(stderr=True, soft_wrap=True)
     console.print("calibrating, some 20 s …", style="dim")
     found = calibrated(
         settings,
         profile.model_copy(update={"rate": None}),
-        lambda text: console.print(text, highlight=False, markup=False),
+        console.print,
     )
     if path is not None:
         KeptCalibration.of(settings.model, found).write(path)
@@ -134,14 +138,13 @@ def _document(config: ServingConfig, load: Load, calibration: Calibration) -> di
 
 def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        json.dump(document, sys.stdout, indent=2)
-        print()
+        print_json(document)
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, title, form in SHOWN:
         table.add_row(title, form.format(document[name]))
     table.add_row("limited by", document["limit"])
-    console = Console(soft_wrap=True, highlight=False)
+    console = result_console()
     console.print(table)
     if document["overloaded"]:
         console.print("more is asked for than can be done: latencies grow for as long as it lasts")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlbench.cli.failure import UsageError
+from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
+from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.tuner.report import numbers
 from dlbench.tuner.run import read_verified
 from dlbench.tuner.study import FORMAT, Study
@@ -51,23 +50,20 @@ def command(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="where to look (default: here)")
     ] = Path(),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
-    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the studies in a folder; nothing in it is changed, other files are passed over."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder")
+        what = "is no folder" if folder.exists() else "no such folder"
+        raise UsageError(f"FOLDER {folder}: {what}")
     rows = [_row(path) for path in sorted(folder.glob("*.db")) if _is_study(path)]
     if as_json:
-        json.dump([asdict(row) for row in rows], sys.stdout, indent=2)
-        print()
-        return
-    console = Console()
-    if not rows:
-        console.print(f"no study of dlbench tune in {folder.resolve()}", highlight=False)
-        return
-    console.print(_table(rows))
+        print_json([asdict(row) for row in rows])
+    elif rows:
+        result_console().print(_table(rows))
+    else:
+        notes_console(quiet=quiet).print(f"no study of dlbench tune in {folder.resolve()}")
 
 
 def _is_study(path: Path) -> bool:
@@ -98,13 +94,19 @@ def _row(path: Path) -> Row:
 def _table(rows: list[Row]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("study", "model", "device"):
-        table.add_column(name)
-    for name in ("tried", "points", "minutes"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
+        table.add_column(name, overflow="fold")
+    for name in ("points", "minutes"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("recommended", overflow="fold")
     for row in rows:
-        figures = (row.configurations, row.points, f"{row.spent_s / 60:.1f}")
-        cells = (row.study, row.model, row.device, *figures, row.state, row.recommended)
+        figures = (row.points, f"{row.spent_s / 60:.1f}")
+        cells = (row.study, row.model, row.device, *figures, _result(row))
         table.add_row(*(Text(str(cell)) for cell in cells))
     return table
+
+
+def _result(row: Row) -> str:
+    """What came of it, on two lines that leave the names their room."""
+    if row.state != "finished":
+        return row.state
+    return row.recommended.replace(" at p99", "\np99") or "nothing"

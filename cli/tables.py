@@ -9,18 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.proxy.config import search_values
+from dlbench.results.plot import ASCII, plot, series
 from dlbench.tuner.report import BASELINES, changes, default_config, digits, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.result import LoadResult
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify import Verified
 
+WIDEST_PLOT = 100  # characters; wider, its points only stand further apart
 VERDICT_STYLES = {
     "ok": "green",
     "unsteady": "yellow",
@@ -142,27 +144,36 @@ def report(result: Verified) -> RenderableType:
     table.add_column("p99\nms", justify="right", no_wrap=True)
     table.add_column("95 %\ninterval", no_wrap=True)
     table.add_column("knobs, where they differ\nfrom the default", overflow="fold")
+    above: Point | None = None
     for point in result.front:
-        _add(table, point, result, "bold green" if point.recommended else "")
+        knobs = _knobs(point, result, above)
+        _add(table, point, knobs, "bold green" if point.recommended else "")
+        above = point
     if baselines:
         table.add_row()
     for point in baselines:
-        _add(table, point, result, "dim")
+        _add(table, point, _knobs(point, result), "dim")
     return Group(table, Text(f"the default: {_searched(result)}", style="dim"))
 
 
-def _add(table: Table, point: Point, result: Verified, style: str) -> None:
+def _knobs(point: Point, result: Verified, above: Point | None = None) -> str:
+    """What makes the point, said once for neighbours of one configuration."""
+    same = above is not None and above.config == point.config
+    remark = f" ({point.measurement.verdict})" if point.measurement and not point.outcome else ""
+    return ("as above" if same else changes(point.config, result)) + remark
+
+
+def _add(table: Table, point: Point, knobs: str, style: str) -> None:
     m = point.measurement
     if m is None:
         return
     mark = " *" if point.recommended else ""
-    known = point.outcome is not None
     table.add_row(
         point.name + mark,
         f"{m.throughput_rps:,.0f}",
         "" if m.p99_ms is None else digits(m.p99_ms),
         _ends(m.p99_low_ms, m.p99_high_ms),
-        changes(point.config, result) + ("" if known else f" ({m.verdict})"),
+        knobs,
         style=style,
     )
 
@@ -171,6 +182,13 @@ def _ends(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "undetermined"
     return f"[{digits(low)}, {digits(high)}]"
+
+
+def front_plot(result: Verified, console: Console) -> Text:
+    """The verified points as a plot, in ASCII unless this is a terminal that shows more."""
+    text = plot(series(result), min(console.width, WIDEST_PLOT))
+    plain = console.options.ascii_only or not console.is_terminal
+    return Text(text.translate(ASCII) if plain else text)
 
 
 def _searched(result: Verified) -> str:

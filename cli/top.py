@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from dlbench.cli.dashboard import dashboard
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import duration
+from dlbench.cli.options import SWITCH, AsJson, Quiet, duration
+from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.cli.scrape import Scrape, between, parse
 from dlbench.proxy.errors import ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console
 
     from dlbench.cli.scrape import View
 
@@ -44,10 +44,10 @@ def command(
         str, typer.Option("--interval", metavar="DURATION", help="what rates and latencies are of")
     ] = "1s",
     once: Annotated[
-        bool, typer.Option("--once", help="print one interval and exit; so does a pipe")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one interval as a JSON document and exit")
+        bool,
+        typer.Option(
+            "--once", metavar=SWITCH, help="one interval, then exit; so do --json and a pipe"
+        ),
     ] = False,
     token_file: Annotated[
         Path | None,
@@ -55,6 +55,8 @@ def command(
             "--token-file", metavar="FILE", help="file whose first line is a bearer token"
         ),
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Watch a running proxy: rates, latencies and load of the last interval, until Ctrl-C."""
     interval_s = duration(interval)
@@ -62,21 +64,20 @@ def command(
         raise UsageError(f"--interval {interval}: must be over 0")
     with _client(url, token_file) as http:
         views = _views(http, interval_s)
-        console = Console()
+        console = result_console()
+        with notes_console(quiet=quiet).status(f"watching for {interval_s:g} s"):
+            first = next(views)
         if as_json:
-            json.dump(asdict(next(views)), sys.stdout, indent=2)
-            print()
+            print_json(asdict(first))
         elif once or not console.is_terminal:
-            console.print(dashboard(url, next(views)))
+            console.print(dashboard(url, first))
         else:
-            _watch(console, url, views)
+            _watch(console, url, first, views)
 
 
-def _watch(console: Console, url: str, views: Iterator[View]) -> None:
+def _watch(console: Console, url: str, first: View, views: Iterator[View]) -> None:
     """Until Ctrl-C, which is how one leaves."""
     try:
-        with console.status(f"watching {url}"):
-            first = next(views)
         with Live(dashboard(url, first), console=console, screen=True, auto_refresh=False) as live:
             for view in views:
                 live.update(dashboard(url, view), refresh=True)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import study_view
-from dlbench.cli.options import options_from, read, read_file
-from dlbench.cli.tables import answer, report
+from dlbench.cli.options import (
+    SWITCH,
+    AsJson,
+    ConfigFile,
+    Model,
+    Quiet,
+    options_from,
+    read,
+    read_file,
+    read_settings,
+)
+from dlbench.cli.output import notes_console, print_json, result_console
+from dlbench.cli.tables import answer, front_plot, report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
@@ -61,20 +69,17 @@ MODELS = (LoadProfile, ServerSettings, StudyConfig)
 
 @options_from(LoadProfile, ServerSettings, StudyConfig, leave_out=LEFT_OUT)
 def command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn")
-    ],
+    model: Model = None,
     study: Annotated[
         Path | None,
         typer.Option(
             "--study", metavar="FILE", help="study file, resumed if it is there (default NAME.db)"
         ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start the study over")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file with any of these options"),
-    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", metavar=SWITCH, help="start the study over")
+    ] = False,
+    config: ConfigFile = None,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="write every measured point there")
     ] = None,
@@ -104,9 +109,12 @@ def command(
             rich_help_panel="Search",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON document on standard output")
+    plotted: Annotated[
+        bool,
+        typer.Option("--plot", metavar=SWITCH, help="draw the front in a pipe too, in plain ASCII"),
     ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -116,15 +124,15 @@ def command(
     2 wrong usage, 3 nothing is recommended or a bound is not surely met, 130 interrupted with what
     was measured kept.
     """
-    file = read_file(config, MODELS)
-    settings = read(ServerSettings, {**given, "model": model}, file)
+    file = read_file(config, MODELS, NAME)
+    settings = read_settings(model, given, file)
     search = read(StudyConfig, {**given, **_said(slo, space)}, file)
     profile = read(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
-    path = study or Path(f"{settings.name or resolve_model(model).name}.db")
-    errors = Console(stderr=True)
-    with interruptible(path, errors), study_view(errors, search) as observer:
+    path = study or Path(f"{settings.name or resolve_model(settings.model).name}.db")
+    notes = notes_console(quiet=quiet)
+    with interruptible(path), study_view(notes, search) as observer:
         found, result = tune(Request(settings, profile, search, path, fresh), observer)
     said = findings(result, search, _limit(found, result, profile))
     if result.recommended:
@@ -134,7 +142,10 @@ def command(
     if csv_path:
         with csv_path.open("w", newline="") as stream:
             write_csv(study_points(found.points(), result), stream, result.estimates)
-    _show(found, result, said, as_json)
+    if as_json:
+        print_json(document(result, said))
+    else:
+        _show(found, result, said, plotted=plotted)
     if result.recommended is None or search.constraints.standing(result.recommended) != "met":
         raise typer.Exit(EXIT_UNDECIDED)
 
@@ -163,31 +174,30 @@ def _limit(study: Study, result: Verified, profile: LoadProfile) -> str:
     return limit(result.recommended.config, study.points(), calibration, load_of(profile))
 
 
-def _show(study: Study, result: Verified, said: dict[str, str], as_json: bool) -> None:
-    if as_json:
-        json.dump(document(result, said), sys.stdout, indent=2)
-        print()
-        return
-    console = Console(highlight=False)
+def _show(study: Study, result: Verified, said: dict[str, str], *, plotted: bool) -> None:
+    console = result_console()
     about = study.identity
     console.print(
-        f"\nFront of {Path(about['model']).name} on {about['device']}, {about['machine']}",
+        f"Front of {Path(about['model']).name} on {about['device']}, {about['machine']}",
         style="bold",
     )
-    console.print(report(result), "", answer(said), sep="\n")
+    console.print(report(result))
+    if plotted or console.is_terminal:
+        console.print()
+        console.print(front_plot(result, console))
+    console.print()
+    console.print(answer(said))
 
 
 @contextmanager
-def interruptible(path: Path, console: Console) -> Iterator[None]:
+def interruptible(path: Path) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a tidy end: everything stopped, what was measured kept."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        console.print(
-            f"interrupted: {path} keeps what was measured; the same command goes on",
-            highlight=False,
-            soft_wrap=True,
+        notes_console().print(
+            f"interrupted: {path} keeps what was measured; the same command goes on"
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
-from dlbench.cli.options import options_from, read
+from dlbench.cli.options import AsJson, Quiet, options_from, read
+from dlbench.cli.output import notes_console, print_json
 from dlbench.proxy import logs
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.node import Node
 from dlbench.proxy.remote import Address
 from dlbench.proxy.settings import ServerSettings
-
-if TYPE_CHECKING:
-    from dlbench.proxy.model import ModelFile
 
 NAME = "worker"
 EXAMPLES = """[bold]Examples[/]
@@ -43,6 +41,8 @@ def command(
         str,
         typer.Option("--listen", metavar="HOST:PORT", help="where fronts connect"),
     ] = "127.0.0.1:9000",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     *,
     given: dict[str, Any],
 ) -> None:
@@ -51,9 +51,11 @@ def command(
     logs.configure(settings.log_format, access=False)
     source = resolve_model(model)
     address = Address.parse(listen)
-    Node(source, settings, config).run(address, lambda bound: _announce(source, bound))
+    console = notes_console(quiet=quiet)
 
+    def announce(bound: Address) -> None:
+        console.print(Text.assemble((source.name, "bold"), " for fronts at ", (str(bound), "bold")))
+        if as_json:
+            print_json({"model": source.name, "address": str(bound)})
 
-def _announce(source: ModelFile, address: Address) -> None:
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"[bold]{source.name}[/] for fronts at [bold]{address}[/]", highlight=False)
+    Node(source, settings, config).run(address, announce)

@@ -96,7 +96,9 @@ def test_the_table_shows_names_as_they_are(folder):
 def test_a_folder_without_studies_and_no_folder(tmp_path):
     empty = studies(tmp_path)
     assert empty.returncode == 0
-    assert "no study" in empty.stdout
+    assert empty.stdout == ""
+    assert "no study" in empty.stderr
+    assert studies(tmp_path, "-q").stderr == ""
     assert json.loads(studies(tmp_path, "--json").stdout) == []
     missing = studies(tmp_path / "missing")
     assert missing.returncode == 2
