@@ -15,7 +15,7 @@ from dlbench.cli.options import ENVIRONMENT_PREFIX, SWITCH, Model, Quiet, plain_
 from dlbench.cli.output import notes_console
 from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.config import ServingConfig, search_values
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.config import StudyConfig
@@ -35,6 +35,7 @@ dlbench init demo:mlp --output mlp.toml && dlbench serve --config mlp.toml
 
 dlbench init --output - | less
 """
+DEFAULT_OUTPUT = Path("dlbench.toml")
 HEAD = """\
 # dlbench serve --config {path}
 # dlbench tune --config {path}
@@ -44,6 +45,7 @@ HEAD = """\
 COMMENT = textwrap.TextWrapper(
     98, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
 )
+SEARCHED = search_values()
 UNITS = {"_ms": "ms", "_s": "s", "_mb": "MiB", "_kb": "KiB"}
 # What stands for a default of None, so that taking the # away gives something that is valid.
 INSTEAD_OF_NONE: dict[str, Any] = {
@@ -59,7 +61,7 @@ def command(
     model: Model = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="where to; -: standard output")
-    ] = Path("dlbench.toml"),
+    ] = DEFAULT_OUTPUT,
     force: Annotated[
         bool, typer.Option("--force", metavar=SWITCH, help="overwrite the file")
     ] = False,
@@ -68,11 +70,11 @@ def command(
     """Write a file with every setting of serve and tune, explained and at its default."""
     if model is not None:
         resolve_model(model)
-    text = document(str(output), {} if model is None else {"model": model})
+    values = {} if model is None else {"model": model}
     if str(output) == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(document(DEFAULT_OUTPUT, values))
         return
-    _write(output, text, force)
+    _write(output, document(output, values), force)
     lines = f"wrote {output}\n  dlbench serve --config {output}\n  dlbench tune --config {output}"
     notes_console(quiet=quiet).print(lines, markup=False)
 
@@ -87,7 +89,7 @@ def _write(path: Path, text: str, force: bool) -> None:
         raise UsageError(f"--output {path}: {error.strerror}") from None
 
 
-def document(path: str, values: Mapping[str, Any]) -> str:
+def document(path: Path, values: Mapping[str, Any]) -> str:
     """The whole file; what is in `values` is set, all else commented out."""
     parts = [HEAD.format(path=path, prefix=f"{ENVIRONMENT_PREFIX}…")]
     for heading, fields in sections():
@@ -132,6 +134,8 @@ def _limits(name: str, field: FieldInfo) -> Iterator[str]:
         yield f"{_plain(bounds['ge'])} to {_plain(bounds['le'])}{unit}"
     else:
         yield " and ".join(f"{BOUNDS[k]} {_plain(bound)}{unit}" for k, bound in bounds.items())
+    if searched := SEARCHED.get(name):
+        yield f"tune tries {', '.join(map(str, searched))}"
     if field.default is None:
         yield "not set"
 
