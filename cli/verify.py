@@ -97,7 +97,8 @@ def command(
         console.print(f"note: {remark}")
     with interruptible(console), watching(console, task) as say:
         again = measure_again(task, say)
-    present(rerun(by_name(result), again, remarks), outputs, f"dlbench verify {study.name}")
+    remarks += filter(None, [again.disturbed])
+    present(rerun(by_name(result), again.points, remarks), outputs, f"dlbench verify {study.name}")
 
 
 @contextmanager

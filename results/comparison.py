@@ -28,6 +28,7 @@ LESS_IS_WORSE = frozenset({"throughput_rps", "hypervolume"})
 DECISIVE = frozenset({"throughput_rps", "hypervolume", "p50_ms", "p99_ms"})
 # What may differ between two loads that ask the same of a server.
 NOT_THE_LOAD = frozenset({"seed", "duration_s", "warmup_s", "token_file", "tls_ca", "tls_insecure"})
+SERVER = ("model", "protocol")
 # Of the machine, what changes by itself.
 NOT_THE_MACHINE = frozenset({"load_average", "memory_mb", "real_time", "versions"})
 
@@ -88,11 +89,18 @@ class Pair:
     errors: tuple[Measurement, Measurement] | None = None
     decides: bool = True
 
+    @property
+    def figures(self) -> int:
+        """How many both sides have."""
+        values = [
+            (self.first[n].value, self.second[n].value) for n in self.first if n in self.second
+        ]
+        return sum(None not in pair for pair in values) + (self.errors is not None)
+
 
 def changes(pairs: Mapping[str, Pair]) -> tuple[Change, ...]:
     """Every figure that both sides have of each subject; all intervals hold together in 95 %."""
-    shared = {s: [n for n in pair.first if n in pair.second] for s, pair in pairs.items()}
-    count = sum(map(len, shared.values())) + sum(p.errors is not None for p in pairs.values())
+    count = sum(pair.figures for pair in pairs.values())
     return tuple(c for subject, pair in pairs.items() for c in _changes(subject, pair, count))
 
 
@@ -145,10 +153,14 @@ def rerun(study: Mapping[str, Point], again: Mapping[str, Point], notes: Sequenc
                 f"{name} cannot be served any more: {point.failure or 'nothing measured'}"
             )
             continue
-        pairs[name] = Pair(reported(before), reported(now), (before, now))
+        pairs[name] = Pair(_deciding(before), _deciding(now), (before, now))
         broken += _broken(name, before, now)
         senseless = senseless or _invalid(name, now)
     return Compared(("study", "now"), changes(pairs), tuple(notes), senseless, tuple(broken))
+
+
+def _deciding(measured: Measurement) -> Figures:
+    return {name: figure for name, figure in reported(measured).items() if name in DECISIVE}
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
@@ -190,8 +202,7 @@ def _notes_on_loads(first: LoadResult, second: LoadResult) -> Iterator[str]:
         for kind in ("load", "machine")
     )
     yield from difference("load", *map(the_load, loads_))
-    for fact in ("model", "protocol"):
-        yield from difference(fact, *({"": getattr(r, fact)} for r in (first, second)))
+    yield from difference("server", *({f: getattr(r, f) for f in SERVER} for r in (first, second)))
     yield from difference(
         "machine", *({k: m[k] for k in m if k not in NOT_THE_MACHINE} for m in machines)
     )

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dlbench.proxy.model import resolve_model
 from dlbench.results.comparison import difference
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.budget import WARMUP_S, Candidate
+from dlbench.tuner.disturbance import tally
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.pin import pinned
 from dlbench.tuner.plan import Step
@@ -102,8 +103,15 @@ def notes(study: Study, settings: ServerSettings) -> list[str]:
     return found + difference("versions", study.calibration.get("versions", versions()), versions())
 
 
-def measure_again(rerun: Rerun, say: Callable[[str], object]) -> dict[str, Point]:
-    """The candidates by name, their repeats interleaved and pooled as a study pools them.
+class Again(NamedTuple):
+    """Pooled points by name, and what else ran while they were measured, "" if nothing did."""
+
+    points: Mapping[str, Point]
+    disturbed: str
+
+
+def measure_again(rerun: Rerun, say: Callable[[str], object]) -> Again:
+    """The candidates, their repeats interleaved and pooled as a study pools them.
 
     At least one round is measured, and then as many as fit; `say` is told of each measurement.
     Nothing is left running or lying about.
@@ -121,7 +129,8 @@ def measure_again(rerun: Rerun, say: Callable[[str], object]) -> dict[str, Point
                     say(_said(candidate, number, rerun.rounds))
                     repeat = _measure(bench, candidate, number, Path(folder))
                     found[candidate.name].append(repeat)
-    return {name: _pooled(repeats) for name, repeats in found.items()}
+    disturbed = tally([point.disturbances for own in found.values() for point, _ in own])
+    return Again({name: _pooled(repeats) for name, repeats in found.items()}, disturbed)
 
 
 def _rounds(rerun: Rerun, now: Callable[[], float] = time.perf_counter) -> Iterator[int]:
