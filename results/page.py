@@ -15,6 +15,10 @@ from plotly.offline import get_plotlyjs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# In the order in which one needs the other.
+SCRIPTS = (
+    *("words", "colours", "pick", "axes", "chooser", "charts", "insight", "table", "uncounted"),
+)
 # A script ends at the first of these, wherever it stands.
 HARMLESS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
@@ -26,7 +30,7 @@ def page(document: Mapping[str, Any]) -> str:
         css=_part("page.css"),
         data=script_safe(document),
         plotly=_plotly(),
-        js=_part("page.js"),
+        js="\n".join([*(_part(f"page_{name}.js") for name in SCRIPTS), _part("page.js")]),
     )
 
 

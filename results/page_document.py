@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.answer import answer
 from dlbench.results.page_facts import page_facts, searched
-from dlbench.results.page_rows import PARTS, configurations, page_rows, uncounted
+from dlbench.results.page_rows import configurations, page_rows, uncounted
 from dlbench.results.progress import best_throughput, progress, stages
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.front import hypervolume
 from dlbench.tuner.run import read_verified
 
@@ -36,7 +35,6 @@ def page_document(study: Study) -> dict[str, Any]:
         "configurations": configurations(points, result, _settings(study)),
         "searched": searched(about),
         "points": page_rows(points, result),
-        "parts": PARTS,
         "progress": _progress(study, points, result),
         "importances": learnt.importances._asdict() if learnt else None,
         "uncounted": uncounted(points),
@@ -63,5 +61,4 @@ def _progress(study: Study, points: Sequence[Point], result: Verified) -> dict[s
         "spent_s": before_s + sum(point.cost_s for point in points),
         "verified": hypervolume(verified, best_rps) if verified else None,
         "default": hypervolume(default, best_rps) if default else None,
-        "reference_ms": StudyConfig().reference_ms,
     }

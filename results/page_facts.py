@@ -49,9 +49,14 @@ def _study(identity: Kept, points: Sequence[Point]) -> dict[str, str]:
         "hash of the model": str(identity.get("model_hash", "")),
         "device": str(identity.get("device", "")),
         "seed": str(identity.get("seed", "")),
-        "measured": f"{begun[0]} to {begun[-1]}" if begun else "nothing yet",
-        "measurements": f"{len(points)} in {spent_s / 60:.1f} minutes, starts included",
+        "measured": f"{_when(begun[0])} to {_when(begun[-1])}" if begun else "nothing yet",
+        "time spent": f"{len(points)} measurements in {spent_s / 60:.1f} minutes",
     }
+
+
+def _when(started_at: str) -> str:
+    """A time of the record without its fractions; it is UTC."""
+    return f"{started_at[:10]} {started_at[11:19]} UTC"
 
 
 def _machine(identity: Kept, calibration: Kept) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.export import recommended_toml, row, study_points
 from dlbench.tuner.point import ERROR_RATE_LIMIT
-from dlbench.tuner.report import BASELINES, changes, shown
+from dlbench.tuner.report import default_config, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,12 +60,17 @@ def configurations(
     return {
         name: {
             "knobs": {knob: _plain(value) for knob, value in point.config},
-            "changes": changes(point.config, result),
+            "changes": _changes(point.config, result),
             "toml": recommended_toml(point, settings, {}).lstrip(),
-            "baseline": name in BASELINES,
         }
         for name, point in first.items()
     }
+
+
+def _changes(config: ServingConfig, result: Verified) -> list[str]:
+    base = default_config(result)
+    changed = [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
+    return changed or ["the default configuration"]
 
 
 def uncounted(points: Iterable[Point]) -> list[Record]:
