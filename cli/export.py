@@ -1,25 +1,42 @@
-"""`dlbench export`: a study as a CSV file."""
+"""`dlbench export`: a study's points as a file, or one of them as a configuration to deploy."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from dlbench.tuner.export import study_points, write_csv
-from dlbench.tuner.run import read_verified
+from dlbench.cli.failure import UsageError
+from dlbench.cli.options import read, read_file
+from dlbench.cli.output import notes_console
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.settings import ServerSettings
+from dlbench.results.formats import FORMATS, Content
+from dlbench.results.handover import deployment
+from dlbench.results.targets import TARGETS
 from dlbench.tuner.study import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NAME = "export"
 EXAMPLES = """[bold]Examples[/]
 
 dlbench export mlp.db results.csv
 
-dlbench export mlp.db - | head
+dlbench export mlp.db --format md
+
+dlbench export mlp.db front.svg
+
+dlbench export mlp.db --to k8s - | kubectl apply -f -
+
+dlbench export mlp.db --to docker --config mlp.toml
+
+dlbench export mlp.db --to triton --point c06@0.7 models/mlp/config.pbtxt
 """
+STDOUT = "-"
 
 
 def command(
@@ -27,18 +44,97 @@ def command(
         Path, typer.Argument(metavar="STUDY", help="a study file (.db) of dlbench tune")
     ],
     out: Annotated[
-        str, typer.Argument(metavar="FILE", help="CSV file to write; -: standard output")
-    ],
+        str,
+        typer.Argument(
+            metavar="[FILE]",
+            help=f"file to write, its suffix says the format ({', '.join(FORMATS)}); -: standard "
+            "output. With --to its default is the usual name of such a file",
+            show_default=False,
+        ),
+    ] = "",
+    form: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="the format, whatever FILE is called")
+    ] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="TARGET", help=f"a configuration to deploy: {', '.join(TARGETS)}"
+        ),
+    ] = "",
+    point: Annotated[
+        str, typer.Option("--point", metavar="NAME", help="with --to: not the recommended point")
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="FILE", help="with --to: where the model's file is now"),
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="with --to: TOML file with the proxy's other settings (the one that tune wrote)",
+        ),
+    ] = None,
 ) -> None:
-    """Write every measured point of a study as a CSV row; what was not measured is empty, never 0."""
-    found = Study.open(study)
-    result = read_verified(found)
-    points = study_points(found.points(), result)
-    if out == "-":
-        write_csv(points, sys.stdout, result.estimates)
+    """Write a study's points in a format, or with --to a point's configuration for a target.
+
+    csv, json and parquet hold every measured point, what was not measured is empty, never 0; md, svg
+    and png show the front.
+    """
+    if to:
+        _write_target(study, _known("--to", to, TARGETS), out, point, _settings(model, config))
+    elif point or model or config:
+        raise UsageError(f"--point, --model and --config need --to: {', '.join(TARGETS)}")
+    else:
+        _write_points(study, out, _format(out, form))
+
+
+def _write_points(study: Path, out: str, form: str) -> None:
+    content = Content.of(Study.open(study))
+    _write(out or STDOUT, FORMATS[form](content))
+
+
+def _write_target(study: Path, to: str, out: str, point: str, settings: ServerSettings) -> None:
+    found = deployment(Study.open(study), settings, point)
+    file = out or TARGETS[to].file_name.format(label=found.label)
+    if not out and Path(file).exists():
+        raise UsageError(f"{file} is there already: name it as FILE to write it anew")
+    _write(file, TARGETS[to].render(found).encode())
+
+
+def _write(out: str, content: bytes) -> None:
+    if out == STDOUT:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
         return
-    with Path(out).open("w", newline="") as stream:
-        write_csv(points, stream, result.estimates)
-    Console(stderr=True, soft_wrap=True).print(
-        f"{len(points)} points written to {out}", highlight=False
-    )
+    try:
+        Path(out).write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"FILE {out}: {error.strerror}") from None
+    notes_console().print(f"{out} written")
+
+
+def _format(out: str, form: str) -> str:
+    """The format asked for: by --format, else by the file's suffix, else CSV on standard output."""
+    suffix = Path(out).suffix.removeprefix(".").lower()
+    if form:
+        return _known("--format", form, FORMATS)
+    if out == STDOUT:
+        return "csv"
+    if suffix not in FORMATS:
+        raise UsageError(f"FILE has to end in one of .{', .'.join(FORMATS)}, or give --format")
+    return suffix
+
+
+def _known(option: str, name: str, table: Mapping[str, object]) -> str:
+    """A name that is in the table."""
+    if name not in table:
+        raise UsageError(f"{option} {name}: choose one of {', '.join(table)}")
+    return name
+
+
+def _settings(model: str, config: Path | None) -> ServerSettings:
+    """The proxy's settings besides the knobs, which are the point's."""
+    file = read_file(config, (ServerSettings, ServingConfig))
+    return read(ServerSettings, {"model": model} if model else {}, file)

@@ -90,9 +90,11 @@ def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
 
 
 def recommended_toml(point: Point, settings: ServerSettings, found: Mapping[str, str]) -> str:
-    """The configuration as `dlbench serve --config` takes it, with what was measured as comments."""
-    chosen = settings.model_dump(include={"model", "name", "device", "batch_axis", "shape"})
-    given = {key: value for key, value in chosen.items() if value}
+    """The configuration as `dlbench serve --config` takes it, with what was measured as comments.
+
+    Every knob is written, of the settings those that are not as declared.
+    """
+    given = settings.model_dump(exclude_defaults=True)
     comments = "".join(f"# {heading}: {text}\n" for heading, text in found.items())
     return f"{comments}\n{tomli_w.dumps({**given, **point.config.model_dump()})}"
 

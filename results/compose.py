@@ -1,0 +1,75 @@
+"""A compose file of a deployment (the Compose Specification: `docker compose`, podman)."""
+
+from __future__ import annotations
+
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from dlbench.results.deployment import comment
+from dlbench.results.dockerfile import CONFIG
+
+if TYPE_CHECKING:
+    from dlbench.results.deployment import Deployment
+
+
+def compose_yaml(deployment: Deployment) -> str:
+    """One service, built from the Dockerfile beside it, and its configuration within the file."""
+    head = comment(
+        deployment.provenance,
+        deployment.margins,
+        [
+            "Next to the Dockerfile of `dlbench export --to docker` and the model:",
+            "  docker compose up --build --wait",
+            "It listens on this machine alone. The configuration below wins over the image's own",
+            "(Docker Compose 2.23.1 or newer).",
+        ],
+    )
+    ports = "".join(f'      - "127.0.0.1:{p}:{p}"\n' for p in deployment.ports.values())
+    # Compose puts variables in wherever it finds a $.
+    toml = deployment.toml_in_container().replace("$", "$$")
+    return f"""\
+{head}name: {deployment.label}
+services:
+  proxy:
+    build: .
+    image: {deployment.label}:{deployment.tag}
+    command: ["serve", "--config", "{CONFIG}"]
+    ports:
+{ports}    configs:
+      - source: serve
+        target: {CONFIG}
+    restart: unless-stopped
+    stop_grace_period: {deployment.stop_s}s
+    read_only: true
+    tmpfs: [/tmp]
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+{_resources(deployment)}configs:
+  serve:
+    content: |
+{indent(toml, "      ")}"""
+
+
+def _resources(deployment: Deployment) -> str:
+    """What was measured, and the GPUs; "" where there is nothing to say."""
+    cpus, memory = deployment.cpu_request, deployment.memory_mib
+    limits = reserved = ""
+    if cpus is not None and memory is not None:
+        limits = f"""\
+        limits:
+          cpus: "{deployment.cpu_limit:g}"
+          memory: {memory}M
+"""
+        reserved = f"""\
+          cpus: "{cpus:g}"
+          memory: {memory}M
+"""
+    if deployment.gpus:
+        reserved += f"""\
+          devices:
+            - driver: nvidia
+              count: {deployment.gpus}
+              capabilities: [gpu]
+"""
+    body = limits + (f"        reservations:\n{reserved}" if reserved else "")
+    return f"    deploy:\n      resources:\n{body}" if body else ""

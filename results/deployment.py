@@ -1,0 +1,211 @@
+"""One operating point on its way into production: what every target is rendered from. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.export import recommended_toml
+from dlbench.tuner.report import digits, numbers, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dlbench.proxy.settings import ServerSettings
+    from dlbench.proxy.tensors import TensorSpec
+    from dlbench.tuner.point import Point
+
+# A measured mean hides bursts, and the p99 is made of those.
+CPU_MARGIN = 1.25
+# Arenas and heaps grow for hours, a measurement lasts seconds; beyond a memory limit a process dies.
+MEMORY_MARGIN = 1.5
+MIB = 2**20
+# After the drain: workers stop, sockets close.
+STOP_MARGIN_S = 10
+# What figures depend on besides the configuration.
+TOLD = ("dlbench", "onnxruntime-gpu", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A point, its model, and what was known where it was measured.
+
+    `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
+    the tensors `batch_axis` is -1 where there is none. `cores` are those that the server had, None
+    where nobody knows.
+    """
+
+    name: str
+    path: Path
+    model_hash: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    point: Point
+    settings: ServerSettings
+    study: str
+    device: str
+    machine: str
+    cores: int | None
+    load: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @property
+    def config(self) -> ServingConfig:
+        """Every knob's value."""
+        return self.point.config
+
+    @property
+    def model(self) -> str:
+        """The model's file, wherever it will lie."""
+        return self.path.name
+
+    @property
+    def label(self) -> str:
+        """The name as Kubernetes, compose and systemd take one (RFC 1035, at most 63 characters)."""
+        plain = re.sub(r"[^a-z0-9]+", "-", self.name.lower())[:50].strip("-")
+        return f"dlbench-{plain or 'model'}"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the workers are spread over; 0 on a CPU."""
+        return 0 if self.device == "cpu" else len(self.settings.device_ids)
+
+    @property
+    def caches(self) -> bool:
+        """Whether results are kept."""
+        return self.config.cache_size > 0 and self.config.cache_policy != "none"
+
+    def package(self, *extras: str) -> str:
+        """This version of ours as pip is asked for it, with what the settings need."""
+        needed = {"grpc": self.settings.grpc_port, "otel": self.settings.otlp_endpoint}
+        names = ",".join([*extras, *(name for name, setting in needed.items() if setting)])
+        version = f"=={self.versions['dlbench']}" if "dlbench" in self.versions else ""
+        return f"dlbench{f'[{names}]' if names else ''}{version}"
+
+    @property
+    def scheme(self) -> str:
+        """How the proxy is spoken to."""
+        return "https" if self.settings.tls_cert else "http"
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Protocol -> port that it is spoken on."""
+        known = {"http": self.settings.port, "grpc": self.settings.grpc_port}
+        return {name: port for name, port in known.items() if port}
+
+    @property
+    def stop_s(self) -> int:
+        """How long the proxy may take to answer what it has accepted."""
+        return math.ceil(self.settings.drain_timeout_s) + STOP_MARGIN_S
+
+    @property
+    def cpu_request(self) -> float | None:
+        """Cores to reserve: what was busy at the point and the margin, in steps of 0.05."""
+        busy = self.point.resources.server_cpu
+        return None if busy is None else math.ceil(busy * CPU_MARGIN * 20) / 20
+
+    @property
+    def cpu_limit(self) -> float | None:
+        """Cores that may be busy at once: each worker's threads and the front, as far as measured.
+
+        Less would throttle bursts; more than the machine had was never tried.
+        """
+        if self.cpu_request is None:
+            return None
+        most = max(self.config.workers, self.config.max_workers) or self.cores or 1
+        wanted = most * self.config.intra_op_threads + 1
+        return max(self.cpu_request, min(wanted, self.cores or wanted))
+
+    @property
+    def memory_mib(self) -> int | None:
+        """Memory to reserve and to limit to: what was resident at the point and the margin."""
+        resident_mb = self.point.resources.server_rss_mb
+        return None if resident_mb is None else math.ceil(resident_mb * 1e6 * MEMORY_MARGIN / MIB)
+
+    @cached_property
+    def tag(self) -> str:
+        """Changes with what is served, model and configuration."""
+        served = self.model_hash + self.toml()
+        return hashlib.blake2b(served.encode(), digest_size=6).hexdigest()
+
+    def toml(self, **settings: Any) -> str:  # noqa: ANN401 - fields of ServerSettings
+        """What `dlbench serve --config` takes, with some settings as they are where it will run."""
+        return recommended_toml(self.point, self.settings.model_copy(update=settings), {}).lstrip()
+
+    def toml_in_container(self) -> str:
+        """The same inside a container, where only its own address is left to listen on."""
+        return self.toml(
+            model=f"/models/{self.model}",
+            name=self.name,
+            host="0.0.0.0",
+            insecure=not self.settings.token_file,
+        )
+
+    @property
+    def provenance(self) -> list[str]:
+        """Lines that say which point this is, what it did, and under which load on which machine."""
+        used = self.point.resources
+        again = "verified" if self.point.phase == "verify" else "measured once, NOT verified"
+        lines = [
+            f"{self.name}, operating point {self.point.name} of {self.study}: "
+            f"{_changes(ServingConfig(), self.config) or 'all defaults'}",
+            f"{again}: {numbers(self.point)} (95 % intervals)",
+            f"on {self.machine}, {self.device}; {_pairs(self.versions, TOLD)}",
+            f"under {_load(self.load)}",
+        ]
+        if used.server_cpu is not None and used.server_rss_mb is not None:
+            lines.append(
+                f"busy: {digits(used.server_cpu)} cores, {digits(used.server_rss_mb)} MB resident"
+            )
+        return [" ".join(line.split()) for line in lines]
+
+    @property
+    def margins(self) -> list[str]:
+        """How requests and limits follow from what was measured."""
+        if self.cpu_request is None:
+            return ["CPU and memory were not measured at this point: no requests, no limits"]
+        return [
+            f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads that compute at once and the "
+            "front, at most the cores measured on",
+            f"memory request and limit: resident x {MEMORY_MARGIN:g}",
+        ]
+
+
+def comment(*groups: list[str], mark: str = "#") -> str:
+    """Lines as comments, groups apart."""
+    parts = ["".join(f"{mark} {line}\n" for line in lines) for lines in groups if lines]
+    return f"{mark}\n".join(parts)
+
+
+def unsaid(config: ServingConfig, reasons: Mapping[str, str]) -> list[str]:
+    """What a target cannot say of a configuration: knobs that were set, each with the reason."""
+    base = ServingConfig()
+    lines = [
+        f"  {knob} {shown(getattr(config, knob))}: {why}"
+        for knob, why in reasons.items()
+        if getattr(config, knob) != getattr(base, knob)
+    ]
+    return ["Not said here, because it cannot be:", *lines] if lines else []
+
+
+def _changes(base: ServingConfig, config: ServingConfig) -> str:
+    changed = [(k, v) for k, v in config if v != getattr(base, k)]
+    return ", ".join(f"{knob} {shown(value)}" for knob, value in changed)
+
+
+def _load(load: Mapping[str, Any]) -> str:
+    """What is repeated decides what a cache is worth, so it is always said."""
+    base = LoadProfile().model_dump(mode="json")
+    changed = [f"{k} {shown(v)}" for k, v in load.items() if v != base.get(k)]
+    return f"open-loop load, {', '.join(changed) or 'every input distinct'}"
+
+
+def _pairs(versions: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)

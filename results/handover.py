@@ -1,0 +1,83 @@
+"""From a study file to a deployment: which point, which model, and what is known of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlbench.proxy.model import resolve_model
+from dlbench.proxy.settings import ServerSettings
+from dlbench.results.deployment import Deployment
+from dlbench.results.missing import NothingToShow
+from dlbench.results.onnx_tensors import declared
+from dlbench.tuner.errors import StudyMismatch
+from dlbench.tuner.export import study_points
+from dlbench.tuner.run import read_verified
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dlbench.tuner.point import Point
+    from dlbench.tuner.study import Study
+
+DEFAULT_PORT = ServerSettings.model_fields["port"].default
+
+
+def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deployment:
+    """The named point, or the recommended one, with the model of `settings`, or the study's own.
+
+    Raises:
+        NothingToShow: there is no such point, or none is recommended.
+        ModelError: the model is not there, or no model.
+        StudyMismatch: it is another model than the one that was measured.
+    """
+    result, about = read_verified(study), study.identity
+    point = chosen(study_points(study.points(), result), name)
+    model = resolve_model(settings.model or about["model"])
+    _check(model.path, about["model_hash"], study.path)
+    inputs, outputs = declared(model.path, settings.batch_axis)
+    served = {
+        "model": settings.model or about["model"],
+        "device": about["device"] if settings.device == "auto" else settings.device,
+        "port": settings.port or DEFAULT_PORT,
+    }
+    facts = study.calibration
+    return Deployment(
+        name=settings.name or model.name,
+        path=model.path,
+        model_hash=about["model_hash"],
+        inputs=inputs,
+        outputs=outputs,
+        point=point,
+        settings=settings.model_copy(update=served),
+        study=study.path.name,
+        device=served["device"],
+        machine=about["machine"],
+        cores=facts.get("calibration", {}).get("cores"),
+        load=about["load"],
+        versions=facts.get("versions", {}),
+    )
+
+
+def chosen(points: Sequence[Point], name: str) -> Point:
+    """The point of that name, verified rather than screened; without a name the recommended one.
+
+    Raises:
+        NothingToShow: there is none; the text names those that there are.
+    """
+    known = [p for p in points if p.outcome]
+    found = [p for p in known if (p.name == name if name else p.recommended)]
+    if not found:
+        names = ", ".join(dict.fromkeys(p.name for p in known)) or "no point that held"
+        missing = f"there is no point {name!r} that held" if name else "nothing is recommended"
+        raise NothingToShow(f"{missing}: choose another with --point; there is {names}")
+    return found[-1]
+
+
+def _check(path: Path, expected: str, study: Path) -> None:
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    if digest != expected:
+        raise StudyMismatch(
+            f"{path} is not the model that {study} is about; name that one with --model"
+        )
