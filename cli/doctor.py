@@ -74,7 +74,7 @@ def _show(findings: Sequence[Finding], verdict: str) -> None:
 
 def _table(findings: Iterable[Finding]) -> Table:
     """The advice has a line of its own, so that its command can be copied."""
-    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(width=7)
     table.add_column(overflow="fold")
     for one in findings:

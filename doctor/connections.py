@@ -30,7 +30,7 @@ def descriptors(facts: Facts) -> Judgement:
     if soft < WANTED <= hard:
         return Judgement("note", seen, f"ulimit -n {min(hard, 2 * WANTED)}")
     more = f"nofile={MANY_DESCRIPTORS}"
-    advice = f"sudo prlimit --{more} --pid $$, or docker run --ulimit {more}"
+    advice = f"sudo prlimit --{more} --pid $$; docker run --ulimit {more}"
     return judged(at_least(hard, WANTED, FEW_DESCRIPTORS), seen, advice)
 
 

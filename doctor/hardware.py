@@ -83,7 +83,7 @@ def memory(facts: Facts) -> Judgement:
     left = min(bounds)
     seen = f"{left:,.0f} MiB left of {facts.machine.memory_mb:,.0f}"
     seen += "" if limit is None else f", the container has {limit:,.0f}"
-    advice = "ps aux --sort=-rss | head shows who holds it; a container: docker run --memory"
+    advice = "ps aux --sort=-rss | head shows who holds it; or docker run --memory"
     return judged(at_least(left, MUCH_MEMORY_MB, LEAST_MEMORY_MB), seen, advice)
 
 
@@ -112,5 +112,5 @@ def huge_pages(facts: Facts) -> Judgement:
 def disk(facts: Facts) -> Judgement:
     """Room for the samples of a study in this folder."""
     seen = f"{facts.free_mb:,.0f} MiB free in this folder"
-    advice = "make room, or keep the study elsewhere: dlbench tune --study FOLDER/NAME.db"
+    advice = "make room, or study elsewhere: dlbench tune --study FOLDER/NAME.db"
     return judged(at_least(facts.free_mb, MUCH_DISK_MB, LEAST_DISK_MB), seen, advice)

@@ -6,6 +6,7 @@ The last line on standard output is the JSON of a `Provider`; no such line: it c
 
 from __future__ import annotations
 
+import re
 import sys
 
 from dlbench.doctor.providers import Provider
@@ -14,9 +15,11 @@ from dlbench.proxy.demo import demo_path
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.providers import executor_of
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.signature import first_line
 
 # Its convolutions need cuDNN, which a session alone does not load.
 MODEL, ROW = "cnn", (1, 1, 28, 28)
+OPTION = re.compile(r"^--device \w+: ")  # which nobody gave here
 
 
 def probe(device: str) -> Provider:
@@ -28,19 +31,10 @@ def probe(device: str) -> Provider:
         session = Session(str(demo_path(MODEL)), executor_of(settings, ServingConfig(), 0))
         session.shapes_of([ROW])
     except ProxyError as error:
-        return Provider(device=device, works=False, reason=_without_option(error))
+        return Provider(device=device, works=False, reason=OPTION.sub("", str(error)))
     except Exception as error:  # whatever onnxruntime raises from a run
-        return Provider(device=device, works=False, reason=_first_line(error))
+        return Provider(device=device, works=False, reason=first_line(error))
     return Provider(device=device, works=True, reason="")
-
-
-def _without_option(error: ProxyError) -> str:
-    """Nobody gave --device here."""
-    return _first_line(error).removeprefix("--device ").partition(": ")[2] or _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 if __name__ == "__main__":

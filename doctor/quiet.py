@@ -37,7 +37,7 @@ def stolen(facts: Facts) -> Judgement:
         return Judgement("unknown", "not said here")
     now = facts.idle.stolen_cores / max(1, facts.machine.logical_cores)
     seen = f"{now:.1%} just now, {facts.kernel.stolen_share:.1%} since the boot"
-    advice = "nothing in here changes it: take a dedicated host, or measure at another hour"
+    advice = "only a host of your own changes that; or measure at another hour"
     most = max(now, facts.kernel.stolen_share)
     return judged(at_most(most, LITTLE_STOLEN, MUCH_STOLEN), seen, advice)
 
