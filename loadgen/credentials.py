@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def bearer_token(profile: LoadProfile) -> str:
     """The token that every request carries; empty without one. Raises TargetError."""
-    if profile.token_file is None:
+    if not profile.token_file:
         return ""
     try:
         token = Path(profile.token_file).read_text(encoding="ascii").strip()
