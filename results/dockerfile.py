@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import comment
@@ -23,13 +24,13 @@ HEALTH = {
 
 
 def dockerfile(deployment: Deployment) -> str:
-    """The whole file. It is built in a folder that holds the model's file."""
+    """The whole file. It is built in a folder with the model in `models/`."""
     # BuildKit reads its directive from the first line only; COPY with a text needs it.
     head = "# syntax=docker/dockerfile:1\n" + comment(
         deployment.provenance,
         [
-            "Beside this file, with the model and whatever weights lie next to it:",
-            f"  cp {deployment.path}* .",
+            "In this file's folder, with the model and whatever weights lie next to it:",
+            f"  mkdir models && cp {quote(str(deployment.path))}* models/",
             "  pip wheel --no-deps -w . FOLDER    # dlbench's source, unless an index has this version",
             f"  {build_command(deployment)}    # --build-arg DEVICE=cpu or cuda",
             f"  docker run {_run_options(deployment)} {deployment.label}:{deployment.tag}",
@@ -53,7 +54,6 @@ def _run_options(deployment: Deployment) -> str:
 def _stages(deployment: Deployment) -> str:
     url = f"{deployment.scheme}://127.0.0.1:{deployment.settings.port}/v2/health/ready"
     check = json.dumps(["python", "-c", HEALTH[deployment.scheme].format(url=url)])
-    copied = json.dumps([f"{deployment.model}*", "/models/"])
     # The empty line after EOF is for hadolint, which knows no other end of a text.
     return f"""\
 ARG DEVICE={"cuda" if deployment.gpus else "cpu"}
@@ -64,7 +64,7 @@ ARG DEVICE={"cuda" if deployment.gpus else "cpu"}
 
 FROM $DEVICE AS proxy
 ENV PYTHONUNBUFFERED=1
-COPY {copied}
+COPY models/ /models/
 COPY <<"EOF" {CONFIG}
 {deployment.toml_in_container()}EOF
 

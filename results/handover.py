@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,10 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
     model = resolve_model(settings.model or about["model"])
     _check(model.path, about["model_hash"], study.path)
     inputs, outputs = declared(model.path, settings.batch_axis)
+    device = about["device"] if settings.device == "auto" else settings.device
     served = {
         "model": settings.model or about["model"],
-        "device": about["device"] if settings.device == "auto" else settings.device,
+        "device": device,
         "port": settings.port or DEFAULT_PORT,
     }
     facts = study.calibration
@@ -52,11 +54,11 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
         point=point,
         settings=settings.model_copy(update=served),
         study=study.path.name,
-        device=served["device"],
+        device=device,
         machine=about["machine"],
         cores=facts.get("calibration", {}).get("cores"),
         load=about["load"],
-        versions=facts.get("versions", {}),
+        versions={"dlbench": version("dlbench"), **facts.get("versions", {})},
     )
 
 

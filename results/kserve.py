@@ -7,6 +7,7 @@ brings, whose arguments those of a model are appended to.
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.config import ServingConfig
@@ -33,7 +34,7 @@ def inference_service(deployment: Deployment) -> str:
             "An InferenceService has no field for these knobs (its batcher knows the V1 protocol only):",
             f"  {', '.join(ELSEWHERE[:5])},",
             f"  {', '.join(ELSEWHERE[5:])};",
-            f"they are in config.pbtxt: dlbench export {deployment.study} --to triton",
+            f"they are in config.pbtxt: dlbench export {quote(deployment.study)} --to triton",
         ],
         unsaid(deployment.config, CANNOT),
         [

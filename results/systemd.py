@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import comment
@@ -25,8 +26,8 @@ def unit(deployment: Deployment) -> str:
         [
             "As root, in the folder of the study and this file:",
             f"  python3 -m venv /opt/dlbench && /opt/dlbench/bin/pip install '{deployment.package()}'",
-            f"  install -D -m 644 -t {MODELS} {deployment.path}*",
-            f"  mkdir -p /etc/dlbench && dlbench export {deployment.study} --to toml "
+            f"  install -D -m 644 -t {MODELS} {quote(str(deployment.path))}*",
+            f"  mkdir -p /etc/dlbench && dlbench export {quote(deployment.study)} --to toml "
             f"--point {deployment.point.name} {config}",
             f"  install -m 644 {deployment.label}.service /etc/systemd/system/",
             f"  systemctl daemon-reload && systemctl enable --now {deployment.label}",
