@@ -15,7 +15,7 @@ import typer
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import capacity_view, load_view
 from dlbench.cli.options import AsJson, ConfigFile, Quiet, options_from, read, read_file
-from dlbench.cli.output import notes_console, print_json, result_console
+from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.cli.tables import result_table
 from dlbench.loadgen import budget, capacity, machine, roles
 from dlbench.loadgen.discovery import discover
@@ -136,6 +136,8 @@ def command(
         raise typer.Exit(roles.work_for(worker))
     profile = read(LoadProfile, given, read_file(config, (LoadProfile,)))
     _check_usage(url, profile, slo)
+    check_writable("--csv", csv_path)
+    check_writable("--samples", samples)
     notes = notes_console(quiet=quiet)
     facts = machine.facts()  # first: the load average must not be ours
     target = discover(url or "", profile)
@@ -189,7 +191,9 @@ def _check_usage(url: str | None, profile: LoadProfile, slo: str | None) -> None
         raise UsageError("say which server: dlbench load http://HOST:PORT")
     if slo and (profile.users or profile.trace or profile.pattern != "steady"):
         raise UsageError("--max-rps-under-slo chooses the rate itself: leave the load out")
-    if not slo and not profile.is_open_loop and profile.users is None:
+    if slo:
+        _objective(slo)
+    elif not profile.is_open_loop and profile.users is None:
         raise UsageError("say how much load: --rate 500 (requests per second) or --users 16")
 
 

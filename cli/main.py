@@ -59,7 +59,6 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="How should I serve this model on this machine, and how much can it take?",
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -68,6 +67,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     UsageError: EXIT_USAGE,
     ProxyError: EXIT_FAILED,
     LoadError: EXIT_FAILED,
+    typer.TyperException: EXIT_USAGE,
     TuneError: EXIT_FAILED,
 }
 
@@ -93,12 +93,22 @@ def root(
 def main() -> None:
     """Run the command line; never shows a traceback for what a user can cause."""
     try:
-        app()
-    except KeyboardInterrupt:
+        # Who gives no arguments looks for help; Typer's errors come here, to be one line as well.
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
     except tuple(EXIT_CODES) as error:
-        notes_console().print(Text.assemble(("error:", "bold red"), f" {error}"))
+        notes_console().print(Text.assemble(("error:", "bold red"), f" {_text(error)}"))
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+
+
+def _text(error: Any) -> str:  # noqa: ANN401 - Typer's errors have private types
+    """What is wrong; where Typer found it, also whose help lists what is right."""
+    if not isinstance(error, typer.TyperException):
+        return str(error)
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context else ""
+    return str(error.format_message()).rstrip(".") + hint
 
 
 if __name__ == "__main__":

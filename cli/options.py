@@ -58,7 +58,7 @@ ConfigFile = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="an .onnx file, demo:mlp or demo:cnn"),
+    typer.Argument(metavar="MODEL", help="an .onnx file, demo:mlp or demo:cnn"),
 ]
 
 
@@ -162,18 +162,18 @@ def option_name(name: str, model: type[BaseModel]) -> str:
     return "--" + short.replace("_", "-")
 
 
-def duration(text: str, per: float = 1.0) -> float:
+def duration(text: str, per: float = 1.0, *, option: str = "") -> float:
     """Seconds in a text such as "90", "1.5s", "20ms", "5m" or "1h30m", divided by `per`.
 
-    A number without a unit is taken in the unit that `per` stands for.
+    A number without a unit is taken in the unit that `per` stands for. `option` is for errors.
     """
     found, rest = 0.0, text.strip()
     if not rest:
-        raise UsageError("a duration is empty; write 10s, 20ms or 5m")
+        raise UsageError(f"{option} is empty; write 10s, 20ms or 5m".lstrip())
     while rest:
         match = DURATION.match(rest)
         if not match:
-            raise UsageError(f"{text!r} is no duration; write 10s, 20ms or 5m")
+            raise UsageError(f"{option} {text!r} is no duration; write 10s, 20ms or 5m".lstrip())
         unit = match[2]
         found += float(match[1]) * (UNITS_S[unit.lower()] / per if unit else 1.0)
         rest = rest[match.end() :].strip()
@@ -260,7 +260,9 @@ def _from_text(name: str, field: FieldInfo, text: str) -> Any:  # noqa: ANN401 -
     if get_origin(plain) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     suffix = next((s for s in SUFFIX_S if name.endswith(s)), None)
-    return duration(text, SUFFIX_S[suffix]) if suffix and plain is float else text
+    if suffix is None or plain is not float:
+        return text
+    return duration(text, SUFFIX_S[suffix], option="--" + _without_suffix(name).replace("_", "-"))
 
 
 def _pair(name: str, field: FieldInfo, text: str) -> tuple[str, Any]:

@@ -7,9 +7,16 @@ characters say; rich leaves it out for NO_COLOR and in pipes.
 from __future__ import annotations
 
 import json
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from dlbench.cli.failure import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def result_console() -> Console:
@@ -28,3 +35,17 @@ def print_json(document: object) -> None:
     """One JSON document and a newline: what --json prints."""
     json.dump(document, sys.stdout, indent=2)
     print(flush=True)
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """See to it before the work begins that its result can be kept.
+
+    Raises:
+        UsageError: a file cannot be written there.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: no file can be written there")

@@ -19,9 +19,10 @@ from dlbench.cli.options import (
     read_file,
     read_settings,
 )
-from dlbench.cli.output import notes_console, print_json, result_console
+from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bottleneck import bottleneck
 from dlbench.tuner.calibrate import calibrated
@@ -104,7 +105,9 @@ def _calibration(
     """From the file, or measured and, with a file, kept there."""
     if path is not None and path.exists():
         return read_calibration(path, settings.model)
-    console.print("calibrating, some 20 s …", style="dim")
+    check_writable("--calibration", path)
+    resolve_model(settings.model)  # before anything is said to be done
+    console.print("calibrating, some 20 s", style="dim")
     found = calibrated(
         settings,
         profile.model_copy(update={"rate": None}),

@@ -49,7 +49,7 @@ dlbench serve model.onnx --host 0.0.0.0 --token-file tokens.txt --tls-cert cert.
 def command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="an .onnx file, NAME=FILE, demo:mlp or demo:cnn"),
+        typer.Argument(metavar="MODEL", help="an .onnx file, NAME=FILE, demo:mlp or demo:cnn"),
     ] = None,
     config: ConfigFile = None,
     quiet: Quiet = False,

@@ -59,7 +59,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Watch a running proxy: rates, latencies and load of the last interval, until Ctrl-C."""
-    interval_s = duration(interval)
+    interval_s = duration(interval, option="--interval")
     if interval_s <= 0:
         raise UsageError(f"--interval {interval}: must be over 0")
     with _client(url, token_file) as http:

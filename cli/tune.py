@@ -23,7 +23,7 @@ from dlbench.cli.options import (
     read_file,
     read_settings,
 )
-from dlbench.cli.output import notes_console, print_json, result_console
+from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.cli.tables import answer, front_plot, report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.model import resolve_model
@@ -131,12 +131,14 @@ def command(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
     path = study or Path(f"{settings.name or resolve_model(settings.model).name}.db")
+    target = recommended or path.with_suffix(".toml")
+    for option, file_path in (("--study", path), ("--csv", csv_path), ("--recommended", target)):
+        check_writable(option, file_path)
     notes = notes_console(quiet=quiet)
     with interruptible(path), study_view(notes, search) as observer:
         found, result = tune(Request(settings, profile, search, path, fresh), observer)
     said = findings(result, search, _limit(found, result, profile))
     if result.recommended:
-        target = recommended or path.with_suffix(".toml")
         target.write_text(recommended_toml(result.recommended, settings, said))
         said["serve"] = f"dlbench serve --config {target}"
     if csv_path:

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet, options_from, read
 from dlbench.cli.output import notes_console, print_json
 from dlbench.proxy import logs
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.errors import StartError
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.node import Node
 from dlbench.proxy.remote import Address
@@ -50,7 +52,10 @@ def command(
     settings, config = read(ServerSettings, given, {}), read(ServingConfig, given, {})
     logs.configure(settings.log_format, access=False)
     source = resolve_model(model)
-    address = Address.parse(listen)
+    try:
+        address = Address.parse(listen)
+    except StartError as error:
+        raise UsageError(f"--listen {error}") from None
     console = notes_console(quiet=quiet)
 
     def announce(bound: Address) -> None:
