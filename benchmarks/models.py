@@ -28,6 +28,10 @@ class Source:
 SOURCES = {
     "silero_vad_half": Source("silero-vad==6.2.3", "silero_vad/data/silero_vad_half.onnx"),
     "magika": Source("magika==1.0.3", "magika/models/standard_v3_3/model.onnx"),
+    "rapidocr_classifier": Source(
+        "rapidocr-onnxruntime==1.4.4",
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+    ),
 }
 
 

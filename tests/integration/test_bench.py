@@ -163,6 +163,7 @@ def test_a_worker_that_dies_at_its_start_is_a_failed_point(bench, tmp_path):
     assert measure(bench, tmp_path).failure == ""
 
 
+@pytest.mark.slow
 def test_workers_that_die_under_load_make_a_failed_point_with_the_proxy_s_words(bench, tmp_path):
     """They are killed while they are measured, and as often as they come back."""
     over = threading.Event()

@@ -92,6 +92,7 @@ def test_a_calibration_of_another_model_is_refused(kept, models):
     assert "another model" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_calibration_the_machine_is_measured_and_that_is_kept(models, tmp_path):
     path = tmp_path / "affine.json"
     model = models.affine()
