@@ -52,8 +52,10 @@ def command(
 
     Exit codes: 0 nothing is bad, 1 something is.
     """
-    with notes_console(quiet=quiet).status("watching the machine for a second, trying its devices"):
-        facts = gather(Path())
+    # Not a spinner: its thread would be what wakes up, and what wakes others late.
+    notes = notes_console(quiet=quiet)
+    notes.print("watching a second of idleness, then trying each device …", style="dim")
+    facts = gather(Path())
     findings = examine(facts)
     verdict = worst(one.verdict for one in findings)
     if as_json:

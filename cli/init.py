@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import ENVIRONMENT_PREFIX, SWITCH, Model, Quiet, plain_type
-from dlbench.cli.output import notes_console
+from dlbench.cli.options import ENVIRONMENT_PREFIX, SWITCH, AsJson, Model, Quiet, plain_type
+from dlbench.cli.output import notes_console, print_json
 from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, search_values
@@ -66,17 +66,22 @@ def command(
         bool, typer.Option("--force", metavar=SWITCH, help="overwrite the file")
     ] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a file with every setting of serve and tune, explained and at its default."""
     if model is not None:
         resolve_model(model)
     values = {} if model is None else {"model": model}
     if str(output) == "-":
+        if as_json:
+            raise UsageError("--json and --output - both want standard output: choose one")
         sys.stdout.write(document(DEFAULT_OUTPUT, values))
         return
     _write(output, document(output, values), force)
     lines = f"wrote {output}\n  dlbench serve --config {output}\n  dlbench tune --config {output}"
     notes_console(quiet=quiet).print(lines, markup=False)
+    if as_json:
+        print_json({"config": str(output), "model": model})
 
 
 def _write(path: Path, text: str, force: bool) -> None:

@@ -146,6 +146,8 @@ def read_file(
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config {path}: {error}") from None
     tables = {name: found.pop(name, {}) for name in TABLES}
+    if odd := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise UsageError(f"--config {path}: {odd[0]} is a table, written as [{odd[0]}]")
     for name in commands:
         found |= tables[name]
     known = {name for model in models for name in model.model_fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def gather(folder: Path, root: Path = ROOT) -> Facts:
         idle=watched,
         timing=timing.measure(),
         machine=machine.facts(root),
-        cores=tuple(hyperthreads(usable_cores(), root / CPUS)),
+        cores=tuple(hyperthreads(usable_cores() or range(os.cpu_count() or 1), root / CPUS)),
         kernel=kernel.kernel(root),
         limits=budget.limits(root),
         cuda=cuda.cuda(root),

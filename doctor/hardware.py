@@ -76,13 +76,12 @@ def turbo(facts: Facts) -> Judgement:
 
 def memory(facts: Facts) -> Judgement:
     """What is left of the machine's, or of what the container may have."""
-    available, limit = facts.kernel.available_mb, facts.machine.memory_limit_mb
-    bounds = [bound for bound in (available, limit) if bound is not None]
-    if not bounds:
-        return Judgement("unknown", f"{facts.machine.memory_mb:,.0f} MiB in all")
-    left = min(bounds)
-    seen = f"{left:,.0f} MiB left of {facts.machine.memory_mb:,.0f}"
-    seen += "" if limit is None else f", the container has {limit:,.0f}"
+    total, available = facts.machine.memory_mb, facts.kernel.available_mb
+    if available is None:
+        return Judgement("unknown", f"{total:,.0f} MiB in all")
+    left, seen = available, f"{available:,.0f} MiB left of {total:,.0f}"
+    if (limit := facts.machine.memory_limit_mb) is not None and limit < available:
+        left, seen = limit, f"the container may have {limit:,.0f} MiB"
     advice = "ps aux --sort=-rss | head shows who holds it; or docker run --memory"
     return judged(at_least(left, MUCH_MEMORY_MB, LEAST_MEMORY_MB), seen, advice)
 

@@ -80,7 +80,7 @@ def listen_backlog(root: Path) -> int | None:
 def memory_mb(root: Path) -> dict[str, float]:
     """The sizes of /proc/meminfo by name, in MiB."""
     rows = (line.split() for line in _text(root / "proc/meminfo").splitlines())
-    return {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows if row[-1] == "kB"}
+    return {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows if row[2:] == ["kB"]}
 
 
 def stolen_share(root: Path) -> float | None:

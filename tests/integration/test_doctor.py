@@ -15,7 +15,9 @@ DOCTOR = [sys.executable, "-m", "dlbench.cli.main", "doctor"]
 
 @pytest.fixture(scope="module")
 def document():
-    done = subprocess.run([*DOCTOR, "--json"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*DOCTOR, "--json", "--quiet"], capture_output=True, text=True, timeout=60
+    )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 

@@ -1,12 +1,15 @@
 """The file that `dlbench init` writes: every line of it may be uncommented."""
 
+import json
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from dlbench.cli import serve, tune
+from dlbench.cli.failure import UsageError
 from dlbench.cli.init import INSTEAD_OF_NONE, document, sections
 from dlbench.cli.main import app
 from dlbench.cli.options import read, read_file
@@ -23,8 +26,8 @@ COMMANDS = {
 
 
 @pytest.fixture
-def text(tmp_path):
-    return document(tmp_path / "dlbench.toml", {})
+def text():
+    return document(Path("dlbench.toml"), {})
 
 
 def as_read(path, name):
@@ -91,6 +94,13 @@ def test_a_table_counts_for_its_command_alone(tmp_path):
     assert as_read(path, "tune")[StudyConfig].seed == 7
 
 
+def test_a_key_in_the_place_of_a_table_is_told_so(tmp_path):
+    path = tmp_path / "dlbench.toml"
+    path.write_text("serve = 3\n")
+    with pytest.raises(UsageError, match=r"written as \[serve\]"):
+        as_read(path, "tune")
+
+
 def init(*arguments):
     return CliRunner().invoke(app, ["init", *map(str, arguments)])
 
@@ -117,6 +127,13 @@ def test_what_is_there_is_overwritten_only_by_force(tmp_path, monkeypatch):
 def test_standard_output_holds_the_file_alone():
     done = init("--output", "-")
     assert tomllib.loads(done.stdout) == {"serve": {}, "tune": {}}
+    assert isinstance(init("--output", "-", "--json").exception, UsageError)
+
+
+def test_scripts_are_told_where_it_is(tmp_path):
+    path = tmp_path / "mine.toml"
+    done = init("demo:mlp", "--output", path, "--json", "--quiet")
+    assert json.loads(done.stdout) == {"config": str(path), "model": "demo:mlp"}
 
 
 @pytest.mark.parametrize("arguments", [["missing.onnx"], ["--output", "/proc/no/such.toml"]])

@@ -71,7 +71,7 @@ def test_no_name_stands_for_two_things():
         ("turbo", {"kernel__turbo": True}, "note", "heat"),
         ("turbo", {"kernel__turbo": None}, "unknown", "not said"),
         ("memory", {"kernel__available_mb": 1000}, "note", "--sort=-rss"),
-        ("memory", {"machine__memory_limit_mb": 400}, "bad", "the container has 400"),
+        ("memory", {"machine__memory_limit_mb": 400}, "bad", "the container may have 400"),
         ("memory", {"kernel__available_mb": None}, "unknown", "32,000"),
         ("swap", {"kernel__swap_used_mb": 900}, "note", "swapoff"),
         ("swap", {"idle__swapped_mb": 12}, "bad", "12 MiB moved"),
