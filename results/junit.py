@@ -28,7 +28,6 @@ def junit(judgement: Judgement, name: str) -> str:
     _add(suite, "", WHOLE, judgement.outcome, conclusion(judgement))
     for row in rows(judgement):
         _add(suite, row.subject, row.figure, row.verdict, _told(row))
-    ET.SubElement(suite, "system-out").text = how_to_read(judgement)
     _count(suite)
     suites = ET.Element("testsuites", {"name": "dlbench"})
     suites.append(suite)
@@ -41,7 +40,7 @@ def junit(judgement: Judgement, name: str) -> str:
 def _add_properties(suite: ET.Element, judgement: Judgement) -> None:
     """What to read first, in the place for facts about a run."""
     properties = ET.SubElement(suite, "properties")
-    given = [("tolerance", f"{judgement.tolerance:g}")]
+    given = [("tolerance", f"{judgement.tolerance:g}"), ("reading", how_to_read(judgement))]
     for key, value in given + [("note", note) for note in judgement.compared.notes]:
         ET.SubElement(properties, "property", {"name": key, "value": value})
 
