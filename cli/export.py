@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import read, read_file
+from dlbench.cli.options import Quiet, read, read_file
 from dlbench.cli.output import notes_console
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
@@ -20,6 +20,8 @@ from dlbench.tuner.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.console import Console
 
 NAME = "export"
 EXAMPLES = """[bold]Examples[/]
@@ -37,6 +39,7 @@ dlbench export mlp.db --to docker --config mlp.toml
 dlbench export mlp.db --to triton --point c06@0.7 models/mlp/config.pbtxt
 """
 STDOUT = "-"
+BINARY = ("parquet", "png")
 
 
 def command(
@@ -46,7 +49,7 @@ def command(
     out: Annotated[
         str,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help=f"file to write, its suffix says the format ({', '.join(FORMATS)}); -: standard "
             "output. With --to its default is the usual name of such a file",
             show_default=False,
@@ -76,34 +79,44 @@ def command(
             help="with --to: TOML file with the proxy's other settings (the one that tune wrote)",
         ),
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a study's points in a format, or with --to a point's configuration for a target.
+    """Write the points of a study, or with --to a configuration to deploy.
 
-    csv, json and parquet hold every measured point, what was not measured is empty, never 0; md, svg
-    and png show the front.
+    csv, json and parquet hold every measured point; what was not measured is
+    empty, never 0. md, svg and png show the front.
     """
+    notes = notes_console(quiet=quiet)
     if to:
-        _write_target(study, _known("--to", to, TARGETS), out, point, _settings(model, config))
+        usual, text = _rendered(study, _known("--to", to, TARGETS), point, _settings(model, config))
+        _write(out or _unused(usual), text.encode(), notes)
     elif point or model or config:
         raise UsageError(f"--point, --model and --config need --to: {', '.join(TARGETS)}")
     else:
-        _write_points(study, out, _format(out, form))
+        form = _format(out, form)
+        _refuse_terminal(out or STDOUT, form)
+        _write(out or STDOUT, FORMATS[form](Content.of(Study.open(study))), notes)
 
 
-def _write_points(study: Path, out: str, form: str) -> None:
-    content = Content.of(Study.open(study))
-    _write(out or STDOUT, FORMATS[form](content))
+def _rendered(study: Path, to: str, point: str, settings: ServerSettings) -> tuple[str, str]:
+    """What such a file is usually called, and what is in it."""
+    found, target = deployment(Study.open(study), settings, point), TARGETS[to]
+    return target.file_name.format(label=found.label), target.render(found)
 
 
-def _write_target(study: Path, to: str, out: str, point: str, settings: ServerSettings) -> None:
-    found = deployment(Study.open(study), settings, point)
-    file = out or TARGETS[to].file_name.format(label=found.label)
-    if not out and Path(file).exists():
+def _unused(file: str) -> str:
+    """A usual name, under which somebody may have a file of their own."""
+    if Path(file).exists():
         raise UsageError(f"{file} is there already: name it as FILE to write it anew")
-    _write(file, TARGETS[to].render(found).encode())
+    return file
 
 
-def _write(out: str, content: bytes) -> None:
+def _refuse_terminal(out: str, form: str) -> None:
+    if out == STDOUT and form in BINARY and sys.stdout.isatty():
+        raise UsageError(f"--format {form} is not for a terminal: name a FILE")
+
+
+def _write(out: str, content: bytes, notes: Console) -> None:
     if out == STDOUT:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
@@ -112,7 +125,7 @@ def _write(out: str, content: bytes) -> None:
         Path(out).write_bytes(content)
     except OSError as error:
         raise UsageError(f"FILE {out}: {error.strerror}") from None
-    notes_console().print(f"{out} written")
+    notes.print(f"{out} written")
 
 
 def _format(out: str, form: str) -> str:
