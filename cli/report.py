@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dlbench.cli.failure import UsageError
+from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
+from dlbench.cli.output import notes_console, print_json
 from dlbench.results.page import page
 from dlbench.results.page_document import page_document
 from dlbench.tuner.study import Study
@@ -34,9 +35,12 @@ def command(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="HTML file to write (default NAME.html); -: standard output",
+            help="HTML file to write (default STUDY.html); -: standard output",
+            show_default=False,
         ),
     ] = "",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a study as one HTML file: the front, curves, what mattered, every point and its TOML.
 
@@ -48,12 +52,16 @@ def command(
         typer.echo(text, nl=False)
         return
     target = Path(out) if out else study.with_suffix(".html")
+    size = _write(target, text)
+    if as_json:
+        print_json({"report": str(target), "bytes": size})
+    else:
+        notes_console(quiet=quiet).print(f"{target}: {size / MB:.1f} MB, opens in any browser")
+
+
+def _write(target: Path, text: str) -> int:
+    """The file's size in bytes."""
     try:
-        target.write_text(text, encoding="utf-8")
+        return target.write_bytes(text.encode())
     except OSError as error:
         raise UsageError(f"--out {target}: {error.strerror}") from None
-    Console(stderr=True, soft_wrap=True).print(
-        f"{target}: {target.stat().st_size / MB:.1f} MB, opens in any browser",
-        highlight=False,
-        markup=False,
-    )

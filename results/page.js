@@ -84,6 +84,7 @@ function setUpTheme() {
     drawAll();
   });
   media.addEventListener("change", drawAll);
+  phone.addEventListener("change", drawAll);
   addEventListener("beforeprint", () => {
     root.classList.add("printing");
     drawAll();

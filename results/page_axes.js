@@ -1,7 +1,8 @@
 // What all charts have in common: looks, axes, error bars, what hovering shows.
 
 const coarse = matchMedia("(pointer: coarse)").matches;
-const narrow = () => document.body.clientWidth < 640;
+const phone = matchMedia("(max-width: 640px)");
+const narrow = () => phone.matches;
 const CONFIG = {
   displaylogo: false,
   responsive: true,
