@@ -63,6 +63,23 @@ def test_serve_answers_until_ctrl_c_and_then_exits_cleanly():
     assert process.returncode == 0
 
 
+def test_a_script_starts_a_quiet_server_and_reads_where_it_is():
+    process = subprocess.Popen(
+        [*DLBENCH, "serve", "demo:mlp", "--workers", "1", "--port", "0", "-q", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = "".join(iter(process.stdout.readline, "}\n")) + "}"  # the document's last line
+        url = json.loads(said)["url"]
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=20)
+    assert rest == ("", "")
+
+
 def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
     done = dlbench(
         "load",
@@ -141,14 +158,18 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
         (["serve", "demo:gpt"], 1, "demo:mlp, demo:cnn"),
         (["serve"], 2, "MODEL is missing"),
         (["serve", "demo:mlp", "--max-batch-size", "0"], 2, "from 1 to 4096"),
-        (["serve", "demo:mlp", "--max-batch", "1"], 2, "--max-batch"),
+        (["serve", "demo:mlp", "--max-batch", "1"], 2, "No such option: --max-batch"),
+        (["serve", "demo:mlp", "--workers"], 2, "--workers"),
+        (["sreve"], 2, "No such command 'sreve'; see"),
         (["serve", "demo:mlp", "--scheduling-policy", "fair"], 2, "round_robin"),
         (["load", "http://127.0.0.1:9", "--rate", "5"], 1, "cannot reach"),
         (["load", "http://127.0.0.1:9"], 2, "--rate"),
         (["load", "http://127.0.0.1:9", "--rate", "5", "--users", "5"], 2, "exclude each other"),
         (["load", "ftp://x", "--rate", "5"], 1, "http[s]://HOST:PORT"),
         (["tune", "missing.onnx"], 1, "no such file"),
-        (["tune", "demo:mlp", "--budget", "soon"], 2, "no duration"),
+        (["tune", "demo:mlp", "--budget", "soon"], 2, "--budget 'soon' is no duration"),
+        (["tune", "demo:mlp", "--csv", "none/r.csv"], 2, "--csv none/r.csv: there is no folder"),
+        (["worker", "demo:mlp", "--listen", "here"], 2, "--listen 'here'"),
         (["tune", "demo:mlp", "--pin", "4096"], 2, "--pin 4096: there is no core 4096 here"),
         (["tune", "demo:mlp", "--proposer", "best"], 2, "nsga2"),
         (["export", "missing.db", "-"], 1, "no such study"),
@@ -158,7 +179,8 @@ def test_bad_input_gets_one_clear_line_and_a_code(arguments, code, text, tmp_pat
     done = dlbench(*arguments, cwd=tmp_path)
     assert done.returncode == code
     assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
 

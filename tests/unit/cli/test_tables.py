@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dlbench.cli.tables import answer, report
+from dlbench.cli.tables import answer, front_plot, report
 from dlbench.tuner.verify import Verified
 
 EVERYTHING = {
@@ -74,3 +74,15 @@ def test_colours_stay_away_where_they_are_not_wanted(result, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     plain = printed(report(result), force_terminal=True, color_system="standard")
     assert "32m" not in plain
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_plot_has_drawn_lines_on_a_terminal_and_ascii_in_a_pipe(result, terminal):
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    console.print(front_plot(result, console))
+    text = console.file.getvalue()
+    assert ("│" in text) == terminal
+    assert text.isascii() != terminal
+    assert "\x1b" not in text
+    assert "* recommended" in text
+    assert max(map(len, text.splitlines())) <= 80
