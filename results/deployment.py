@@ -119,8 +119,9 @@ class Deployment:
         """
         if self.cpu_request is None:
             return None
-        most = max(self.config.workers, self.config.max_workers) or self.cores or 1
-        wanted = most * self.config.intra_op_threads + 1
+        config = self.config
+        workers = config.workers if config.autoscaler == "none" else config.max_workers
+        wanted = (workers or self.cores or 1) * config.intra_op_threads + 1
         return max(self.cpu_request, min(wanted, self.cores or wanted))
 
     @property

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.model import resolve_model
+from dlbench.proxy.errors import ModelError
+from dlbench.proxy.model import ModelFile, resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.deployment import Deployment
 from dlbench.results.missing import NothingToShow
@@ -35,7 +36,7 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
     """
     result, about = read_verified(study), study.identity
     point = chosen(study_points(study.points(), result), name)
-    model = resolve_model(settings.model or about["model"])
+    model = _model(settings.model or about["model"])
     _check(model.path, about["model_hash"], study.path)
     inputs, outputs = declared(model.path, settings.batch_axis)
     device = about["device"] if settings.device == "auto" else settings.device
@@ -75,6 +76,13 @@ def chosen(points: Sequence[Point], name: str) -> Point:
         missing = f"there is no point {name!r} that held" if name else "nothing is recommended"
         raise NothingToShow(f"{missing}: choose another with --point; there is {names}")
     return found[-1]
+
+
+def _model(name: str) -> ModelFile:
+    try:
+        return resolve_model(name)
+    except ModelError as error:
+        raise ModelError(f"--model {error}") from error
 
 
 def _check(path: Path, expected: str, study: Path) -> None:

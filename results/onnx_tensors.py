@@ -59,5 +59,10 @@ def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - onnx's ValueInfoProto
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
     if kind not in DATATYPES:
         raise ModelError(f"tensor {value.name!r} is of type {kind}, which V2 does not know")
-    dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
-    return TensorSpec(value.name, DATATYPES[kind], tuple(dims))
+    return TensorSpec(value.name, DATATYPES[kind], tuple(map(_dim, tensor.shape.dim)))
+
+
+def _dim(dim: Any) -> int | str:  # noqa: ANN401 - onnx's Dimension
+    """A size, or the symbol of an open one; some exporters write -1 for a nameless symbol."""
+    sized = dim.HasField("dim_value") and dim.dim_value >= 0
+    return int(dim.dim_value) if sized else str(dim.dim_param)

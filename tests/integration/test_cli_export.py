@@ -165,6 +165,9 @@ def test_a_point_or_a_model_that_is_not_there(export, tmp_path):
     unknown = export("--to", "toml", "-", "--point", "c99")
     assert unknown.returncode == 1
     assert "c01@0.5" in unknown.stderr.decode()
+    missing = export("--to", "toml", "-", "--model", "missing.onnx")
+    assert missing.returncode == 1
+    assert "--model missing.onnx: no such file" in missing.stderr.decode()
     (tmp_path / "other.onnx").write_bytes(b"another model")
     other = export("--to", "toml", "-", "--model", "other.onnx")
     assert other.returncode == 1

@@ -18,6 +18,11 @@ def test_what_was_said_of_an_axis_wins(models):
     assert (x.batch_axis, y.batch_axis) == (0, -1)
 
 
+def test_minus_one_is_an_open_size(models):
+    (x,), _ = declared(models.affine("minus_one", (-1, 3)), {})
+    assert (x.shape, x.batch_axis) == ([-1, 3], 0)
+
+
 def test_a_fixed_batch_is_none(models):
     (x,), (y,) = declared(models.fixed(), {})
     assert (x.shape, x.batch_axis, y.batch_axis) == ([1, 3], -1, -1)
