@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from dlbench.loadgen.samples import Samples
     from dlbench.loadgen.statistics import Floats
 
-Word = Literal["lower", "higher", "cannot tell"]
 NS_PER_MS = 1e6
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
 
@@ -92,18 +91,6 @@ class Difference:
         """None where the first value is 0."""
         return self.second / self.first if self.first else None
 
-    @property
-    def tells(self) -> bool:
-        """Whether the data can tell the two apart, this figure looked at alone."""
-        return _excludes_one(self.interval)
-
-    @property
-    def word(self) -> Word:
-        """What the second is against the first."""
-        if not self.tells:
-            return "cannot tell"
-        return "higher" if self.second > self.first else "lower"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -125,16 +112,6 @@ class Comparison:
             return next(found for found in self.differences if found.name == name)
         except StopIteration:
             raise KeyError(name) from None
-
-
-def compare(first: Runs, second: Runs) -> Comparison:
-    """Of the raw samples of two results."""
-    return compare_figures(first.figures(), second.figures())
-
-
-def compare_measurements(first: Measurement, second: Measurement) -> Comparison:
-    """Where only the reported figures are left; one without an interval cannot tell."""
-    return compare_figures(reported(first), reported(second))
 
 
 def compare_figures(

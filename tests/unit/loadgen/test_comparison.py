@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from dlbench.loadgen.comparison import (
     Figure,
     Runs,
-    compare,
     compare_figures,
-    compare_measurements,
     ratio_interval,
+    reported,
 )
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.statistics import UNDETERMINED
@@ -31,6 +30,18 @@ def runs(seed, scale=1.0, n=5000, repeats=1):
         [scale * rng.exponential(size=n) for _ in range(repeats)],
         [rng.normal(1000 / scale, 5, size=10) for _ in range(repeats)],
     )
+
+
+def compare(first, second):
+    return compare_figures(first.figures(), second.figures())
+
+
+def word(difference):
+    """What the second is against the first, this figure looked at alone."""
+    low, high = difference.interval
+    if low is None or low <= 1 <= high:
+        return "cannot tell"
+    return "higher" if low > 1 else "lower"
 
 
 @given(figures(), figures())
@@ -59,20 +70,20 @@ def test_symmetric_intervals_give_the_textbook_one():
 def test_a_twice_slower_server_is_told():
     found = compare(runs(1), runs(2, scale=2.0))
     assert found.tells
-    assert [found[name].word for name in ("p50_ms", "p99_ms", "mean_ms")] == ["higher"] * 3
-    assert found["throughput_rps"].word == "lower"
+    assert [word(found[n]) for n in ("p50_ms", "p99_ms", "mean_ms")] == ["higher"] * 3
+    assert word(found["throughput_rps"]) == "lower"
     assert found["p99_ms"].ratio == pytest.approx(2, rel=0.2)
 
 
 def test_too_little_data_cannot_tell():
     found = compare(runs(1, n=100), runs(2, scale=2.0, n=100))["p99_ms"]
-    assert (found.interval, found.word) == (UNDETERMINED, "cannot tell")
+    assert found.interval == UNDETERMINED
 
 
 def test_the_same_run_is_no_difference():
     found = compare(runs(1), runs(1))
     assert not found.tells
-    assert {difference.word for difference in found.differences} == {"cannot tell"}
+    assert {word(difference) for difference in found.differences} == {"cannot tell"}
     assert all(difference.ratio == 1 for difference in found.differences)
 
 
@@ -94,6 +105,13 @@ def test_many_figures_get_wider_intervals_together():
     low, high = compare_figures(many, many)["x0"].together
     assert low < alone.interval[0]
     assert high > alone.interval[1]
+
+
+def test_more_figures_elsewhere_widen_the_interval_that_holds_for_all():
+    one = {"x": Figure(1.0, (0.9, 1.1))}
+    among_seven = compare_figures(one, one, together=7)["x"].together
+    many = {f"x{i}": one["x"] for i in range(7)}
+    assert among_seven == compare_figures(many, many)["x0"].together
 
 
 def test_figures_that_one_side_lacks_are_left_out():
@@ -125,8 +143,9 @@ def measured(p99, low, high, rate=100.0):
 
 
 def test_measurements_are_compared_by_their_intervals():
-    found = compare_measurements(measured(10, 9, 11), measured(20, 18, 22, rate=100.5))
-    assert [found[n].word for n in ("p99_ms", "p50_ms", "throughput_rps")] == [
+    sides = measured(10, 9, 11), measured(20, 18, 22, rate=100.5)
+    found = compare_figures(*map(reported, sides))
+    assert [word(found[n]) for n in ("p99_ms", "p50_ms", "throughput_rps")] == [
         "higher",
         "cannot tell",
         "cannot tell",
