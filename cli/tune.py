@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +138,8 @@ def command(
         check_writable(option, file_path)
     notes = notes_console(quiet=quiet)
     with interruptible(path), study_view(notes, search) as observer:
-        found, result = tune(Request(settings, profile, search, path, fresh), observer)
+        command = shlex.join(["dlbench", *sys.argv[1:]])
+        found, result = tune(Request(settings, profile, search, path, fresh, command), observer)
     said = findings(result, search, _limit(found, result, profile))
     if result.recommended:
         target.write_text(recommended_toml(result.recommended, settings, said))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.machine import processor
+from dlbench.loadgen.machine import facts, processor
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What the user asked for; `command` is how, as a shell takes it."""
 
     settings: ServerSettings
     profile: LoadProfile
     study: StudyConfig
     path: Path
     fresh: bool = False
+    command: str = ""
 
 
 class Observer:
@@ -76,6 +78,7 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
         study = Study.create_or_resume(
             request.path, _identity(request, ready, space), fresh=request.fresh
         )
+        study.sit_down(_sitting(request))
         for text in filter(None, (*space.notes, *bench.notes, pinning.note)):
             observer.note(text)
         plan = drawn_up(space, study, bench, request, observer)
@@ -187,6 +190,15 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
             **space.facts,
         }
     )
+
+
+def _sitting(request: Request) -> dict[str, Any]:
+    return {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": request.command,
+        "study": request.study.model_dump(mode="json"),
+        "machine": facts().model_dump(mode="json"),
+    }
 
 
 def _seed(study_seed: int, step: Step) -> int:

@@ -4,7 +4,7 @@ Format 1 (dlbench 0.1): one Optuna study named "dlbench", directions maximise `t
 minimise `p99_ms`. A trial is one point: its parameters are the knobs and `load_share`, its user
 attribute `point` is the whole record. What may not stand on a front carries a violated constraint,
 and every bound that was asked for is one: over 0 by so much of the bound as the value is off.
-The study's user attributes are `format`, `identity`, `calibration` and `verified`.
+The study's user attributes are `format`, `identity`, `sittings`, `calibration` and `verified`.
 Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
 """
 
@@ -121,6 +121,15 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """What the study is about."""
         return dict(self._study.user_attrs["identity"])
+
+    @property
+    def sittings(self) -> list[dict[str, Any]]:
+        """For each time that `tune` worked on it: `began`, `command`, `study` (its settings), `machine`."""
+        return list(self._study.user_attrs.get("sittings", []))
+
+    def sit_down(self, about: Mapping[str, Any]) -> None:
+        """Note who begins or goes on with the study, and where."""
+        self._study.set_user_attr("sittings", [*self.sittings, dict(about)])
 
     @property
     def calibration(self) -> dict[str, Any]:

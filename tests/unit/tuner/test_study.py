@@ -78,6 +78,18 @@ def test_what_is_no_study_says_so(tmp_path, identity):
         Study.create_or_resume(text, identity)
 
 
+def test_every_sitting_is_noted(tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "s.db", identity)
+    assert study.sittings == []
+    for command in ("dlbench tune a.onnx", "dlbench tune a.onnx --budget 10m"):
+        study.sit_down({"command": command})
+    again = Study.open(tmp_path / "s.db")
+    assert [s["command"] for s in again.sittings] == [
+        "dlbench tune a.onnx",
+        "dlbench tune a.onnx --budget 10m",
+    ]
+
+
 def test_calibration_and_result_are_kept(tmp_path, identity):
     path = tmp_path / "a.db"
     study = Study.create_or_resume(path, identity)
