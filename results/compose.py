@@ -22,6 +22,7 @@ def compose_yaml(deployment: Deployment) -> str:
             "  docker compose up --build --wait",
             "It listens on this machine alone. The configuration below wins over the image's own",
             "(Docker Compose 2.23.1 or newer).",
+            deployment.access,
         ],
     )
     ports = "".join(f'      - "127.0.0.1:{p}:{p}"\n' for p in deployment.ports.values())

@@ -39,7 +39,7 @@ class Deployment:
 
     `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
     the tensors `batch_axis` is -1 where there is none. `cores` are those that the server had, None
-    where nobody knows.
+    where nobody knows. `versions` has at least our own.
     """
 
     name: str
@@ -86,8 +86,7 @@ class Deployment:
         """This version of ours as pip is asked for it, with what the settings need."""
         needed = {"grpc": self.settings.grpc_port, "otel": self.settings.otlp_endpoint}
         names = ",".join([*extras, *(name for name, setting in needed.items() if setting)])
-        version = f"=={self.versions['dlbench']}" if "dlbench" in self.versions else ""
-        return f"dlbench{f'[{names}]' if names else ''}{version}"
+        return f"dlbench{f'[{names}]' if names else ''}=={self.versions['dlbench']}"
 
     @property
     def scheme(self) -> str:
@@ -126,9 +125,15 @@ class Deployment:
 
     @property
     def memory_mib(self) -> int | None:
-        """Memory to reserve and to limit to: what was resident at the point and the margin."""
+        """Memory to reserve and to limit to: what was resident, the margin, and a full cache.
+
+        How full the cache was is not known; a measurement seldom fills it.
+        """
         resident_mb = self.point.resources.server_rss_mb
-        return None if resident_mb is None else math.ceil(resident_mb * 1e6 * MEMORY_MARGIN / MIB)
+        if resident_mb is None:
+            return None
+        cache_mib = self.config.cache_max_mb if self.caches else 0.0
+        return math.ceil(resident_mb * 1e6 * MEMORY_MARGIN / MIB + cache_mib)
 
     @cached_property
     def tag(self) -> str:
@@ -165,7 +170,7 @@ class Deployment:
             lines.append(
                 f"busy: {digits(used.server_cpu)} cores, {digits(used.server_rss_mb)} MB resident"
             )
-        return [" ".join(line.split()) for line in lines]
+        return lines
 
     @property
     def margins(self) -> list[str]:
@@ -175,14 +180,24 @@ class Deployment:
         return [
             f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads that compute at once and the "
             "front, at most the cores measured on",
-            f"memory request and limit: resident x {MEMORY_MARGIN:g}",
+            f"memory request and limit: resident x {MEMORY_MARGIN:g}"
+            + (", and cache_max_mb" if self.caches else ""),
         ]
 
+    @property
+    def access(self) -> str:
+        """Who may use it, and what that takes."""
+        if self.settings.token_file:
+            return "Mount the files that serve.toml names: token_file, and tls_* if it has them."
+        return (
+            "Whoever reaches it may use it: for tokens, set token_file with --config and mount it."
+        )
 
-def comment(*groups: list[str], mark: str = "#") -> str:
-    """Lines as comments, groups apart."""
-    parts = ["".join(f"{mark} {line}\n" for line in lines) for lines in groups if lines]
-    return f"{mark}\n".join(parts)
+
+def comment(*groups: list[str]) -> str:
+    """Lines as comments, groups apart; a line stays one, whatever a model is called."""
+    whole = [[" ".join(line.splitlines()) for line in lines] for lines in groups if lines]
+    return "#\n".join("".join(f"# {line}\n" for line in lines) for lines in whole)
 
 
 def unsaid(config: ServingConfig, reasons: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,7 @@ def dockerfile(deployment: Deployment) -> str:
             f"  {build_command(deployment)}    # --build-arg DEVICE=cpu or cuda",
             f"  docker run {_run_options(deployment)} {deployment.label}:{deployment.tag}",
             "Checked by a linter; it has not been built where it was written.",
-            "Whoever reaches the port may use it, unless serve.toml names a token_file (mount one).",
+            deployment.access,
         ],
     )
     return head + _stages(deployment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from shlex import quote
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.config import ServingConfig
@@ -32,9 +33,8 @@ def inference_service(deployment: Deployment) -> str:
         ],
         [
             "An InferenceService has no field for these knobs (its batcher knows the V1 protocol only):",
-            f"  {', '.join(ELSEWHERE[:5])},",
-            f"  {', '.join(ELSEWHERE[5:])};",
-            f"they are in config.pbtxt: dlbench export {quote(deployment.study)} --to triton",
+            *(f"  {line}" for line in wrap(", ".join(ELSEWHERE), 90)),
+            f"They are in config.pbtxt: dlbench export {quote(deployment.study)} --to triton",
         ],
         unsaid(deployment.config, CANNOT),
         [

@@ -26,7 +26,7 @@ def manifests(deployment: Deployment) -> str:
             "The image is that of `dlbench export --to docker`:",
             f"  {build_command(deployment)}",
             "One replica does the throughput above; the limits hold for each.",
-            "Whoever reaches the Service may use it, unless serve.toml names a token_file (mount one).",
+            deployment.access,
         ],
     )
     return "---\n".join(

@@ -31,6 +31,7 @@ def unit(deployment: Deployment) -> str:
             f"--point {deployment.point.name} {config}",
             f"  install -m 644 {deployment.label}.service /etc/systemd/system/",
             f"  systemctl daemon-reload && systemctl enable --now {deployment.label}",
+            f"It listens on {deployment.settings.host}; host and token_file are set with --config.",
         ],
     )
     return f"""\

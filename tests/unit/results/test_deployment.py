@@ -29,6 +29,7 @@ def test_requests_and_limits_follow_from_what_was_measured(deploy):
     assert deploy(ServingConfig(workers=4, intra_op_threads=3), cores=None).cpu_limit == 13
     assert deploy(resources={"server_cpu": 4.0, "server_rss_mb": 1.0}, cores=2).cpu_limit == 5
     assert deploy(resources={}).cpu_limit is None
+    assert deploy(ServingConfig(cache_size=9, cache_max_mb=64)).memory_mib == 287 + 64
 
 
 def test_a_scaled_deployment_may_use_all_its_workers(deploy):
@@ -68,8 +69,8 @@ def test_what_was_measured_once_is_said_to_be(deploy):
 
 
 def test_a_comment_never_leaves_its_line(deploy):
-    text = comment(deploy(name="a\nb", machine="x\r\ny").provenance)
-    assert all(line.startswith("#") for line in text.splitlines())
+    text = comment(deploy(name="a\nb", machine="x\r\ny").provenance, ["a\u2028b"])
+    assert all(line.startswith("# ") or line == "#" for line in text.splitlines())
 
 
 def test_only_what_was_set_is_said_to_be_missing():
