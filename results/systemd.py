@@ -25,7 +25,8 @@ def unit(deployment: Deployment) -> str:
         deployment.margins,
         [
             "As root, in the folder of the study and this file:",
-            f"  python3 -m venv /opt/dlbench && /opt/dlbench/bin/pip install '{deployment.package()}'",
+            "  python3 -m venv /opt/dlbench",
+            f"  /opt/dlbench/bin/pip install '{deployment.package()}'    # or the folder of its source",
             f"  install -D -m 644 -t {MODELS} {quote(str(deployment.path))}*",
             f"  mkdir -p /etc/dlbench && dlbench export {quote(deployment.study)} --to toml "
             f"--point {deployment.point.name} {config}",
