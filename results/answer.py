@@ -23,7 +23,8 @@ def answer(study: Study, result: Verified) -> dict[str, str]:
     """Heading -> sentence; empty while the study is under way, which has no answer yet."""
     if not result.points:
         return {}
-    return findings(result, StudyConfig(), _limit(study, result))
+    asked = StudyConfig.model_validate(study.sittings[-1]["study"] if study.sittings else {})
+    return findings(result, asked, _limit(study, result))
 
 
 def _limit(study: Study, result: Verified) -> str:
