@@ -24,7 +24,7 @@ USUAL_SLACK_US = 50.0
 
 def others(facts: Facts) -> Judgement:
     """Processor time that was not ours, while we did nothing."""
-    used, cores = facts.idle.others_cores, facts.machine.usable_cores
+    used, cores = facts.idle.others_cores, facts.machine.logical_cores
     fair = max(OTHERS_CORES, OTHERS_SHARE * cores)
     seen = f"{used:.2g} of {cores} cores, load average {facts.machine.load_average[0]:.2g}"
     advice = "ps aux --sort=-%cpu | head shows who; end it, or measure later"
