@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dlbench.cli.failure import (
     EXIT_FAILED,
@@ -17,14 +18,39 @@ from dlbench.cli.failure import (
     EXIT_USAGE,
     UsageError,
 )
-from dlbench.cli.options import SWITCH
 from dlbench.cli.output import notes_console
 from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
 from dlbench.tuner.errors import TuneError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # In the order of the help; each is the module of its name.
-COMMANDS = ("serve", "worker", "load", "compare", "tune", "verify", "predict", "studies", "report", "export", "top", "doctor", "init")
+COMMANDS = (
+    "serve",
+    "worker",
+    "load",
+    "compare",
+    "tune",
+    "verify",
+    "predict",
+    "studies",
+    "report",
+    "export",
+    "top",
+    "doctor",
+    "init",
+)
+
+EXAMPLES = """[bold]Examples[/]
+
+dlbench tune model.onnx --slo-p99 20ms
+
+dlbench serve --config model.toml
+
+dlbench report model.db
+"""
 
 
 class Completion(NamedTuple):
@@ -35,7 +61,22 @@ class Completion(NamedTuple):
     help: str | None = None
 
 
-class Commands(TyperGroup):
+class PlainSwitches:
+    """Help in which a switch, that takes no value, does not look as if it took a <bool>."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's click is private
+        """Every option and argument, --help among them."""
+        found = super().get_params(ctx)  # type: ignore[misc]
+        for switch in (param for param in found if getattr(param, "is_flag", False)):
+            switch.metavar = ""
+        return found
+
+
+class Command(PlainSwitches, TyperCommand):
+    """One command."""
+
+
+class Commands(PlainSwitches, TyperGroup):
     """Imports a command when it is asked for: nobody who looks at a proxy waits for a tuner."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's click is private
@@ -46,7 +87,8 @@ class Commands(TyperGroup):
             return None
         module = import_module(f"dlbench.cli.{cmd_name}")
         alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        alone.command(name=module.NAME, epilog=module.EXAMPLES)(module.command)
+        about = {"help": _unwrapped(module.command), "epilog": module.EXAMPLES}
+        alone.command(name=module.NAME, cls=Command, **about)(module.command)
         return typer.main.get_command(alone)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - the same
@@ -56,9 +98,16 @@ class Commands(TyperGroup):
         return [Completion(name) for name in COMMANDS if name.startswith(incomplete)]
 
 
+def _unwrapped(command: Callable[..., None]) -> str:
+    """The docstring with a line for each paragraph: the terminal knows best where to break it."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 app = typer.Typer(
     cls=Commands,
     help="How should I serve this model on this machine, and how much can it take?",
+    epilog=EXAMPLES,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -81,10 +130,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     _: Annotated[
-        bool,
-        typer.Option(
-            "--version", metavar=SWITCH, callback=_version, is_eager=True, help="Show the version."
-        ),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """How should I serve this model on this machine, and how much can it take?"""

@@ -48,7 +48,8 @@ class Row:
 
 def command(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="where to look (default: here)")
+        Path,
+        typer.Argument(metavar="FOLDER", help="where to look (default: here)", show_default=False),
     ] = Path(),
     quiet: Quiet = False,
     as_json: AsJson = False,
