@@ -15,15 +15,7 @@ from dlbench.cli.options import AsJson, Quiet, duration, options_from, read
 from dlbench.cli.output import notes_console
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.comparison import rerun
-from dlbench.results.rerun import (
-    Rerun,
-    by_name,
-    candidates,
-    measure_again,
-    notes,
-    profile_of,
-    settings_for,
-)
+from dlbench.results.rerun import Rerun, measure_again, notes, settings_for
 from dlbench.tuner.pool import TRUSTED_REPEATS
 from dlbench.tuner.run import read_verified
 from dlbench.tuner.study import Study
@@ -80,25 +72,18 @@ def command(
     cannot be told, 1 failed, 2 wrong usage, 4 a regression, 130 interrupted.
     """
     outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
-    found = Study.open(study)
-    result, said = read_verified(found), {**given, **({"model": model} if model else {})}
-    wanted = candidates(found, result)
-    settings = read(ServerSettings, settings_for(found, said), {})
-    task = Rerun(
-        settings,
-        profile_of(found),
-        wanted,
-        found.identity.get("pin", "auto"),
-        rounds,
-        duration(budget) if budget else None,
-    )
-    remarks, console = notes(found, settings), notes_console(quiet=quiet)
-    for remark in remarks:
-        console.print(f"note: {remark}")
+    kept = Study.open(study)
+    result, told = read_verified(kept), {**given, **({"model": model} if model else {})}
+    settings = read(ServerSettings, settings_for(kept, told), {})
+    task = Rerun.of(kept, result, settings, rounds, duration(budget) if budget else None)
+    said, console = notes(kept, settings, task.pin), notes_console(quiet=quiet)
+    for note in said:
+        console.print(f"note: {note}")
     with interruptible(console), watching(console, task) as say:
         again = measure_again(task, say)
-    remarks += filter(None, [again.disturbed])
-    present(rerun(by_name(result), again.points, remarks), outputs, f"dlbench verify {study.name}")
+    before = {point.name: point for point in result.points}
+    compared = rerun(before, again.points, [*said, *filter(None, [again.disturbed])])
+    present(compared, outputs, f"dlbench verify {study.name}")
 
 
 @contextmanager

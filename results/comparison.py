@@ -70,7 +70,7 @@ class Compared:
     """All that is known of two sides.
 
     `notes` are sentences to read first; `senseless` says why nothing may be judged, "" if it may;
-    `broken` says what the second side could not do at all.
+    `broken` says what the second side could not do at all, `remedy` what would narrow the intervals.
     """
 
     sides: tuple[str, str]
@@ -78,6 +78,7 @@ class Compared:
     notes: tuple[str, ...] = ()
     senseless: str = ""
     broken: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,11 @@ class Pair:
     @property
     def figures(self) -> int:
         """How many both sides have."""
-        values = [
-            (self.first[n].value, self.second[n].value) for n in self.first if n in self.second
-        ]
-        return sum(None not in pair for pair in values) + (self.errors is not None)
+        a, b = (
+            {n for n, f in side.items() if f.value is not None}
+            for side in (self.first, self.second)
+        )
+        return len(a & b) + (self.errors is not None)
 
 
 def changes(pairs: Mapping[str, Pair]) -> tuple[Change, ...]:
@@ -140,6 +142,7 @@ def loads(
         tuple(_notes_on_loads(first, second)),
         _senseless(first, second),
         _broken("B", first, second),
+        "a longer --duration on both sides",
     )
 
 
@@ -156,7 +159,8 @@ def rerun(study: Mapping[str, Point], again: Mapping[str, Point], notes: Sequenc
         pairs[name] = Pair(_deciding(before), _deciding(now), (before, now))
         broken += _broken(name, before, now)
         senseless = senseless or _invalid(name, now)
-    return Compared(("study", "now"), changes(pairs), tuple(notes), senseless, tuple(broken))
+    sides = ("study", "now")
+    return Compared(sides, changes(pairs), tuple(notes), senseless, tuple(broken), "more --rounds")
 
 
 def _deciding(measured: Measurement) -> Figures:

@@ -80,7 +80,9 @@ def _whole(
     decisive = [(_name(c), v) for c, v in found if c.decides]
     unsure = ", ".join(name for name, v in decisive if v == "cannot tell")
     if unsure:
-        return "cannot tell", f"{unsure} may be worse by more than {percent(tolerance)}, or not"
+        remedy = f"; {compared.remedy} would narrow the intervals" if compared.remedy else ""
+        said = f"{unsure} may be worse by more than {percent(tolerance)}, or not{remedy}"
+        return "cannot tell", said
     if not decisive:
         return "cannot tell", "nothing that decides was measured on both sides"
     sure = ", ".join(name for name, _ in decisive)

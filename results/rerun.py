@@ -7,21 +7,21 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 from dlbench.loadgen.machine import processor, versions
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.results.comparison import difference
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.budget import WARMUP_S, Candidate
 from dlbench.tuner.disturbance import tally
 from dlbench.tuner.errors import NothingMeasured
-from dlbench.tuner.pin import pinned
+from dlbench.tuner.pin import on_cores, pinned
 from dlbench.tuner.plan import Step
 from dlbench.tuner.pool import pool
 
@@ -51,15 +51,25 @@ class Rerun:
     rounds: int
     budget_s: float | None = None
 
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        result: Verified,
+        settings: ServerSettings,
+        rounds: int,
+        budget_s: float | None = None,
+    ) -> Self:
+        """Of what a study recommends, under its own load. Raises NothingMeasured: nothing is."""
+        known = study.identity
+        profile = LoadProfile.model_validate({**known["load"], "seed": 0})
+        pin = known.get("pin", "auto")
+        return cls(settings, profile, candidates(study, result), pin, rounds, budget_s)
+
     @property
     def round_s(self) -> float:
         """What one round takes, changes of configuration not included."""
         return sum(c.repeat_s + WARMUP_S for c in self.candidates)
-
-
-def profile_of(study: Study) -> LoadProfile:
-    """The load that the study was made under."""
-    return LoadProfile.model_validate({**study.identity["load"], "seed": 0})
 
 
 def candidates(study: Study, result: Verified) -> tuple[Candidate, ...]:
@@ -81,25 +91,24 @@ def candidates(study: Study, result: Verified) -> tuple[Candidate, ...]:
 
 def _candidate(point: Point, recorded: Sequence[Point]) -> Candidate:
     """At the rate that its repeats had on average: what was offered is not kept itself."""
-    own = [p for p in recorded if p.phase == "verify" and p.name == point.name]
-    rates = [
-        p.measurement.offered_rps
-        for p in [*own, point]
-        if p.measurement is not None and p.measurement.offered_rps is not None
-    ]
+    repeats = [p for p in recorded if p.phase == "verify" and p.name == point.name]
+    measured = [p.measurement for p in repeats or [point] if p.measurement is not None]
+    rates = [m.offered_rps for m in measured if m.offered_rps is not None]
     share = point.share or 0.0
     return Candidate(point.configuration, point.config, share, float(np.mean(rates)))
 
 
-def notes(study: Study, settings: ServerSettings) -> list[str]:
-    """What is not as it was when the study was made."""
-    known = study.identity
-    path = Path(resolve_model(settings.model).path)
+def notes(study: Study, settings: ServerSettings, pin: str) -> list[str]:
+    """What is not as it was when the study was made. Raises ModelError: the model is gone."""
+    known, path = study.identity, resolve_model(settings.model).path
+    with on_cores(pinned(pin).server):
+        machine = f"{processor()}, {physical_cores()} cores"
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    found = [] if digest == known.get("model_hash", digest) else ["the model file is another one"]
-    machine = str(known.get("machine", "")).rpartition(", ")[0]
-    if machine and machine != processor():
-        found.append(f"another machine: {processor()}, not {machine}")
+    found = []
+    if known.get("model_hash", digest) != digest:
+        found.append("the model file is another one")
+    if known.get("machine", machine) != machine:
+        found.append(f"another machine: {machine}, not {known['machine']}")
     return found + difference("versions", study.calibration.get("versions", versions()), versions())
 
 
@@ -124,7 +133,7 @@ def measure_again(rerun: Rerun, say: Callable[[str], object]) -> Again:
         log = Path(folder) / "server.log"
         with Bench(rerun.settings, rerun.profile, log, pinned(rerun.pin)) as bench:
             bench.start(ServingConfig().resolved("cpu"))
-            for number in _rounds(rerun):
+            for number in rounds_within(rerun):
                 for candidate in _order(rerun.candidates, number):
                     say(_said(candidate, number, rerun.rounds))
                     repeat = _measure(bench, candidate, number, Path(folder))
@@ -133,7 +142,8 @@ def measure_again(rerun: Rerun, say: Callable[[str], object]) -> Again:
     return Again({name: _pooled(repeats) for name, repeats in found.items()}, disturbed)
 
 
-def _rounds(rerun: Rerun, now: Callable[[], float] = time.perf_counter) -> Iterator[int]:
+def rounds_within(rerun: Rerun, now: Callable[[], float] = time.perf_counter) -> Iterator[int]:
+    """The numbers of the rounds, from 1, as long as one as long as the longest still fits."""
     began, longest_s = now(), rerun.round_s
     for number in range(1, rerun.rounds + 1):
         started = now()
@@ -166,11 +176,6 @@ def _pooled(repeats: Sequence[Repeat]) -> Point:
     """One point; a configuration that failed in any round is a failed one."""
     failed = next((point for point, _ in repeats if point.measurement is None), None)
     return failed or pool(repeats)
-
-
-def by_name(result: Verified) -> Mapping[str, Point]:
-    """The reported points of a study."""
-    return {point.name: point for point in result.points}
 
 
 def settings_for(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
         tuple(_notes(first, second)),
         _senseless(first, second),
         ("B recommends nothing, and A did",) if a.recommended and not b.recommended else (),
+        "a longer --budget for both",
     )
 
 
