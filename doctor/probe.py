@@ -17,7 +17,7 @@ from dlbench.proxy.providers import executor_of
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.signature import first_line
 
-# Its convolutions need cuDNN, which a session alone does not load.
+# A session alone does not show that what it loaded computes here; convolutions go through cuDNN.
 MODEL, ROW = "cnn", (1, 1, 28, 28)
 OPTION = re.compile(r"^--device \w+: ")  # which nobody gave here
 
