@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import ENVIRONMENT_PREFIX, SWITCH, AsJson, Model, Quiet, plain_type
+from dlbench.cli.options import ENVIRONMENT_PREFIX, AsJson, Model, Quiet, plain_type
 from dlbench.cli.output import notes_console, print_json
 from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
@@ -62,9 +62,7 @@ def command(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="where to; -: standard output")
     ] = DEFAULT_OUTPUT,
-    force: Annotated[
-        bool, typer.Option("--force", metavar=SWITCH, help="overwrite the file")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
