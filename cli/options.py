@@ -38,19 +38,15 @@ SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
 TABLES = ("serve", "tune")
 NO_MODEL = "MODEL is missing: name an .onnx file, demo:mlp or demo:cnn"
 CHOICE = "CHOICE"
-# A switch has no value to name; Typer would show its type.
-SWITCH = ""
 
 # What commands have in common, under the same names and with the same help.
 AsJson = Annotated[
     bool,
-    typer.Option("--json", metavar=SWITCH, help="print one JSON document, and nothing else"),
+    typer.Option("--json", help="print one JSON document, and nothing else"),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", metavar=SWITCH, help="no progress, no notes: only the result and errors"
-    ),
+    typer.Option("--quiet", "-q", help="no progress, no notes: only the result and errors"),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -211,7 +207,7 @@ def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, st
     plain = plain_type(field)
     if plain is bool:
         # A switch that is on by default takes a value: how else could it be switched off?
-        return (str | None, "on|off") if field.default else (bool | None, SWITCH)
+        return (str | None, "on|off") if field.default else (bool | None, None)
     if get_origin(plain) is dict:
         return (list[str] | None), "NAME=VALUE"
     if get_origin(plain) is tuple:

@@ -13,7 +13,7 @@ from rich.live import Live
 
 from dlbench.cli.dashboard import dashboard
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import SWITCH, AsJson, Quiet, duration
+from dlbench.cli.options import AsJson, Quiet, duration
 from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.cli.scrape import Scrape, between, parse
 from dlbench.proxy.errors import ProxyError
@@ -45,9 +45,7 @@ def command(
     ] = "1s",
     once: Annotated[
         bool,
-        typer.Option(
-            "--once", metavar=SWITCH, help="one interval, then exit; so do --json and a pipe"
-        ),
+        typer.Option("--once", help="one interval, then exit; so do --json and a pipe"),
     ] = False,
     token_file: Annotated[
         Path | None,

@@ -15,7 +15,6 @@ import typer
 from dlbench.cli.failure import EXIT_INTERRUPTED, EXIT_UNDECIDED, UsageError
 from dlbench.cli.live import study_view
 from dlbench.cli.options import (
-    SWITCH,
     AsJson,
     ConfigFile,
     Model,
@@ -61,6 +60,10 @@ LEFT_OUT = [
     *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
     *("model", "host", "port"),
+    # Of the server what no measurement depends on; a file may have it for dlbench serve.
+    *("also", "repository", "insecure", "tls_cert", "tls_key", "tls_client_ca", "grpc_port"),
+    *("async_ttl_s", "async_results", "log_format", "max_header_kb"),
+    *("header_timeout_s", "body_timeout_s", "idle_timeout_s", "drain_timeout_s"),
     # Given as often as there are bounds, and as a file.
     *("slo", "space"),
 ]
@@ -78,9 +81,7 @@ def command(
             "--study", metavar="FILE", help="study file, resumed if it is there (default NAME.db)"
         ),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", metavar=SWITCH, help="start the study over")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start the study over")] = False,
     config: ConfigFile = None,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="write every measured point there")
@@ -113,7 +114,7 @@ def command(
     ] = None,
     plotted: Annotated[
         bool,
-        typer.Option("--plot", metavar=SWITCH, help="draw the front in a pipe too, in plain ASCII"),
+        typer.Option("--plot", help="draw the front in a pipe too, in plain ASCII"),
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""Every `dlbench` line of the README and of the pages is one that the program understands."""
+"""Every `dlbench` line of the README, the pages and the help is one that the program understands."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dlbench.cli.main import app
+from dlbench.cli.main import COMMANDS, app
 from dlbench.cli.options import read
 from dlbench.loadgen.profile import LoadProfile
 
@@ -23,11 +23,24 @@ def lines():
                 yield f"{page.name}: {line}"
 
 
-@pytest.mark.parametrize("line", list(lines()))
+def examples():
+    """The lines of every command's --help."""
+    for name in COMMANDS:
+        for line in getattr(command_of(name), "epilog", "").splitlines():
+            for part in line.split(" && "):
+                if part.startswith("dlbench "):
+                    yield f"{name} --help: {part}"
+
+
+def command_of(name):
+    return typer.main.get_command(app).get_command(None, name)
+
+
+@pytest.mark.parametrize("line", [*lines(), *examples()])
 def test_it_is_understood(line):
-    command_line = line.partition(": ")[2].partition(" > ")[0]
+    command_line = re.split(r" [>|] ", line.partition(": ")[2])[0]
     _, name, *words = shlex.split(command_line, comments=True)
-    command = typer.main.get_command(app).get_command(None, name)
+    command = command_of(name)
     given = command.make_context(name, words).params
     if name == "load":
         wanted = {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
@@ -40,3 +53,11 @@ def test_it_is_understood(line):
 def test_there_are_lines_on_every_page():
     found = {line.partition(":")[0] for line in lines()}
     assert {"README.md", "serving.md", "load-testing.md"} <= found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_and_the_options_of_scripts(name):
+    assert any(line.startswith(f"{name} --help") for line in examples())
+    options = {option: p for p in command_of(name).params for option in p.opts}
+    assert options["--quiet"] is options["-q"]
+    assert "--json" in options or name == "export"  # which has JSON among its formats
