@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,25 @@ def test_what_one_probe_may_be_wrong_by_is_no_regression(made, usual):
     """7 % between equal capacities, and what comes of it in the tail."""
     found = judge(studies(usual, changed(made, usual, rate=370, p99=19)), tolerance=0.0)
     assert found.outcome == "cannot tell"
+
+
+def test_equal_studies_are_a_regression_once_in_twenty_times_at_most(made):
+    """Probes that are 7 % off, queues that grow as those of M/M/1, and a little noise of their own."""
+
+    def point(rng, name, capacity, share):
+        load = share * rng.lognormal(0, 0.07)
+        p99 = 1e3 / capacity / (1 - load) * rng.lognormal(0, 0.02)
+        recommended = name == "c01"
+        return made.point(name, share, recommended, rate=load * capacity, p99=p99, sure=0.04)
+
+    def study(seed):
+        rng = np.random.default_rng(seed)
+        kinds = (("default", 100, 0.5), ("c01", 400, 0.7), ("c02", 300, 0.5))
+        return made.study(*(point(rng, *kind) for kind in kinds))
+
+    pairs = [(study(seed), study(1000 + seed)) for seed in range(60)]
+    found = [judge(studies(*pair), tolerance=0.0).outcome for pair in pairs]
+    assert found.count("regression") <= 3
 
 
 def test_a_front_that_shrank_is_a_regression(made, usual):
