@@ -23,8 +23,16 @@ def answer(study: Study, result: Verified) -> dict[str, str]:
     """Heading -> sentence; empty while the study is under way, which has no answer yet."""
     if not result.points:
         return {}
-    asked = StudyConfig.model_validate(study.sittings[-1]["study"] if study.sittings else {})
-    return findings(result, asked, _limit(study, result))
+    return findings(result, asked(study), _limit(study, result))
+
+
+def asked(study: Study) -> StudyConfig:
+    """What the study was asked for when it was last worked on, as far as it keeps that.
+
+    Not validated again: its cores may be ones that the reader's machine does not have.
+    """
+    sittings = study.sittings
+    return StudyConfig.model_construct(**sittings[-1]["study"] if sittings else {})
 
 
 def _limit(study: Study, result: Verified) -> str:

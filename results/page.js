@@ -47,6 +47,7 @@ function setUpText() {
   const about = [facts.Study["time spent"], facts.Machine?.processor, study.device, study.study];
   byId("heading").textContent = `How to serve ${study.model}`;
   byId("about").textContent = about.filter(Boolean).join(" · ");
+  byId("reference").textContent = digits(study.progress.reference_ms);
   const said = Object.entries(study.answer);
   byId("answer").append(said.length ? terms(said) : byId("under-way").content);
   const cards = Object.entries(facts).map(([heading, entries]) =>

@@ -18,9 +18,8 @@ function axis(own = {}) {
 }
 
 function legend(own = {}) {
-  const columns = narrow() ? { entrywidth: 0.48, entrywidthmode: "fraction" } : {};
   const place = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } };
-  return { ...place, ...columns, itemsizing: "constant", ...own };
+  return { ...place, itemsizing: "constant", ...own };
 }
 
 function layout(own) {

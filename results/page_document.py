@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.answer import answer
+from dlbench.results.answer import answer, asked
 from dlbench.results.page_facts import page_facts, searched
 from dlbench.results.page_rows import configurations, page_rows, uncounted
 from dlbench.results.progress import best_throughput, progress, stages
@@ -30,7 +30,7 @@ def page_document(study: Study) -> dict[str, Any]:
         "model": Path(about["model"]).name,
         "device": about["device"],
         "finished": bool(result.points),
-        "slo": result.slo,
+        "slo_p99_ms": asked(study).slo_p99_ms,
         "answer": answer(study, result),
         "configurations": configurations(points, result, _settings(study)),
         "searched": searched(about),
@@ -38,7 +38,7 @@ def page_document(study: Study) -> dict[str, Any]:
         "progress": _progress(study, points, result),
         "importances": learnt.importances._asdict() if learnt else None,
         "uncounted": uncounted(points),
-        "facts": page_facts(about, study.calibration, points),
+        "facts": page_facts(about, study.calibration, study.sittings, points),
     }
 
 
@@ -53,12 +53,14 @@ def _progress(study: Study, points: Sequence[Point], result: Verified) -> dict[s
     known = study.calibration
     before_s = known.get("calibration_s", 0.0) + known.get("foresight_s", 0.0)
     best_rps = best_throughput([*points, *result.points])
-    verified = [p.outcome for p in result.points if p.on_front and p.outcome]
+    reference_ms = asked(study).reference_ms
+    front = [p.outcome for p in result.points if p.on_front and p.outcome]
     default = [p.outcome for p in result.points if p.configuration == "default" and p.outcome]
     return {
-        "reached": [list(reached) for reached in progress(points, best_rps, before_s)],
+        "reference_ms": reference_ms,
+        "reached": [list(r) for r in progress(points, best_rps, before_s, reference_ms)],
         "stages": [list(stage) for stage in stages(points, before_s)],
         "spent_s": before_s + sum(point.cost_s for point in points),
-        "verified": hypervolume(verified, best_rps) if verified else None,
-        "default": hypervolume(default, best_rps) if default else None,
+        "verified": hypervolume(front, best_rps, reference_ms) if front else None,
+        "default": hypervolume(default, best_rps, reference_ms) if default else None,
     }

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.report import digits, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
+
+    from pydantic import BaseModel
 
     from dlbench.tuner.point import Point
 
@@ -19,18 +22,24 @@ if TYPE_CHECKING:
 ALWAYS_SAID = ("arrivals", "distinct", "zipf", "timeout_s")
 # A study sets these itself, for each measurement.
 OF_A_RUN = ("rate", "users", "duration_s", "warmup_s")
+# What was not measured, not said or not there.
+NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def page_facts(
-    identity: Kept, calibration: Kept, points: Sequence[Point]
+    identity: Kept, calibration: Kept, sittings: Sequence[Kept], points: Sequence[Point]
 ) -> dict[str, dict[str, str]]:
-    """Heading -> term -> text; what the study does not keep is not there."""
+    """Heading -> term -> text, of what a study keeps; what it does not is not there."""
+    last: Kept = sittings[-1] if sittings else {}
+    machine: Kept = last.get("machine", {})
     found = {
         "Study": _study(identity, points),
-        "Machine": _machine(identity, calibration),
+        "Command": {_when(s["began"]): s["command"] for s in sittings if s.get("command")},
+        "Asked for": _unusual(last.get("study", {}), StudyConfig, always=("budget_s",)),
+        "Machine": _machine(identity, machine) | _calibrated(calibration),
         "Load": _load(identity.get("load", {})),
-        "Searched": {k: _listed(v) for k, v in searched(identity).items()},
-        "Versions": dict(calibration.get("versions", {})),
+        "Searched": {k: _text(v) for k, v in searched(identity).items()},
+        "Versions": dict(machine.get("versions") or calibration.get("versions", {})),
     }
     return {heading: terms for heading, terms in found.items() if terms}
 
@@ -59,32 +68,47 @@ def _when(started_at: str) -> str:
     return f"{started_at[:10]} {started_at[11:19]} UTC"
 
 
-def _machine(identity: Kept, calibration: Kept) -> dict[str, str]:
-    known = calibration.get("calibration", {})
-    found = {"processor": identity.get("machine"), "pinning": identity.get("pin")}
+def _machine(identity: Kept, machine: Kept) -> dict[str, str]:
+    """The processor and the pinning are always kept, the rest by a sitting."""
+    told = {"processor": identity.get("machine"), "pinning": identity.get("pin")}
+    told |= {name: v for name, v in machine.items() if name not in ("cpu", "versions")}
+    return {name.replace("_", " "): _text(v) for name, v in told.items() if v not in NOTHING}
+
+
+def _calibrated(calibration: Kept) -> dict[str, str]:
+    known = calibration.get("calibration") or calibration
+    found = {}
     if known.get("client_rps"):
         found["the client can drive"] = f"{digits(known['client_rps'])}/s"
     if services := known.get("services"):
         alone = [s for s in services if s["threads"] == 1 and s["busy"] == 1]
-        found["one worker takes"] = ", ".join(
-            f"{digits(s['seconds'] * 1e3)} ms for {s['batch']}" for s in alone
-        )
-    return {term: str(text) for term, text in found.items() if text}
+        times = (f"{digits(s['seconds'] * 1e3)} ms for {s['batch']}" for s in alone)
+        found["one worker takes"] = ", ".join(times)
+    return found
 
 
 def _load(load: Kept) -> dict[str, str]:
-    """What was said of the load, and what is too important not to be."""
-    usual = LoadProfile.model_fields
-    said = {
-        name: value
-        for name, value in load.items()
-        if name not in OF_A_RUN
-        and (name in ALWAYS_SAID or (name in usual and value != usual[name].get_default()))
-        and value not in (None, {}, [])
+    said = _unusual(load, LoadProfile, always=ALWAYS_SAID, leave_out=OF_A_RUN)
+    return said | ({"distinct": "every input is new"} if load.get("distinct") == 0 else {})
+
+
+def _unusual(
+    kept: Kept, model: type[BaseModel], always: Container[str], leave_out: Container[str] = ()
+) -> dict[str, str]:
+    """What is not as declared, and what is too important to go without saying."""
+    usual = model().model_dump(mode="json")
+    return {
+        name: _text(value)
+        for name, value in kept.items()
+        if name not in leave_out
+        and value not in NOTHING
+        and (name in always or value != usual.get(name))
     }
-    texts = {name: _listed(v) if isinstance(v, list) else shown(v) for name, v in said.items()}
-    return texts | ({"distinct": "every input is new"} if said.get("distinct") == 0 else {})
 
 
-def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(map(shown, values))
+def _text(value: Any) -> str:  # noqa: ANN401 - whatever a study keeps
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_text(own)}" for name, own in value.items())
+    return shown(value)

@@ -22,10 +22,9 @@ function importanceChart() {
   const [blue, vermilion] = palette();
   const traces = [bar("p99", tail, vermilion), bar("throughput", capacity, blue)];
   const yaxis = { type: "category", ticksuffix: " " };
-  const xaxis = {
-    ...{ title: "share of the variance over all configurations" },
-    ...{ tickformat: ".0%", range: [0, 1.08], nticks: 6 },
-  };
+  const longest = Math.max(0.1, ...traces.flatMap((t) => t.x));
+  const range = [0, (narrow() ? 1.3 : 1.1) * longest];
+  const xaxis = { title: "share of the variance", tickformat: ".0%", range, nticks: 5 };
   byId("importance-chart").style.height = `${120 + 44 * (knobs.length + 1)}px`;
   return {
     traces: traces.filter((t) => t.x.length),

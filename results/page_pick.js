@@ -17,12 +17,14 @@ function recommend(bound) {
   return { point: lowest(front, "p99_ms"), verdict: open ? "undecided" : "missed" };
 }
 
-/** From below the lowest end of an interval to above the highest, if that is not too far off. */
+/** From below the lowest end of an interval to above the highest that is of use. */
 const [lowestMs, highestMs] = (() => {
   if (!front.length) return [1, 1000];
-  const far = 10 * highest(front, "p99_ms").p99_ms;
+  const asked = [own?.p99_high_ms, study.slo_p99_ms].filter(known);
+  const far = Math.max(10 * highest(front, "p99_ms").p99_ms, ...asked);
+  const lows = front.map((p) => p.p99_low_ms ?? p.p99_ms);
   const highs = front.map((p) => Math.min(p.p99_high_ms ?? p.p99_ms, far));
-  return [0.8 * Math.min(...front.map((p) => p.p99_low_ms ?? p.p99_ms)), 1.2 * Math.max(...highs)];
+  return [0.8 * Math.min(...lows, ...asked), 1.2 * Math.max(...highs, ...asked)];
 })();
 // The slider's places, 0 to 1000, are logarithmic.
 const toBound = (place) => lowestMs * (highestMs / lowestMs) ** (place / 1000);
@@ -93,10 +95,9 @@ function setUpBound() {
     setBound(toBound(+event.target.value), "slider"),
   );
   byId("slo-ms").addEventListener("input", (event) => setBound(+event.target.value, "number"));
-  // Upwards, so that the study's own recommendation meets what is shown as its bound.
-  const high = own?.p99_high_ms ?? Infinity;
-  const rounded = +(high * 1.005).toPrecision(3);
-  setBound(high <= highestMs ? rounded : +toBound(500).toPrecision(3));
+  // Rounded upwards, so that what the study itself recommends holds the bound that is shown.
+  const start = own?.p99_high_ms ? 1.01 * own.p99_high_ms : toBound(500);
+  setBound(study.slo_p99_ms ?? +start.toPrecision(3));
 }
 
 /** What `dlbench serve --config` takes, under a line that says what was measured with it. */

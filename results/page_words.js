@@ -20,7 +20,7 @@ function digits(value, count = 3) {
 }
 
 const interval = (low, high) =>
-  known(low) && known(high) ? `${digits(low)} – ${digits(high)}` : "undetermined";
+  known(low) && known(high) ? `${digits(low)}-${digits(high)}` : "undetermined";
 const throughputInterval = (p) => interval(p.throughput_low_rps, p.throughput_high_rps);
 const p99Interval = (p) => interval(p.p99_low_ms, p.p99_high_ms);
 const throughput = (p) => `${digits(p.throughput_rps)}/s [${throughputInterval(p)}]`;

@@ -32,10 +32,13 @@ class Stage(NamedTuple):
     from_s: float
 
 
-def progress(points: Sequence[Point], best_rps: float, before_s: float = 0.0) -> list[Reached]:
+def progress(
+    points: Sequence[Point], best_rps: float, before_s: float = 0.0, reference_ms: float = 1000.0
+) -> list[Reached]:
     """One entry per point of the search that raised the hypervolume, and one for the search's end.
 
-    `before_s` is what was spent before the first point, on calibration.
+    `before_s` is what was spent before the first point, on calibration; `best_rps` and
+    `reference_ms` are what hypervolume is measured against.
     """
     seen: list[Outcome] = []
     found: list[Reached] = []
@@ -43,7 +46,7 @@ def progress(points: Sequence[Point], best_rps: float, before_s: float = 0.0) ->
         if point.phase == "verify":
             break
         seen += [] if point.outcome is None else [point.outcome]
-        found.append(Reached(spent_s, hypervolume(seen, best_rps)))
+        found.append(Reached(spent_s, hypervolume(seen, best_rps, reference_ms)))
     rises = [b for a, b in zip([Reached(0.0, 0.0), *found], found, strict=False) if b[1] > a[1]]
     return rises + [last for last in found[-1:] if last not in rises]
 

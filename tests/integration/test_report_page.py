@@ -1,12 +1,16 @@
 """A report in a real browser: what a person does with it."""
 
+import json
 import shutil
 import subprocess
 import sys
 import tomllib
 
 import pytest
+from typer.testing import CliRunner
 
+from dlbench.cli.failure import UsageError
+from dlbench.cli.main import app
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
@@ -91,6 +95,13 @@ def report(tmp_path_factory, verified):
     about = {"model": f"{HOSTILE}.onnx", "device": "cpu", "seed": 0, "machine": "AMD EPYC, 2 cores"}
     spaces = {"max_batch_size": [1, 8, 32, 64], "workers": [1, 2, 4], "cache_size": [0, 256]}
     study = Study.create_or_resume(folder / "s.db", Identity({**about, "load": load, **spaces}))
+    study.sit_down(
+        {
+            "began": "2026-01-01T00:00:00+00:00",
+            "command": "dlbench tune m.onnx --pin 0-900",
+            "study": {"budget_s": 60.0, "slo_p99_ms": 20.0, "pin": "0-900"},
+        }
+    )
     for each in searched():
         study.record(each)
     for each in verified.points:
@@ -127,10 +138,23 @@ def page(browser, report):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
+    page.evaluate("window.first = boundMs")
     yield page
     page.close()
     assert complaints == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_what_was_written_is_told_to_scripts_too(report, tmp_path):
+    study = str(report.with_suffix(".db"))
+    target = tmp_path / "other.html"
+    told = CliRunner().invoke(app, ["report", study, "--out", str(target), "--json"])
+    assert json.loads(told.stdout) == {"report": str(target), "bytes": target.stat().st_size}
+    printed = CliRunner().invoke(app, ["report", study, "--out", "-"])
+    assert printed.stdout == target.read_text() == report.read_text()
+    refused = CliRunner().invoke(app, ["report", study, "--out", str(tmp_path / "no" / "x.html")])
+    assert isinstance(refused.exception, UsageError)
+    assert "--out" in str(refused.exception)
 
 
 def shown(page):
@@ -154,6 +178,12 @@ def test_the_slider_recommends_what_the_rule_does(page, verified):
         assert pane.get_attribute("data-point") == (verified.points[pick].name if met else "")
         seen.add(pane.get_attribute("data-verdict"))
     assert seen == {"met", "undecided"}
+
+
+def test_it_begins_with_the_bound_that_the_study_was_given(page):
+    assert page.locator("#answer").inner_text().count("p99<20ms met") == 1
+    assert page.evaluate("first") == 20
+    assert "dlbench tune m.onnx --pin 0-900" in page.locator("#facts").inner_text()
 
 
 def test_moving_the_slider_moves_recommendation_and_line(page):
@@ -181,6 +211,20 @@ def test_every_chart_is_drawn(page):
         "document.getElementById('front-chart').data.find(t => t.name === 'measured again').error_y.array"
     )
     assert bars == [6, 0]
+
+
+def test_hovering_tells_the_configuration_and_no_markup(page):
+    again, *others = page.evaluate(
+        "['measured again', 'in the search', 'not counted'].map(name => "
+        "document.getElementById('front-chart').data.find(t => t.name === name).text)"
+    )
+    texts = sum(others, again)
+    [best] = [text for text in again if "<b>c01@0.5</b>" in text]
+    assert "max_batch_size 32" in best
+    assert "cache_size 256" in best
+    assert "p99 12 ms [9-18]" in best
+    assert any("&lt;img" in text for text in texts)
+    assert not any("<img" in text for text in texts)
 
 
 def test_curves_are_those_of_the_chosen_configurations(page):
