@@ -138,7 +138,7 @@ class StudyView(Observer):
         self._spent_s = 0.0
         self._doing = ""
         self._predictions: Predictions | None = None
-        self._held: list[tuple[str, Outcome]] = []
+        self._held: list[Outcome] = []
         self._described: set[str] = set()
         self._base: ServingConfig | None = None
         self._round = 0
@@ -166,7 +166,7 @@ class StudyView(Observer):
 
     def point(self, point: Point) -> None:
         if point.outcome:
-            self._held.append((point.name, point.outcome))
+            self._held.append(point.outcome)
         if point.phase != "verify":
             self._say(point_line(point) + self._expected(point))
         elif point.repeat != self._round:
@@ -175,8 +175,7 @@ class StudyView(Observer):
 
     def _advance(self, elapsed_s: float) -> None:
         spent_s = self._spent_s + elapsed_s
-        left = f"{max(0.0, self._config.budget_s - spent_s) / 60:.1f} min left"
-        self._bar.update(self._task, completed=spent_s, left=left)
+        self._bar.update(self._task, completed=spent_s, left=_left(self._config.budget_s - spent_s))
 
     def _knobs(self, config: ServingConfig) -> str:
         """What the first configuration is, and what the others change against it."""
@@ -206,9 +205,16 @@ class StudyView(Observer):
         """As measured, luck included: nothing of it is reported."""
         if not self._held:
             return ""
-        at = knee([outcome for _, outcome in self._held], self._config.reference_ms)
-        name, best = self._held[at]
-        return f"; best so far {name}, {best.throughput_rps:,.0f}/s at {_ms(best.p99_ms)}"
+        at = knee(self._held, self._config.reference_ms)
+        best = self._held[at]
+        return f"; best {best.throughput_rps:,.0f}/s at {_ms(best.p99_ms)}"
+
+
+def _left(seconds: float) -> str:
+    """What is left of a budget; what is begun may take a little more."""
+    if seconds <= 0:
+        return "finishing"
+    return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"
 
 
 def point_line(point: Point) -> str:

@@ -77,8 +77,8 @@ def test_on_a_terminal_the_bar_says_what_goes_on_what_is_best_and_how_long_it_ta
         view._bar.refresh()
 
     text = seen(console, say)
-    assert "probe c02 capacity; best so far c01@0.5, 150/s at 6.5 ms" in text
-    assert "0.5 min left" in text
+    assert "probe c02 capacity; best 150/s at 6.5 ms" in text
+    assert "30 s left" in text
 
 
 def test_without_predictions_nothing_is_expected(build):
