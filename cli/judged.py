@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.cli.failure import EXIT_REGRESSION, UsageError
-from dlbench.cli.output import print_json, result_console
+from dlbench.cli.output import check_writable, print_json, result_console
 from dlbench.results.junit import junit
 from dlbench.results.regression import judge
 from dlbench.results.summary import conclusion, document, how_to_read, markdown, rows
@@ -62,6 +62,8 @@ class Outputs(NamedTuple):
         """Raises UsageError, before anything is measured."""
         if [junit, markdown].count(STANDARD_OUTPUT) + as_json > 1:
             raise UsageError("standard output takes one of --json, --junit - and --markdown -")
+        for option, file in (("--junit", junit), ("--markdown", markdown)):
+            check_writable(option, None if file in (None, STANDARD_OUTPUT) else Path(file))
         return cls(read_share(tolerance), junit, markdown, as_json, quiet)
 
 
@@ -91,10 +93,7 @@ def _write(file: str | None, text: str) -> None:
     if file == STANDARD_OUTPUT:
         sys.stdout.write(text)
     elif file is not None:
-        try:
-            Path(file).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {file}: {error.strerror}") from None
+        Path(file).write_text(text, encoding="utf-8")
 
 
 def _report(judgement: Judgement, *, quiet: bool) -> Iterator[RenderableType]:

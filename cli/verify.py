@@ -75,7 +75,9 @@ def command(
     kept = Study.open(study)
     result, told = read_verified(kept), {**given, **({"model": model} if model else {})}
     settings = read(ServerSettings, settings_for(kept, told), {})
-    task = Rerun.of(kept, result, settings, rounds, duration(budget) if budget else None)
+    task = Rerun.of(
+        kept, result, settings, rounds, duration(budget, option="--budget") if budget else None
+    )
     said, console = notes(kept, settings, task.pin), notes_console(quiet=quiet)
     for note in said:
         console.print(f"note: {note}")

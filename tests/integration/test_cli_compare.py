@@ -79,6 +79,7 @@ def test_markdown_goes_to_standard_output_alone(results, run):
         (("a.json", "a.json", "--tolerance", "much"), "--tolerance much: write a share"),
         (("a.json", "a.json", "--tolerance", "500%"), "--tolerance 500%: write a share"),
         (("a.json", "a.json", "--json", "--junit", "-"), "--json, --junit - and --markdown -"),
+        (("a.json", "a.json", "--junit", "no/j.xml"), "--junit no/j.xml: there is no folder no"),
         (("a.json", "b.db"), "two results of dlbench load, or two studies"),
     ],
 )
