@@ -6,7 +6,8 @@ The proxy's own worker processes are fed over the proxy's own links with batches
 calibration of `tune` does it: without HTTP, queues and cache, so that what is seen is what a batch
 costs. Three ways to use two cores take turns: a worker of one thread, a worker of two, two workers
 of one thread. Every cell is visited once in every round, in an order drawn anew, so that what drifts
-drifts for all; the tables have medians with the lowest and highest visit. A visit has two halves:
+drifts for all; the tables have medians with the lowest and highest visit. A visit during which other
+programs used the cores is kept but not counted, and made up for. It has two halves:
 
 - *full*: a batch is always waiting, as under load. It gives rows per second.
 - *alone*: the next batch is sent when the last one is back. It gives what a lone batch takes, to the
@@ -35,7 +36,9 @@ from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.inputs import random_row
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner import disturbance
 from dlbench.tuner.drive import Driven
 from dlbench.tuner.server import Server
 from dlbench.tuner.service_times import Cell
@@ -54,7 +57,9 @@ SHAPES = {
     "rapidocr_classifier": {"x": (1, 3, 48, 192)},
 }
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-ROUNDS, VISIT_S = 9, 0.25
+# Calm visits of every cell; after so many rounds a machine is not going to be calm.
+VISITS, MOST_ROUNDS = 5, 40
+VISIT_S = 0.25
 ROWS = 64
 
 
@@ -74,12 +79,14 @@ USES = (Use(1, 1), Use(1, 2), Use(2, 1))
 class Seen(NamedTuple):
     """One visit: seconds per batch of each worker when full, and of a lone one.
 
-    `driver_share` is the share of a core that feeding took when full.
+    `driver_share` is the share of a core that feeding took when full, `disturbed` what else went
+    on on the machine.
     """
 
     full_s: float
     alone_s: float
     driver_share: float
+    disturbed: Sequence[str] = ()
 
 
 def main() -> None:
@@ -87,31 +94,30 @@ def main() -> None:
     parser.add_argument("--only", choices=SHAPES, help="one of the models")
     options = parser.parse_args()
     names = in_pieces.wanted(options, tuple(SHAPES))
-    batches, rounds = (BATCHES[::3], 1) if options.quick else (BATCHES, ROUNDS)
+    batches, most = (BATCHES[::3], 1) if options.quick else (BATCHES, MOST_ROUNDS)
     with in_pieces.kept(options) as kept:
-        visit_all(kept, names, batches, rounds)
+        for number in range(most):
+            visit_all(kept, names, batches, number)
         for name in names:
-            show(name, visits(kept, name), batches)
+            show(name, calm_visits(kept, name), batches)
 
 
-def visit_all(kept: Kept, names: Sequence[str], batches: Sequence[int], rounds: int) -> None:
-    """Rounds over all models; the workers of a model live for its turn of a round."""
-    for number in range(rounds):
-        for name in in_order(names, number):
-            cells = [(use, batch) for use in USES for batch in batches]
-            with Workers(name) as workers:
-                for use, batch in in_order(cells, number):
-                    kept.once(key(name, use, batch, number), partial(workers.visit, use, batch))
-        report.note(f"round {number + 1} of {rounds}")
+def visit_all(kept: Kept, names: Sequence[str], batches: Sequence[int], number: int) -> None:
+    """One round over what is not known yet; a model's workers live for its turn."""
+    for name in in_order(names, number):
+        seen = calm_visits(kept, name)
+        cells = [
+            (use, batch) for use in USES for batch in batches if len(seen[use, batch]) < VISITS
+        ]
+        with Workers(name) as workers:
+            for use, batch in in_order(cells, number):
+                at = f"{name}/{use}/{batch}/{number}"
+                kept.once(at, partial(workers.visit, use, batch))
 
 
 def in_order(items: Sequence[Any], number: int) -> list[Any]:
     """The order of a round."""
     return random.Random(number).sample(items, len(items))
-
-
-def key(name: str, use: Use, batch: int, number: int) -> str:
-    return f"{name}/{use}/{batch}/{number}"
 
 
 class Workers:
@@ -134,29 +140,37 @@ class Workers:
             self._start(self._rows())
         driven, cell = self._driven[use], Cell(batch, use.threads, use.workers)
         driven.visit(cell, 0.0, 0.0)  # the first batch of a shape plans memory for it
+        before = disturbance.now()
         alone = driven.visit(cell, VISIT_S / 2, 0.0)
         full = driven.visit(cell, VISIT_S, alone.seconds)
-        return Seen(full.seconds, alone.seconds, full.driver_share)
+        disturbed = disturbance.disturbances(before, disturbance.now())
+        return Seen(full.seconds, alone.seconds, full.driver_share, disturbed)
 
     def _start(self, rows: list[dict[str, Any]]) -> None:
+        path = str(resolve_model(self._settings.model).path)
         for use in USES:
             config = ServingConfig(workers=use.workers, intra_op_threads=use.threads)
-            driven = Driven(self._settings.model, self._settings, config, use.workers, rows)
+            driven = Driven(path, self._settings, config, use.workers, rows)
             self._driven[use] = self._stack.enter_context(driven)
 
     def _rows(self) -> list[dict[str, Any]]:
         """As a load has them: from the metadata of a real server."""
-        with tempfile.TemporaryDirectory(prefix="dlbench-") as folder:
-            with Server(self._settings, Path(folder) / "server.log") as server:
-                url = server.apply(ServingConfig(workers=1))["url"]
-                inputs = discover(url, self._profile).inputs
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlbench-"))
+            server = stack.enter_context(Server(self._settings, Path(folder) / "server.log"))
+            url = server.apply(ServingConfig(workers=1))["url"]
+            inputs = discover(url, self._profile).inputs
         return [random_row(inputs, [number]) for number in range(ROWS)]
 
 
-def visits(kept: Kept, name: str) -> dict[tuple[Use, int], list[Seen]]:
-    """What was kept of a model, by use and batch size."""
+def calm_visits(kept: Kept, name: str) -> dict[tuple[Use, int], list[Seen]]:
+    """What counts of a model, by use and batch size."""
     return {
-        (use, batch): [Seen(*seen) for seen in kept.beginning(f"{name}/{use}/{batch}/")]
+        (use, batch): [
+            seen
+            for values in kept.beginning(f"{name}/{use}/{batch}/")
+            if not (seen := Seen(*values)).disturbed
+        ]
         for use in USES
         for batch in BATCHES
     }
@@ -167,6 +181,9 @@ def show(name: str, seen: dict[tuple[Use, int], list[Seen]], batches: Sequence[i
     table = report.table(f"{name} (workers x threads)", "batch", *heads, "feeding, cores")
     for batch in batches:
         own = {use: seen[use, batch] for use in USES}
+        if not all(own.values()):
+            report.note(f"{name}, batches of {batch}: no calm visit")
+            continue
         feeding = max(median(one.driver_share for one in own[use]) for use in USES)
         figures = [cell for use in USES for cell in cells(use, batch, own[use])]
         table.add_row(str(batch), *figures, f"{feeding:.2f}")

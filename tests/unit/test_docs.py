@@ -1,4 +1,4 @@
-"""docs/serving.md says what the code does: its table, its command lines, its names."""
+"""The pages say what the code does: reference, tables, command lines, names."""
 
 import re
 import runpy
@@ -10,8 +10,10 @@ from typing import Literal, get_args, get_origin
 import pytest
 import typer
 
-from dlbench.cli.main import app
+from dlbench.cli import failure
+from dlbench.cli.main import COMMANDS, app
 from dlbench.cli.options import ENVIRONMENT_PREFIX, option_name, read
+from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.autoscaler import AUTOSCALERS
 from dlbench.proxy.cache import CACHES
 from dlbench.proxy.config import ServingConfig
@@ -20,11 +22,13 @@ from dlbench.proxy.order import ORDERS
 from dlbench.proxy.policy import POLICIES
 from dlbench.proxy.providers import TRIED
 from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.export import COLUMNS
 
 DOCS = Path(__file__).parents[2] / "docs"
-GENERATOR = runpy.run_path(str(DOCS / "serving_table.py"))
+GENERATOR = runpy.run_path(str(DOCS / "reference.py"))
 PAGE = (DOCS / "serving.md").read_text(encoding="utf-8")
-PROSE = "".join(PAGE.split(GENERATOR["MARKER"])[::2])
+REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")
 MODELS = (ServingConfig, ServerSettings)
 FIELDS = {name: model for model in MODELS for name in model.model_fields}
 # Names on the page that are other programs'.
@@ -48,17 +52,32 @@ def serve_lines():
 
 def names_in_backticks(pattern):
     return {
-        name for quoted in re.findall(r"`([^`\n]+)`", PROSE) for name in re.findall(pattern, quoted)
+        name for quoted in re.findall(r"`([^`\n]+)`", PAGE) for name in re.findall(pattern, quoted)
     }
 
 
-def test_the_table_is_that_of_the_declarations():
-    assert GENERATOR["rewritten"](PAGE) == PAGE, "run: python docs/serving_table.py"
+def test_the_reference_is_that_of_the_declarations():
+    assert GENERATOR["page"]() == REFERENCE, "run: python docs/reference.py"
 
 
-def test_the_table_has_a_row_for_every_field():
-    keys = re.findall(r"^\| [^|]+ \| `(\w+)` \|", GENERATOR["table"](), re.MULTILINE)
-    assert keys == [*ServingConfig.model_fields, *ServerSettings.model_fields]
+@pytest.mark.parametrize("model", [ServingConfig, ServerSettings, LoadProfile, StudyConfig])
+def test_the_reference_has_a_row_for_every_field(model):
+    keys = re.findall(r"^\| [^|]+ \| `(\w+)` \|", GENERATOR["fields"](model), re.MULTILINE)
+    assert keys == list(model.model_fields)
+
+
+def test_the_reference_has_every_command_column_and_exit_code():
+    assert re.findall(r"^### dlbench (\w+)", REFERENCE, re.MULTILINE) == list(COMMANDS)
+    explained = set(GENERATOR["COLUMN_MEANINGS"])
+    assert explained == set(COLUMNS) - set(ServingConfig.model_fields)
+    codes = {name for name in vars(failure) if name.startswith("EXIT_")}
+    assert codes == set(GENERATOR["EXIT_MEANINGS"]) - {"good"}
+
+
+def test_links_within_the_reference_lead_somewhere():
+    headings = re.findall(r"^#+ (.+)", REFERENCE, re.MULTILINE)
+    anchors = {GENERATOR["_anchor"](heading) for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", REFERENCE)) <= anchors
 
 
 @pytest.mark.parametrize("line", serve_lines())
