@@ -75,7 +75,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="URL",
-            help="a server, or one of its models (http://HOST:PORT/v2/models/NAME, grpc://HOST:PORT, …)",
+            help="a server, or one of its models (http://HOST:PORT/v2/models/NAME, grpc://HOST:PORT)",
         ),
     ] = None,
     config: ConfigFile = None,

@@ -6,6 +6,7 @@ import inspect
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -138,6 +139,9 @@ def root(
 
 def main() -> None:
     """Run the command line; never shows a traceback for what a user can cause."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name may have letters that a terminal lacks
     try:
         # Who gives no arguments looks for help; Typer's errors come here, to be one line as well.
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))

@@ -184,6 +184,12 @@ def test_bad_input_gets_one_clear_line_and_a_code(arguments, code, text, tmp_pat
     assert done.stdout == ""
 
 
+def test_a_terminal_without_some_letter_shows_the_rest(tmp_path):
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = dlbench("serve", "m\u00f6del.onnx", cwd=tmp_path, env=ascii_only)
+    assert done.stderr.startswith("error: m?del.onnx: no such file")
+
+
 def test_a_corrupt_model_is_one_line(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"this is no model")
     for command in ("serve", "tune"):
