@@ -12,7 +12,7 @@ else
   INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check bench slow fuzz clean
+.PHONY: demo test check bench slow fuzz docs clean
 
 demo: .venv/runtime.stamp
 	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml
@@ -34,6 +34,10 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# The pages as a site in site/; a link that leads nowhere is an error.
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
 	loadgen truth omission intervals rate_search foreign proxy
 
@@ -52,5 +56,9 @@ bench: .venv/dev.stamp
 	$(INSTALL) --editable '.[dev]'
 	touch $@ .venv/runtime.stamp
 
+.venv/docs.stamp: .venv/created.stamp
+	$(INSTALL) --editable '.[docs]'
+	touch $@ .venv/runtime.stamp
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
