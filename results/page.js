@@ -26,7 +26,7 @@ function draw(...ids) {
     const { traces, layout: own } = CHARTS[id]();
     // Printing does not wait for a chart to notice the width that it has on paper.
     const width = isPrinting() ? byId(id).clientWidth : undefined;
-    Plotly.react(byId(id), traces, layout({ ...own, width, autosize: !width }), CONFIG);
+    Plotly.react(byId(id), traces, layout({ ...own, width, autosize: !width }), config(byId(id)));
   }
 }
 
@@ -51,7 +51,12 @@ function setUpText() {
   const said = Object.entries(study.answer);
   byId("answer").append(said.length ? terms(said) : byId("under-way").content);
   const cards = Object.entries(facts).map(([heading, entries]) =>
-    element("div.card", {}, element("h3", {}, heading), terms(Object.entries(entries))),
+    element(
+      "div.card",
+      { id: heading },
+      element("h3", {}, heading),
+      terms(Object.entries(entries)),
+    ),
   );
   byId("facts-list").append(...cards);
   byId(study.importances ? "importance-unknown" : "importance-known").remove();

@@ -3,12 +3,16 @@
 const coarse = matchMedia("(pointer: coarse)").matches;
 const phone = matchMedia("(max-width: 640px)");
 const narrow = () => phone.matches;
-const CONFIG = {
-  displaylogo: false,
-  responsive: true,
-  displayModeBar: coarse ? false : "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-};
+// Plotly's own set of buttons has one that sends a chart away.
+const BUTTONS = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
+const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: [BUTTONS] };
+const config = (place) => ({
+  ...CONFIG,
+  displayModeBar: coarse || !place.classList.contains("tall") ? false : "hover",
+});
+const MARGIN = { l: 10, r: 14, t: 10, b: 10 };
+// With room for the buttons.
+const ROOMY = { ...MARGIN, t: coarse ? 10 : 36 };
 const RATE = { title: "throughput, requests per second", rangemode: "tozero" };
 
 function axis(own = {}) {
@@ -17,9 +21,10 @@ function axis(own = {}) {
   return { automargin: true, ...look, ...own, title };
 }
 
+/** Below the chart, out of the way of the buttons. */
 function legend(own = {}) {
-  const place = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } };
-  return { ...place, itemsizing: "constant", ...own };
+  const place = { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" };
+  return { ...place, font: { size: 12 }, itemsizing: "constant", ...own };
 }
 
 function layout(own) {
@@ -36,7 +41,7 @@ function layout(own) {
       bordercolor: tone("line"),
       font: { color: tone("ink"), size: 12 },
     },
-    margin: { l: 10, r: 14, t: 10, b: 10 },
+    margin: MARGIN,
     ...own,
     legend: legend(own.legend),
     xaxis: axis(own.xaxis),

@@ -69,6 +69,7 @@ function frontChart() {
     traces: [...traces.filter((t) => t.x.length), pick],
     layout: {
       uirevision: "front",
+      margin: ROOMY,
       xaxis: RATE,
       yaxis: logarithmic("p99, ms", seen),
       ...boundMarks(),

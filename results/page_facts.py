@@ -72,7 +72,7 @@ def _machine(identity: Kept, machine: Kept) -> dict[str, str]:
     """The processor and the pinning are always kept, the rest by a sitting."""
     told = {"processor": identity.get("machine"), "pinning": identity.get("pin")}
     told |= {name: v for name, v in machine.items() if name not in ("cpu", "versions")}
-    return {name.replace("_", " "): _text(v) for name, v in told.items() if v not in NOTHING}
+    return {name: _text(v) for name, v in told.items() if v not in NOTHING}
 
 
 def _calibrated(calibration: Kept) -> dict[str, str]:
@@ -111,4 +111,6 @@ def _text(value: Any) -> str:  # noqa: ANN401 - whatever a study keeps
         return ", ".join(map(_text, value))
     if isinstance(value, dict):
         return ", ".join(f"{name}={_text(own)}" for name, own in value.items())
-    return shown(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return digits(value) if isinstance(value, float) else shown(value)

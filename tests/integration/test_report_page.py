@@ -227,6 +227,13 @@ def test_hovering_tells_the_configuration_and_no_markup(page):
     assert not any("<img" in text for text in texts)
 
 
+def test_no_button_sends_a_chart_away(page):
+    buttons = page.locator("#front-chart .modebar-btn")
+    names = buttons.evaluate_all("all => all.map(button => button.dataset.title)")
+    assert "Download plot as a PNG" in names
+    assert not any("hare" in name or "loud" in name for name in names)
+
+
 def test_curves_are_those_of_the_chosen_configurations(page):
     names = "document.getElementById('curves-chart').data.map(t => t.name)"
     assert page.evaluate(names) == ["naive", "default", "c01", "c02"]

@@ -56,6 +56,6 @@ def test_each_sitting_has_its_command_and_the_last_its_machine(made):
         "2026-01-02 10:00:00 UTC": "dlbench tune m2",
     }
     assert found["Asked for"] == {"budget_s": "60", "slo_p99_ms": "20", "slo": "error_rate<0.1%"}
-    assert found["Machine"]["memory mb"] == "8192"
+    assert found["Machine"]["memory_mb"] == "8,192"
     assert "governor" not in found["Machine"]
     assert found["Versions"] == made.machine.versions
