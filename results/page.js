@@ -24,10 +24,14 @@ function draw(...ids) {
   if (!window.Plotly) return;
   for (const id of ids) {
     const { traces, layout: own } = CHARTS[id]();
-    // Printing does not wait for a chart to notice the width that it has on paper.
-    const width = isPrinting() ? byId(id).clientWidth : undefined;
-    Plotly.react(byId(id), traces, layout({ ...own, width, autosize: !width }), config(byId(id)));
+    Plotly.react(byId(id), traces, layout({ ...own, ...sizeOf(byId(id)) }), config(byId(id)));
   }
+}
+
+/** Printing does not wait for a chart to notice what room it has on paper. */
+function sizeOf(place) {
+  if (!isPrinting()) return { autosize: true };
+  return { width: place.clientWidth, height: place.clientHeight };
 }
 
 function drawAll() {

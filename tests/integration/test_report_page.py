@@ -329,3 +329,5 @@ def test_paper_is_white_and_a_chart_fits_it(page, tmp_path):
     assert not dark
     assert 0 < max(widths) <= 700
     assert page.evaluate("isDark()")
+    fits = "c => c.querySelector('.main-svg').clientWidth === c.clientWidth"
+    assert page.evaluate(f"[...document.querySelectorAll('.chart')].every({fits})")
