@@ -180,12 +180,17 @@ def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
         yield f"{pick.name} was unsteady: {m.reason}"
 
 
+def _off(error: float) -> str:
+    """An error, which is 1 for half and for double, as people say it."""
+    return f"{error:.0%}" if error < 1 else f"{1 + error:.2g} times"
+
+
 def _about_twin(insight: Insight) -> Iterator[str]:
     if insight.error is not None:
         throughput, p99 = insight.error
         yield (
-            f"the twin was off by {throughput.median:.0%} in throughput and {p99.median:.0%} in p99 "
-            f"in the median, {throughput.p90:.0%} and {p99.p90:.0%} at the 90th percentile"
+            f"the twin was off by {_off(throughput.median)} in throughput and {_off(p99.median)} in "
+            f"p99 in the median, {_off(throughput.p90)} and {_off(p99.p90)} at the 90th percentile"
         )
     if insight.wrong:
         yield (
