@@ -9,7 +9,7 @@ function mark(name) {
 }
 
 function chip(name, checked) {
-  const onchange = () => draw(...CHOSEN);
+  const onchange = () => draw(...CHOSEN, ...SLICES);
   const box = element("input", { type: "checkbox", value: name, checked, onchange });
   const title = study.configurations[name].changes.join(", ");
   return element("label.chip", { title }, box, element("span"), name);

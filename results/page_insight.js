@@ -39,58 +39,42 @@ const varied = Object.keys(study.searched).filter(
 
 /** A configuration's capacity, or what it did at the chosen share of it; nothing if unknown. */
 function sliced(name, share) {
-  const probes = study.points.filter(
-    (p) => p.configuration === name && !known(p.share) && p.phase === "probe" && p.throughput_rps,
-  );
-  return share === ""
-    ? probes.slice(0, 1)
-    : operating(name).filter((p) => p.counts && p.share === +share);
+  if (share !== "") return operating(name).filter((p) => p.counts && p.share === +share);
+  const probes = study.points.filter((p) => p.configuration === name && p.phase === "probe");
+  return probes.filter((p) => p.throughput_rps).slice(0, 1);
+}
+
+/** Those that are chosen come last, so they are drawn above the others, and in their colours. */
+function sliceMarks(share) {
+  const coloured = chosen();
+  const others = Object.keys(study.configurations).filter((name) => !coloured.includes(name));
+  const points = [...others, ...coloured].flatMap((name) => sliced(name, share));
+  const plain = { colour: tone("muted"), symbol: "circle" };
+  const look = (p) => (coloured.includes(p.configuration) ? style(p.configuration) : plain);
+  const color = points.map((p) => look(p).colour);
+  const symbol = points.map((p) => look(p).symbol);
+  return { points, marker: { size: 9, color, symbol, line: { width: 1, color: tone("card") } } };
 }
 
 const sliceChart = (knob) => () => {
   const share = byId("slice-of").value;
-  const field = share === "" ? "throughput_rps" : "p99_ms";
-  const best = share === "" ? highest : lowest;
+  const [field, best] = share === "" ? ["throughput_rps", highest] : ["p99_ms", lowest];
   const value = (p) => configurationOf(p).knobs[knob];
-  const points = Object.keys(study.configurations).flatMap((name) => sliced(name, share));
+  const { points, marker } = sliceMarks(share);
   const values = [...new Set(points.map(value))].sort(order);
-  const bests = values.map((v) =>
-    best(
-      points.filter((p) => value(p) === v),
-      field,
-    ),
-  );
-  const looks = points.map((p) => style(p.configuration));
-  const marker = {
-    ...{
-      size: 9,
-      color: looks.map((look) => look.colour),
-      symbol: looks.map((look) => look.symbol),
-    },
-    line: { width: 1, color: tone("card") },
-  };
+  const having = (wanted) => points.filter((p) => value(p) === wanted);
+  const bests = values.map((wanted) => best(having(wanted), field));
+  const at = (own) => ({ x: own.map((p) => String(value(p))) });
   const line = { color: tone("muted"), width: 1, dash: "dot" };
-  const at = (chosen) => ({ x: chosen.map((p) => String(value(p))) });
+  const joined = { mode: "lines", line, hoverinfo: "skip", hovertemplate: null };
   const traces = [
-    trace("best", bests, [knob, field], {
-      ...at(bests),
-      mode: "lines",
-      line,
-      hoverinfo: "skip",
-      hovertemplate: null,
-    }),
+    trace("best", bests, [knob, field], { ...at(bests), ...joined }),
     trace("measured", points, [knob, field], { ...at(points), mode: "markers", marker }),
   ];
   const texts = values.map(String);
   const xaxis = { type: "category", categoryarray: texts, range: [-0.4, texts.length - 0.6] };
-  const rising = { rangemode: "tozero", nticks: 5 };
-  const yaxis =
-    share === ""
-      ? rising
-      : logarithmic(
-          "",
-          points.map((p) => p[field]),
-        );
+  const seen = points.map((p) => p[field]);
+  const yaxis = share === "" ? { rangemode: "tozero", nticks: 5 } : logarithmic("", seen);
   return { traces, layout: { showlegend: false, xaxis, yaxis } };
 };
 
