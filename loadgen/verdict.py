@@ -134,7 +134,7 @@ def warmed_up_late(e: Evidence) -> str:
     return (
         f"the server was still warming up for {e.warmup_s:.1f} s of the measurement (median "
         f"{e.warmup_ms:.3g} ms, later at most {e.settled_ms:.3g} ms); "
-        f"add {math.ceil(e.warmup_s)} s or more to --warmup"
+        f"it needs {math.ceil(e.warmup_s)} s more of warm-up (dlbench load --warmup)"
     )
 
 

@@ -49,12 +49,24 @@ class Identity:
 
     def check(self, other: Mapping[str, Any], path: Path) -> None:
         """Raise StudyMismatch, naming the first fact that differs."""
-        for fact, value in self.facts.items():
-            if other.get(fact) != value:
+        known = _flat(other)
+        for fact, value in _flat(self.facts).items():
+            if known.get(fact) != value:
                 raise StudyMismatch(
-                    f"{path} is a study with {fact} {other.get(fact)!r}, not {value!r}; "
+                    f"{path} is a study with {fact} {known.get(fact)!r}, not {value!r}; "
                     "use --study for another file or --fresh to start this one over"
                 )
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of what has parts by their own names: an error shall name `load.zipf` alone."""
+    parts = {
+        f"{fact}.{name}": value
+        for fact, whole in facts.items()
+        if isinstance(whole, dict)
+        for name, value in whole.items()
+    }
+    return {f: v for f, v in facts.items() if not isinstance(v, dict)} | parts
 
 
 class Study:

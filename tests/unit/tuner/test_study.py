@@ -78,6 +78,13 @@ def test_what_is_no_study_says_so(tmp_path, identity):
         Study.create_or_resume(text, identity)
 
 
+def test_of_a_load_that_differs_only_the_difference_is_named(tmp_path):
+    load = {"distinct": 100, "zipf": 1.0}
+    Study.create_or_resume(tmp_path / "s.db", Identity({"load": load}))
+    with pytest.raises(StudyMismatch, match=r"a study with load\.zipf 1\.0, not 1\.1;"):
+        Study.create_or_resume(tmp_path / "s.db", Identity({"load": {**load, "zipf": 1.1}}))
+
+
 def test_every_sitting_is_noted(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "s.db", identity)
     assert study.sittings == []
