@@ -149,6 +149,7 @@ def test_what_was_written_is_told_to_scripts_too(report, tmp_path):
     study = str(report.with_suffix(".db"))
     target = tmp_path / "other.html"
     told = CliRunner().invoke(app, ["report", study, "--out", str(target), "--json"])
+    assert told.exit_code == 0, told.exception
     assert json.loads(told.stdout) == {"report": str(target), "bytes": target.stat().st_size}
     printed = CliRunner().invoke(app, ["report", study, "--out", "-"])
     assert printed.stdout == target.read_text() == report.read_text()
@@ -303,9 +304,11 @@ def test_the_theme_is_the_readers_until_it_is_switched(page):
         assert drawn == ink
         return sum(map(int, ink[4:-1].split(","))) > sum(map(int, ground[4:-1].split(",")))
 
-    seen = [is_dark()]
-    page.emulate_media(color_scheme="dark")
-    seen.append(is_dark())
+    page.evaluate("delete document.documentElement.dataset.theme")
+    seen = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        seen.append(is_dark())
     for _ in range(2):
         page.click("#theme")
         seen.append(is_dark())
@@ -324,10 +327,12 @@ def test_paper_is_white_and_a_chart_fits_it(page, tmp_path):
         "addEventListener('beforeprint', () => window.paper = [isDark(), "
         "...[...document.querySelectorAll('.chart svg')].map(s => s.clientWidth)])"
     )
+    page.emulate_media(color_scheme="dark")
+    before = page.evaluate("isDark()")
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     dark, *widths = page.evaluate("paper")
     assert not dark
     assert 0 < max(widths) <= 700
-    assert page.evaluate("isDark()")
+    assert page.evaluate("isDark()") == before
     fits = "c => c.querySelector('.main-svg').clientWidth === c.clientWidth"
     assert page.evaluate(f"[...document.querySelectorAll('.chart')].every({fits})")
