@@ -17,8 +17,8 @@ from dlbench.loadgen.samples import Samples
 from dlbench.results.comparison import Compared, loads
 from dlbench.results.two_studies import Finished, studies
 from dlbench.tuner.errors import NothingMeasured
-from dlbench.tuner.run import read_verified
 from dlbench.tuner.study import Study
+from dlbench.tuner.verify import Verified
 
 NAME = "compare"
 EXAMPLES = """[bold]Examples[/]
@@ -77,7 +77,7 @@ def _is_study(path: Path) -> bool:
 
 def _finished(path: Path) -> Finished:
     study = Study.open(path)
-    result = read_verified(study)
+    result = Verified.of(study.verified)
     if not result.points:
         raise NothingMeasured(f"{path} has no result yet: dlbench tune --study {path} goes on")
     return Finished(result, study.identity, study.calibration.get("versions", {}))

@@ -16,8 +16,8 @@ from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
 from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.tuner.report import numbers
-from dlbench.tuner.run import read_verified
 from dlbench.tuner.study import FORMAT, Study
+from dlbench.tuner.verify import Verified
 
 NAME = "studies"
 EXAMPLES = """[bold]Examples[/]
@@ -78,7 +78,7 @@ def _is_study(path: Path) -> bool:
 
 def _row(path: Path) -> Row:
     study = Study.open(path)
-    points, result = study.points(), read_verified(study)
+    points, result = study.points(), Verified.of(study.verified)
     pick = result.recommended
     return Row(
         study=path.name,

@@ -29,11 +29,8 @@ from dlbench.cli.tables import answer, front_plot, report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.export import document, recommended_toml, study_points, write_csv
-from dlbench.tuner.foresight import load_of
-from dlbench.tuner.limit import limit
 from dlbench.tuner.report import findings
 from dlbench.tuner.run import Request, tune
 
@@ -141,7 +138,7 @@ def command(
     with interruptible(path), study_view(notes, search) as observer:
         command = shlex.join(["dlbench", *sys.argv[1:]])
         found, result = tune(Request(settings, profile, search, path, fresh, command), observer)
-    said = findings(result, search, _limit(found, result, profile))
+    said = findings(result, search)
     if result.recommended:
         target.write_text(recommended_toml(result.recommended, settings, said))
         said["serve"] = f"dlbench serve --config {target}"
@@ -169,15 +166,6 @@ def _read_space(path: Path) -> dict[str, Any]:
         raise UsageError(f"--space {path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"--space {path}: {error}") from None
-
-
-def _limit(study: Study, result: Verified, profile: LoadProfile) -> str:
-    """What keeps the recommendation from taking more; "" in a study that was not calibrated."""
-    kept = study.calibration.get("calibration")
-    if result.recommended is None or kept is None:
-        return ""
-    calibration = Calibration.model_validate(kept)
-    return limit(result.recommended.config, study.points(), calibration, load_of(profile))
 
 
 def _show(study: Study, result: Verified, said: dict[str, str], *, plotted: bool) -> None:

@@ -17,8 +17,8 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.results.comparison import rerun
 from dlbench.results.rerun import Rerun, measure_again, notes, settings_for
 from dlbench.tuner.pool import TRUSTED_REPEATS
-from dlbench.tuner.run import read_verified
 from dlbench.tuner.study import Study
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ def command(
     """
     outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
     kept = Study.open(study)
-    result, told = read_verified(kept), {**given, **({"model": model} if model else {})}
+    result, told = Verified.of(kept.verified), {**given, **({"model": model} if model else {})}
     settings = read(ServerSettings, settings_for(kept, told), {})
     task = Rerun.of(
         kept, result, settings, rounds, duration(budget, option="--budget") if budget else None

@@ -35,9 +35,9 @@ from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import of_search
-from dlbench.tuner.run import read_verified
 from dlbench.tuner.space import Space
 from dlbench.tuner.study import Study
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from dlbench.tuner.correction import Estimate
     from dlbench.tuner.point import Point
     from dlbench.tuner.predictions import Predictions
-    from dlbench.tuner.verify import Verified
 
 ROW = 34  # height of one in the table of candidates
 # The loads at which curves are drawn, as shares of the capacity.
@@ -72,7 +71,7 @@ class Evidence:
             ValueError: the study is not finished, or was not made with the twin.
         """
         study = Study.open(path)
-        points, result = study.points(), read_verified(study)
+        points, result = study.points(), Verified.of(study.verified)
         if result.recommended is None or "calibration" not in study.calibration:
             raise ValueError(f"{path}: not a study of the twin's that recommends something")
         calibration = Calibration.model_validate(study.calibration["calibration"])

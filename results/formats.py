@@ -14,14 +14,13 @@ from dlbench.results.markdown import markdown
 from dlbench.results.parquet import parquet
 from dlbench.results.picture import front_svg, png
 from dlbench.tuner.export import document, rows, study_points, write_csv
-from dlbench.tuner.run import read_verified
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dlbench.tuner.point import Point
     from dlbench.tuner.study import Study
-    from dlbench.tuner.verify import Verified
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Content:
     @classmethod
     def of(cls, study: Study) -> Self:
         """All that a study file holds."""
-        result = read_verified(study)
+        result = Verified.of(study.verified)
         return cls(study.points(), result, answer(study, result), study.identity)
 
     @cached_property

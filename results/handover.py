@@ -15,7 +15,7 @@ from dlbench.results.missing import NothingToShow
 from dlbench.results.onnx_tensors import declared
 from dlbench.tuner.errors import StudyMismatch
 from dlbench.tuner.export import study_points
-from dlbench.tuner.run import read_verified
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
         ModelError: the model is not there, or no model.
         StudyMismatch: it is another model than the one that was measured.
     """
-    result, about = read_verified(study), study.identity
+    result, about = Verified.of(study.verified), study.identity
     point = chosen(study_points(study.points(), result), name)
     model = _model(settings.model or about["model"])
     _check(model.path, about["model_hash"], study.path)

@@ -11,19 +11,18 @@ from dlbench.results.page_facts import page_facts, searched
 from dlbench.results.page_rows import configurations, page_rows, uncounted
 from dlbench.results.progress import best_throughput, progress, stages
 from dlbench.tuner.front import hypervolume
-from dlbench.tuner.run import read_verified
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dlbench.tuner.point import Point
     from dlbench.tuner.study import Study
-    from dlbench.tuner.verify import Verified
 
 
 def page_document(study: Study) -> dict[str, Any]:
     """Everything, read from the study file alone: finished or under way, samples or not."""
-    points, result, about = study.points(), read_verified(study), study.identity
+    points, result, about = study.points(), Verified.of(study.verified), study.identity
     learnt = result.insight
     return {
         "study": study.path.name,

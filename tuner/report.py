@@ -25,16 +25,13 @@ BASELINES = ("naive", "default")
 NAMED_SHARE, NAMED_KNOBS = 0.05, 3
 
 
-def findings(result: Verified, config: StudyConfig, limit: str = "") -> dict[str, str]:
-    """Heading -> sentence: what to use, what it gives, what limits it, what mattered, what is unsure.
-
-    `limit` is what keeps the recommendation from taking more, "" where nobody knows.
-    """
+def findings(result: Verified, config: StudyConfig) -> dict[str, str]:
+    """Heading -> sentence: what to use, what it gives, what limits it, what mattered, what is unsure."""
     pick = result.recommended
     said = {
         "use": _nothing(result, config) if pick is None else _use(pick, result, config),
         "gain": "" if pick is None else _gain(pick, result),
-        "limit": "" if pick is None else limit,
+        "limit": result.limit,
         "knobs": "" if result.insight is None else _knobs(result.insight),
         "uncertain": "; ".join(_doubts(result, config)),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,12 @@ from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
+from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drift import drift
 from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.foresight import load_of
 from dlbench.tuner.groundwork import drawn_up
+from dlbench.tuner.limit import limit
 from dlbench.tuner.pin import pinned
 from dlbench.tuner.point import Point
 from dlbench.tuner.proposal import Done
@@ -83,7 +86,7 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
             observer.note(text)
         plan = drawn_up(space, study, bench, request, observer)
         _take_steps(plan, study, bench, request, observer)
-    return study, _report(plan, study, request.study)
+    return study, _report(plan, study, request)
 
 
 def _take_steps(
@@ -134,7 +137,7 @@ class Told:
         return True
 
 
-def _report(plan: Plan, study: Study, config: StudyConfig) -> Verified:
+def _report(plan: Plan, study: Study, request: Request) -> Verified:
     points = _usable(study)
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}
@@ -142,14 +145,19 @@ def _report(plan: Plan, study: Study, config: StudyConfig) -> Verified:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
-    result = verified(repeats, config, plan.predictions, points)
+    result = verified(repeats, request.study, plan.predictions, points)
+    result = replace(result, limit=_limit(result, study, request.profile))
     study.verified = result.document
     return result
 
 
-def read_verified(study: Study) -> Verified:
-    """The result that a finished study keeps; empty for one that is under way."""
-    return Verified.of(study.verified)
+def _limit(result: Verified, study: Study, profile: LoadProfile) -> str:
+    """What keeps the recommendation from taking more; "" in a study that was not calibrated."""
+    kept = study.calibration.get("calibration")
+    if result.recommended is None or kept is None:
+        return ""
+    calibration = Calibration.model_validate(kept)
+    return limit(result.recommended.config, study.points(), calibration, load_of(profile))
 
 
 def _usable(study: Study) -> list[Point]:

@@ -36,8 +36,8 @@ class Verified:
     """The result of a study: pooled points, the recommended one, and what may be said of the SLO.
 
     `slo` is "none", "met", "undecided" or "missed". `estimates` are the smoothed values by a point's
-    name; the points in `smoothed` have the interval of theirs. `drift` and
-    `disturbed` are sentences, "" for none.
+    name; the points in `smoothed` have the interval of theirs. `drift`, `disturbed` and `limit` (what
+    keeps the recommended one from taking more) are sentences, "" for none.
     """
 
     points: tuple[Point, ...]
@@ -47,6 +47,7 @@ class Verified:
     insight: Insight | None = None
     drift: str = ""
     disturbed: str = ""
+    limit: str = ""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

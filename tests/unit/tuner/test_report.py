@@ -40,8 +40,9 @@ def test_a_person_is_told_in_five_lines(pick, verified_point, build):
     naive = verified_point("naive", 50.0, 8.0, build.DEFAULT.model_copy(update={"workers": 4}))
     default = verified_point("default", 195.0, 9.8)
     insight = Insight(ERROR, 0.1, False, IMPORTANCES)
-    result = Verified((pick(), naive, default), "met", insight=insight)
-    found = findings(result, StudyConfig(slo_p99_ms=20), "the workers: 1, 97% busy")
+    limit = "the workers: 1, 97% busy"
+    result = Verified((pick(), naive, default), "met", insight=insight, limit=limit)
+    found = findings(result, StudyConfig(slo_p99_ms=20))
     assert list(found) == ["use", "gain", "limit", "knobs", "uncertain"]
     assert "c01@0.5, max_batch_size 32, workers 1: 200/s [182-220] at p99 10 ms" in found["use"]
     assert "p99<20ms met by the whole 95 % interval" in found["use"]
