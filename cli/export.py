@@ -88,7 +88,7 @@ def command(
     """
     notes = notes_console(quiet=quiet)
     if to:
-        usual, text = _rendered(study, _known("--to", to, TARGETS), point, _settings(model, config))
+        usual, text = _rendered(study, _known("--to", to, TARGETS), point, model, config)
         _write(out or _unused(usual), text.encode(), notes)
     elif point or model or config:
         raise UsageError(f"--point, --model and --config need --to: {', '.join(TARGETS)}")
@@ -98,9 +98,10 @@ def command(
         _write(out or STDOUT, FORMATS[form](Content.of(Study.open(study))), notes)
 
 
-def _rendered(study: Path, to: str, point: str, settings: ServerSettings) -> tuple[str, str]:
+def _rendered(study: Path, to: str, point: str, model: str, config: Path | None) -> tuple[str, str]:
     """What such a file is usually called, and what is in it."""
-    found, target = deployment(Study.open(study), settings, point), TARGETS[to]
+    kept, target = Study.open(study), TARGETS[to]
+    found = deployment(kept, _settings(kept, model, config), point)
     return target.file_name.format(label=found.label), target.render(found)
 
 
@@ -147,7 +148,7 @@ def _known(option: str, name: str, table: Mapping[str, object]) -> str:
     return name
 
 
-def _settings(model: str, config: Path | None) -> ServerSettings:
-    """The proxy's settings besides the knobs, which are the point's."""
+def _settings(study: Study, model: str, config: Path | None) -> ServerSettings:
+    """The proxy's settings besides the knobs, which are the point's: the study's, or the file's."""
     file = read_file(config, (ServerSettings, ServingConfig))
-    return read(ServerSettings, {"model": model} if model else {}, file)
+    return read(ServerSettings, {"model": model} if model else {}, {**study.settings, **file})

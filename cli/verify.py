@@ -15,7 +15,7 @@ from dlbench.cli.options import AsJson, Quiet, duration, options_from, read
 from dlbench.cli.output import notes_console
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.comparison import rerun
-from dlbench.results.rerun import Rerun, measure_again, notes, settings_for
+from dlbench.results.rerun import Rerun, measure_again, notes
 from dlbench.tuner.pool import TRUSTED_REPEATS
 from dlbench.tuner.study import Study
 from dlbench.tuner.verify import Verified
@@ -74,7 +74,7 @@ def command(
     outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
     kept = Study.open(study)
     result, told = Verified.of(kept.verified), {**given, **({"model": model} if model else {})}
-    settings = read(ServerSettings, settings_for(kept, told), {})
+    settings = read(ServerSettings, told, kept.settings)
     task = Rerun.of(
         kept, result, settings, rounds, duration(budget, option="--budget") if budget else None
     )

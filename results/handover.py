@@ -36,12 +36,12 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
     """
     result, about = Verified.of(study.verified), study.identity
     point = chosen(study_points(study.points(), result), name)
-    model = _model(settings.model or about["model"])
+    model = _model(settings.model)
     _check(model.path, about["model_hash"], study.path)
     inputs, outputs = declared(model.path, settings.batch_axis)
     device = about["device"] if settings.device == "auto" else settings.device
     served = {
-        "model": settings.model or about["model"],
+        "model": settings.model,
         "device": device,
         "port": settings.port or DEFAULT_PORT,
     }

@@ -43,9 +43,7 @@ def page_document(study: Study) -> dict[str, Any]:
 
 def _settings(study: Study) -> ServerSettings:
     """What a server needs to know beside the knobs, as far as the study keeps it."""
-    about = study.identity
-    shape = about.get("load", {}).get("shape", {})
-    return ServerSettings(model=about["model"], device=about["device"], shape=shape)
+    return ServerSettings.model_validate(study.settings)
 
 
 def _progress(study: Study, points: Sequence[Point], result: Verified) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -176,10 +176,3 @@ def _pooled(repeats: Sequence[Repeat]) -> Point:
     """One point; a configuration that failed in any round is a failed one."""
     failed = next((point for point, _ in repeats if point.measurement is None), None)
     return failed or pool(repeats)
-
-
-def settings_for(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the study's own server was told, as far as the study keeps it; `given` comes first."""
-    known = study.identity
-    kept = {"model": known["model"], "device": known["device"], "shape": known["load"]["shape"]}
-    return {**kept, **given}

@@ -205,6 +205,7 @@ def _sitting(request: Request) -> dict[str, Any]:
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": request.command,
         "study": request.study.model_dump(mode="json"),
+        "settings": request.settings.model_dump(mode="json", exclude_defaults=True),
         "machine": facts().model_dump(mode="json"),
     }
 

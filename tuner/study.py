@@ -136,8 +136,17 @@ class Study:
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
-        """For each time that `tune` worked on it: `began`, `command`, `study` (its settings), `machine`."""
+        """For each time that `tune` worked on it: `began`, `command`, `study`, `settings`, `machine`."""
         return list(self._study.user_attrs.get("sittings", []))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its server was told beside the knobs: fields of ServerSettings, as far as known."""
+        about = self.identity
+        known = {"model": about["model"], "device": about["device"]}
+        known |= {"shape": about.get("load", {}).get("shape", {})}
+        told = self.sittings[-1].get("settings", {}) if self.sittings else {}
+        return {**known, **told, "device": about["device"]}
 
     def sit_down(self, about: Mapping[str, Any]) -> None:
         """Note who begins or goes on with the study, and where."""

@@ -8,7 +8,7 @@ from dlbench.loadgen.machine import versions
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ModelError
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.rerun import Rerun, candidates, notes, rounds_within, settings_for
+from dlbench.results.rerun import Rerun, candidates, notes, rounds_within
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.study import Identity, Study
 from dlbench.tuner.verify import Verified
@@ -58,7 +58,7 @@ def test_nothing_to_verify_is_said(study, made):
 
 
 def test_the_server_and_the_load_are_the_study_s(study, pick):
-    settings = ServerSettings(**settings_for(study, {"model": "m.onnx"}))
+    settings = ServerSettings(**{**study.settings, "model": "m.onnx"})
     assert (settings.model, settings.device, settings.shape) == ("m.onnx", "cpu", {"x": (3,)})
     task = Rerun.of(study, Verified((pick,), "none"), settings, 3)
     assert (task.profile.distinct, task.pin, task.rounds) == (500, "auto", 3)
