@@ -131,3 +131,13 @@ def test_metrics_exist():
 )
 def test_every_choice_is_explained(table):
     assert set(table) <= names_in_backticks(r"\w+")
+
+
+def test_the_batch_sizes_page_shows_what_was_measured():
+    sizes = runpy.run_path(str(DOCS / "batch_sizes.py"))
+    page, data = (sizes[name].read_text(encoding="utf-8") for name in ("PAGE", "DATA"))
+    assert sizes["rewritten"](page, data) == page, "run: python docs/batch_sizes.py"
+    assert sizes["PICTURE"].read_text(encoding="utf-8") == sizes["drawn"](data)
+    seen = sizes["read"](data)[1]
+    assert len(seen) == len(sizes["MODELS"]) * len(sizes["USES"]) * len(sizes["batches"](seen))
+    assert min(len(cell.rates) for cell in seen.values()) >= 2
