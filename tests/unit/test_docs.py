@@ -140,4 +140,4 @@ def test_the_batch_sizes_page_shows_what_was_measured():
     assert sizes["PICTURE"].read_text(encoding="utf-8") == sizes["drawn"](data)
     seen = sizes["read"](data)[1]
     assert len(seen) == len(sizes["MODELS"]) * len(sizes["USES"]) * len(sizes["batches"](seen))
-    assert min(len(cell.rates) for cell in seen.values()) >= 2
+    assert min(len(cell.rates) for cell in seen.values()) >= 5
