@@ -33,13 +33,23 @@ def limits(root: Path = Path("/")) -> ContainerLimits:
     return ContainerLimits(min(cpus, default=None), min(memory, default=None))
 
 
+def memory_left_mb(root: Path = Path("/")) -> float | None:
+    """MiB until the first limit above this process is reached; None: no limit.
+
+    File pages that nobody has used of late are given back when memory is short, so they count as
+    free, as in Kubernetes' working set.
+    """
+    found = [left for folder in _folders(root) for left in (*_left_v2(folder), *_left_v1(folder))]
+    return max(0.0, min(found)) if found else None
+
+
 def throttled_s(root: Path = Path("/")) -> float:
     """Seconds for which a quota has held processes of these groups back so far, the worst group's."""
     found = [0.0]
     for folder in _folders(root):
-        stat = dict(line.split() for line in _text(folder / "cpu.stat").splitlines())
-        found.append(int(stat.get("throttled_usec", 0)) / 1e6)  # v2
-        found.append(int(stat.get("throttled_time", 0)) / 1e9)  # v1
+        stat = _stat(folder / "cpu.stat")
+        found.append(stat.get("throttled_usec", 0) / 1e6)  # v2
+        found.append(stat.get("throttled_time", 0) / 1e9)  # v1
     return max(found)
 
 
@@ -73,6 +83,24 @@ def _memory(file: Path) -> Iterator[float]:
     value = _text(file)
     if value.isdecimal() and int(value) < NO_LIMIT_BYTES:
         yield int(value) / MIB
+
+
+def _left_v2(folder: Path) -> Iterator[float]:
+    for limit_mb in _memory(folder / "memory.max"):
+        cold_mb = _stat(folder / "memory.stat").get("inactive_file", 0) / MIB
+        yield limit_mb - sum(_memory(folder / "memory.current")) + cold_mb
+
+
+def _left_v1(folder: Path) -> Iterator[float]:
+    for limit_mb in _memory(folder / "memory.limit_in_bytes"):
+        cold_mb = _stat(folder / "memory.stat").get("total_inactive_file", 0) / MIB
+        yield limit_mb - sum(_memory(folder / "memory.usage_in_bytes")) + cold_mb
+
+
+def _stat(file: Path) -> dict[str, int]:
+    """A file of a name and an integer per line."""
+    pairs = (line.split() for line in _text(file).splitlines())
+    return {name: int(value) for name, value in pairs}
 
 
 def _text(path: Path) -> str:

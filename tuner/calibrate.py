@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from dlbench.loadgen import headroom
+from dlbench.loadgen.container import memory_left_mb
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.inputs import random_row, read_inputs
-from dlbench.loadgen.machine import facts
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
@@ -225,9 +225,10 @@ def rows_of(subject: Subject) -> list[Row]:
 
 
 def free_memory_mb() -> float:
-    """MiB that processes may still take, within the container's limit."""
+    """MiB that processes may still take, of the machine and within the container's limit."""
+    left_mb = memory_left_mb()
     available_mb = float(psutil.virtual_memory().available / 2**20)
-    return min(available_mb, facts().memory_limit_mb or available_mb)
+    return available_mb if left_mb is None else min(available_mb, left_mb)
 
 
 def processor_s(pid: int) -> float:

@@ -22,7 +22,7 @@ from dlbench.proxy.order import ORDERS
 from dlbench.proxy.policy import POLICIES
 from dlbench.proxy.providers import TRIED
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.config import MEMORY, StudyConfig
 from dlbench.tuner.export import COLUMNS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,6 +58,11 @@ def names_in_backticks(pattern):
 
 def test_the_reference_is_that_of_the_declarations():
     assert GENERATOR["page"]() == REFERENCE, "run: python docs/reference.py"
+
+
+def test_memory_has_the_unit_that_its_bounds_have():
+    for column in MEMORY.values():
+        assert "(MB, a million bytes)" in GENERATOR["COLUMN_MEANINGS"][column]
 
 
 @pytest.mark.parametrize("model", [ServingConfig, ServerSettings, LoadProfile, StudyConfig])

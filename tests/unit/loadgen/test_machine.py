@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from dlbench.loadgen import machine
-from dlbench.loadgen.container import ContainerLimits, limits
+from dlbench.loadgen.container import ContainerLimits, limits, memory_left_mb
 from dlbench.loadgen.machine import MachineFacts, facts, governor, gpus, processor
 
 CPUINFO = """\
@@ -96,6 +96,35 @@ def test_v1_has_a_tree_per_controller(tree):
     }
     root = cgroups(tree, "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n", **files)
     assert limits(root) == ContainerLimits(0.5, 256)
+
+
+def test_of_a_container_s_memory_what_is_held_is_not_left(tree):
+    """Pages of files that nobody used of late are, and the group with the least left counts."""
+    files = {
+        "outer/memory.max": f"{900 << 20}",
+        "outer/memory.current": f"{700 << 20}",
+        "outer/memory.stat": f"anon 5\ninactive_file {50 << 20}",
+        "outer/inner/memory.max": f"{512 << 20}",
+        "outer/inner/memory.current": f"{12 << 20}",
+    }
+    assert memory_left_mb(cgroups(tree, "0::/outer/inner\n", **files)) == 250
+
+
+def test_v1_memory_that_is_left(tree):
+    files = {
+        "memory/memory.limit_in_bytes": f"{256 << 20}",
+        "memory/memory.usage_in_bytes": f"{300 << 20}",
+        "memory/memory.stat": f"total_inactive_file {20 << 20}",
+    }
+    root = cgroups(tree, "4:memory:/docker/abc\n", **files)
+    assert memory_left_mb(root) == 0
+    tree(**{"sys/fs/cgroup/memory/memory.usage_in_bytes": f"{200 << 20}"})
+    assert memory_left_mb(root) == 76
+
+
+def test_memory_without_a_limit(tree, tmp_path):
+    assert memory_left_mb(tmp_path) is None
+    assert memory_left_mb(cgroups(tree, "0::/\n", **{"memory.max": "max"})) is None
 
 
 def test_inside_a_container_the_path_may_be_the_one_outside(tree):
