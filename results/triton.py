@@ -7,6 +7,7 @@ onnxruntime backend.
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import MIB, comment, unsaid
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # The backend's own numbers; without one it rewrites all it can.
 GRAPH_LEVELS = {"basic": -1, "extended": 1, "disabled": 2}
+# A GPU alone is onnxruntime's CUDA provider.
+TENSORRT = 'execution_accelerators { gpu_execution_accelerator : [ { name : "tensorrt" } ] } '
 CANNOT = {
     "batching": "Triton's batch limit is fixed",
     "slo_ms": "Triton holds no latency by itself",
@@ -52,6 +55,9 @@ def config_pbtxt(deployment: Deployment) -> str:
         _server_options(deployment),
         unsaid(deployment.config, CANNOT),
         _batch_notes(deployment),
+        _size_notes(deployment),
+        _gpu_notes(deployment),
+        _option_notes(deployment),
     )
     return head + "\n" + "\n".join(_fields(deployment)) + "\n"
 
@@ -82,6 +88,39 @@ def _batch_notes(deployment: Deployment) -> list[str]:
     ]
 
 
+def _size_notes(deployment: Deployment) -> list[str]:
+    config = deployment.config
+    large = sorted(set(config.preferred_batch_sizes) - set(_preferred(config)))
+    if not large or not _batch_first(deployment):
+        return []
+    return [f"preferred batch sizes left out, as Triton takes none above max_batch_size: {large}"]
+
+
+def _gpu_notes(deployment: Deployment) -> list[str]:
+    if not deployment.gpus:
+        return []
+    notes = ["gpus are numbered as on the machine measured on; in a container Triton counts from 0"]
+    workers, instances = deployment.config.workers, _instances(deployment) * deployment.gpus
+    if workers and instances != workers:
+        notes.append(f"count is for each GPU: {instances} instances, not the {workers} measured")
+    return notes
+
+
+def _option_notes(deployment: Deployment) -> list[str]:
+    """Triton's parameters have names of their own, which are not the provider's."""
+    given = deployment.settings.provider_option
+    return [f"provider_option {key} = {value} is not said here" for key, value in given.items()]
+
+
+def _instances(deployment: Deployment) -> int:
+    """Triton's count is for each GPU, our workers are dealt over all of them."""
+    return math.ceil(max(1, deployment.config.workers) / max(1, deployment.gpus))
+
+
+def _preferred(config: ServingConfig) -> list[int]:
+    return [size for size in config.preferred_batch_sizes if size <= config.max_batch_size]
+
+
 def _fields(deployment: Deployment) -> Iterator[str]:
     config, first = deployment.config, _batch_first(deployment)
     rows = config.max_batch_size if first else 0
@@ -93,10 +132,11 @@ def _fields(deployment: Deployment) -> Iterator[str]:
         yield from (_tensor(field, spec, drop=first) for spec in specs)
     kind = "KIND_GPU" if deployment.gpus else "KIND_CPU"
     gpus = f" gpus: {list(deployment.settings.device_ids)}" if deployment.gpus else ""
-    yield f"instance_group [ {{ count: {max(1, config.workers)} kind: {kind}{gpus} }} ]"
+    yield f"instance_group [ {{ count: {_instances(deployment)} kind: {kind}{gpus} }} ]"
     if rows:
         yield from _dynamic_batching(config)
     yield f"response_cache {{ enable: {str(deployment.caches).lower()} }}"
+    yield from _optimization(deployment)
     yield from _runtime(config)
 
 
@@ -111,8 +151,8 @@ def _tensor(field: str, spec: TensorSpec, *, drop: bool) -> str:
 
 def _dynamic_batching(config: ServingConfig) -> Iterator[str]:
     yield "dynamic_batching {"
-    if config.preferred_batch_sizes:
-        yield f"  preferred_batch_size: {list(config.preferred_batch_sizes)}"
+    if preferred := _preferred(config):
+        yield f"  preferred_batch_size: {preferred}"
     yield f"  max_queue_delay_microseconds: {round(config.max_queue_delay_ms * 1000)}"
     yield "  default_queue_policy {"
     yield f"    max_queue_size: {config.max_queue_size}"
@@ -123,10 +163,16 @@ def _dynamic_batching(config: ServingConfig) -> Iterator[str]:
     yield "}"
 
 
+def _optimization(deployment: Deployment) -> Iterator[str]:
+    level = GRAPH_LEVELS.get(deployment.config.graph_optimization)
+    graph = f"graph {{ level: {level} }} " if level else ""
+    accelerators = TENSORRT if deployment.device == "tensorrt" else ""
+    if graph or accelerators:
+        yield f"optimization {{ {graph}{accelerators}}}"
+
+
 def _runtime(config: ServingConfig) -> Iterator[str]:
     """What the backend passes on to onnxruntime."""
-    if level := GRAPH_LEVELS.get(config.graph_optimization):
-        yield f"optimization {{ graph {{ level: {level} }} }}"
     given = {
         "intra_op_thread_count": config.intra_op_threads,
         "enable_mem_arena": int(config.memory_arena),

@@ -26,7 +26,7 @@ def test_triton_reads_every_one(any_deployment):
     assert [(t.name, list(t.dims)) for t in found.input] == [("x", [3])]
     assert [(t.name, list(t.dims)) for t in found.output] == [("y", [3])]
     assert found.response_cache.enable is (config.cache_size > 0)
-    assert found.instance_group[0].count == config.workers
+    assert found.instance_group[0].count == config.workers // max(1, any_deployment.gpus)
 
 
 def test_every_knob_is_in_its_field(deploy):
@@ -73,6 +73,46 @@ def test_every_knob_is_said_or_said_to_be_missing(deploy):
 def test_gpus_are_named(deploy):
     (group,) = parsed(deploy(device="cuda", settings={"device_ids": (0, 1)})).instance_group
     assert (group.kind, list(group.gpus)) == (group.KIND_GPU, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "count", "said"),
+    [
+        (2, (0, 1), 1, ""),
+        (4, (0, 1), 2, ""),
+        (3, (0, 1), 2, "4 instances, not the 3 measured"),
+        (1, (0, 1), 1, "2 instances, not the 1 measured"),
+    ],
+)
+def test_instances_are_counted_for_each_gpu(deploy, workers, gpus, count, said):
+    settings = {"device": "cuda", "device_ids": gpus}
+    deployment = deploy(ServingConfig(workers=workers), device="cuda", settings=settings)
+    assert parsed(deployment).instance_group[0].count == count
+    text = config_pbtxt(deployment)
+    assert said in text
+    assert ("instances, not" in text) is bool(said)
+    assert "gpus are numbered as on the machine measured on" in text
+
+
+def test_preferred_sizes_that_triton_would_refuse_are_left_out(deploy):
+    deployment = deploy(ServingConfig(max_batch_size=8, preferred_batch_sizes=(4, 8, 16)))
+    assert list(parsed(deployment).dynamic_batching.preferred_batch_size) == [4, 8]
+    assert "left out, as Triton takes none above max_batch_size: [16]" in config_pbtxt(deployment)
+    none = parsed(deploy(ServingConfig(max_batch_size=2, preferred_batch_sizes=(4,))))
+    assert list(none.dynamic_batching.preferred_batch_size) == []
+
+
+def test_tensorrt_is_an_accelerator_beside_the_graph_level(deploy):
+    settings = {"device": "tensorrt", "provider_option": {"trt_fp16_enable": "1"}}
+    deployment = deploy(
+        ServingConfig(graph_optimization="basic"), device="tensorrt", settings=settings
+    )
+    found = parsed(deployment).optimization
+    assert found.graph.level == -1
+    accelerators = found.execution_accelerators.gpu_execution_accelerator
+    assert [accelerator.name for accelerator in accelerators] == ["tensorrt"]
+    assert "provider_option trt_fp16_enable = 1 is not said here" in config_pbtxt(deployment)
+    assert not parsed(deploy(device="cuda")).HasField("optimization")
 
 
 def test_a_batch_that_is_not_the_first_dimension_is_none_to_triton(deploy):
