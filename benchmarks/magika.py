@@ -29,7 +29,7 @@ GRID = tuple(product((1, 2, 3), (1, 8)))
 CONNECTIONS, PROBE_CONNECTIONS = (8, 16, 64), (32,)
 CEILING_BATCHES = (1, 2, 4, 8)
 CEILING_SHARE = 0.85
-# Equal runs of one server differ by 7 % here (DESIGN.md, The way of a measurement).
+# Equal runs of one server differ by 7 % here.
 LEVEL = 0.93
 CORES = len(os.sched_getaffinity(0))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.plan import Plan, Step
     from dlbench.tuner.verify import Repeat
 
-# Between equal runs (DESIGN.md); of p99 for screening and, over windows shorter than that, repeats.
+# Between equal runs, measured here; of p99 for screening and, over windows shorter than that, repeats.
 THROUGHPUT_NOISE = 0.07
 P99_NOISE = 0.27
 SHORT_P99_NOISE = 0.33

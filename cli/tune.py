@@ -132,6 +132,8 @@ def command(
     )
     path = study or Path(f"{settings.name or resolve_model(settings.model).name}.db")
     target = recommended or path.with_suffix(".toml")
+    if config is not None and target.resolve() == config.resolve():
+        raise UsageError(f"--recommended {target} is the file of --config: name another one")
     for option, file_path in (("--study", path), ("--csv", csv_path), ("--recommended", target)):
         check_writable(option, file_path)
     notes = notes_console(quiet=quiet)

@@ -163,7 +163,7 @@ def _said(candidate: Candidate, number: int, rounds: int) -> str:
 
 
 def _measure(bench: Bench, candidate: Candidate, number: int, folder: Path) -> Repeat:
-    name, config, share, rate = candidate
+    name, config, share, rate, _ = candidate
     step = Step(name, config, "verify", candidate.repeat_s, share, rate, number)
     path = folder / "samples.npz"
     point = bench.measure(step, FIRST_SEED + number, lambda _: None, path)

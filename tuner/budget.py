@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.point import Point
 
-# With 7 % noise in capacity, 0.95 would be overload one time in four (DESIGN.md).
+# With 7 % noise in capacity, 0.95 would be overload one time in four.
 LOADS = (0.3, 0.5, 0.7, 0.9)
 FEWER_LOADS = (LOADS, (0.5, 0.7, 0.9), (0.5, 0.9))
-# MLPerf early stopping at p99 with no over-latency query needs 459 (PEERS.md).
+# MLPerf early stopping at p99 with no over-latency query needs 459.
 SCREEN_REQUESTS = 459
 SCREEN_S = 2.5
 PROBE_S = 2.0
@@ -26,7 +26,7 @@ WARMUP_S = 0.3
 # What a change of configuration costs beside the measuring, before any was seen: mostly the start
 # of a worker. Warming a cache comes on top.
 SWITCH_S = 1.4
-# So many repeats are kept time for: three are reported, the even ones choose (DESIGN.md: a
+# So many repeats are kept time for: three are reported, the even ones choose (a
 # reported p99 pools at least three). Time that is left over buys more.
 REPEATS = 5
 MOST_REPEATS = 2 * REPEATS
@@ -60,6 +60,7 @@ class Candidate(NamedTuple):
     config: ServingConfig
     share: float
     rate: float
+    cut: float = 1.0
 
     @property
     def name(self) -> str:
@@ -68,8 +69,8 @@ class Candidate(NamedTuple):
 
     @property
     def repeat_s(self) -> float:
-        """Length of one repeat, so that those reported pool enough requests."""
-        return max(REPEAT_S, POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
+        """Length of one repeat, so that those reported pool enough requests, or `cut` as many."""
+        return max(REPEAT_S, self.cut * POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
 
 
 def screen_s(rate: float) -> float:
@@ -108,6 +109,16 @@ def verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> flo
     return REPEATS * round_s(candidates, switch_s)
 
 
+def shortened(candidates: Sequence[Candidate], most_s: float, switch_s: float) -> list[Candidate]:
+    """The same, with as many requests as can be had in `most_s`, what takes longest cut alike."""
+    asked_s = verify_s(candidates, switch_s)
+    measured_s = REPEATS * sum(c.repeat_s for c in candidates)
+    if asked_s <= most_s or not measured_s:
+        return list(candidates)
+    cut = max(0.0, 1 - (asked_s - most_s) / measured_s)
+    return [c._replace(cut=cut) for c in candidates]
+
+
 def trustworthy_s(capacity: float, default: ServingConfig) -> float:
     """How long a trustworthy answer takes: all loads, enough configurations, verified."""
     typical = Candidate("", default, 0.7, 0.7 * capacity)
@@ -120,6 +131,6 @@ def services_s(budget_s: float) -> float:
     return min(SERVICES_S, max(LEAST_SERVICES_S, SERVICES_SHARE * budget_s))
 
 
-def searching_s(points: Sequence[Point]) -> float:
-    """Time spent on everything but verification."""
-    return sum(p.cost_s for p in points if p.phase != "verify")
+def spent_s(points: Sequence[Point]) -> float:
+    """Time that measuring took so far."""
+    return sum(p.cost_s for p in points)

@@ -9,7 +9,8 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from dlbench.tuner.budget import VERIFY_SHARE, Candidate, switch_s, verify_s
+from dlbench.tuner.budget import VERIFY_SHARE, Candidate, shortened, switch_s, verify_s
+from dlbench.tuner.constraint import figure
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, knee
 from dlbench.tuner.point import with_outcome
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Known = tuple[Point, Outcome]
 
 MOST = 6
-FEWEST = 3
+FEWEST = 2
 # Mean violations, as shares of a bound, that two repeats with a third of noise do not show by chance;
 # those of more repeats narrow with the root of their number.
 SURELY_MET, SURELY_MISSED = -1 / 3, 1 / 2
@@ -36,18 +37,21 @@ def candidates(
     baselines: Collection[str],
     study: StudyConfig,
     predictions: Predictions | None = None,
+    reference_ms: float = 1000.0,
 ) -> list[Candidate]:
     """The baselines at their knees and the points that the front gains most by.
 
     `points` are those of the search. Where there are predictions the front is the smoothed one: the
-    raw one consists of the luckiest.
+    raw one consists of the luckiest. A model so slow that its budget cannot pay for the fewest gets
+    shorter repeats.
     """
     chosen: list[Candidate] = []
-    for candidate in _ranked(points, baselines, study.reference_ms, predictions):
-        needed_s = verify_s([*chosen, candidate], switch_s(points))
-        if needed_s <= VERIFY_SHARE * study.budget_s or len(chosen) < len(baselines) + FEWEST:
+    most_s, each_s = VERIFY_SHARE * study.budget_s, switch_s(points)
+    for candidate in _ranked(points, baselines, study, predictions, reference_ms):
+        needed_s = verify_s([*chosen, candidate], each_s)
+        if needed_s <= most_s or len(chosen) < len(baselines) + FEWEST:
             chosen.append(candidate)
-    return chosen
+    return shortened(chosen, most_s, each_s)
 
 
 def contenders(
@@ -73,15 +77,20 @@ def _judged(candidate: Candidate, points: Sequence[Point], demands: Constraints)
 def _ranked(
     points: Sequence[Point],
     baselines: Collection[str],
-    reference_ms: float,
+    study: StudyConfig,
     predictions: Predictions | None,
+    reference_ms: float,
 ) -> list[Candidate]:
     known = smoothed(points, predictions)
     picks: list[Point] = []
     for name in baselines:
         picks += _baseline_pick(name, points, known, reference_ms)
-    gains = greedy_by_hypervolume([outcome for _, outcome in known], MOST, reference_ms)
-    picks += [known[i][0] for i in gains]
+    # A bound on p99 is the reference already; one look at a p99 is too noisy to rule a point out.
+    others = [o for o in study.constraints.objectives if o.field != "p99_ms"]
+    within = [k for k in known if all(o.violation(figure(k[0], o.field)) <= 0 for o in others)]
+    worth = within or known
+    gains = greedy_by_hypervolume([outcome for _, outcome in worth], MOST, reference_ms)
+    picks += [worth[i][0] for i in gains]
     return list(dict.fromkeys(_candidate(point) for point in picks))
 
 

@@ -38,7 +38,7 @@ CAPACITY = Prior(0.3, (0.03, 0.1, 0.2), (0.01, 0.05))
 P99 = Prior(0.5, (0.05, 0.15, 0.3), (0.02, 0.1))
 WRONG_CAPACITY = Prior(1.0, (0.2, 0.4, 0.8), (0.05, 0.2))
 WRONG_P99 = Prior(1.5, (0.3, 0.6, 1.2), (0.05, 0.2))
-# What equal runs differed by where this was first measured (DESIGN.md). It stands for so many
+# What equal runs differed by where this was first measured. It stands for so many
 # repeats until the study has its own.
 CAPACITY_NOISE = 0.07
 P99_NOISE = 0.27

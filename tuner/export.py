@@ -56,7 +56,7 @@ def study_points(points: Sequence[Point], result: Verified) -> list[Point]:
 def write_csv(
     points: Iterable[Point], stream: IO[str], estimates: Mapping[str, Estimate] | None = None
 ) -> None:
-    """One row per measured point, columns as DESIGN.md orders them.
+    """One row per measured point, in the order of `COLUMNS`.
 
     `estimates` are those of the verified points, by name.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +57,12 @@ def hypervolume(
     return area
 
 
+def in_reach(p99s_ms: Iterable[float], reference_ms: float) -> float:
+    """The reference, or e times the lowest p99 if all are beyond it: else nothing were worth anything."""
+    lowest_ms = min(p99s_ms, default=0.0)
+    return reference_ms if lowest_ms < reference_ms else math.e * lowest_ms
+
+
 def knee(outcomes: Sequence[Outcome], reference_ms: float = 1000.0) -> int:
     """Index of the outcome that alone dominates the most hypervolume.
 
@@ -64,13 +70,8 @@ def knee(outcomes: Sequence[Outcome], reference_ms: float = 1000.0) -> int:
     is better; it trades one e-fold of p99 against a proportional share of throughput.
     """
     best = max(o.throughput_rps for o in outcomes)
+    reference_ms = in_reach((o.p99_ms for o in outcomes), reference_ms)
     return max(range(len(outcomes)), key=lambda i: hypervolume([outcomes[i]], best, reference_ms))
-
-
-def fastest_within(outcomes: Sequence[Outcome], bound_ms: float) -> int | None:
-    """Index of the highest throughput whose p99 is within the bound, None if there is none."""
-    inside = [i for i, o in enumerate(outcomes) if o.p99_ms <= bound_ms]
-    return max(inside, key=lambda i: outcomes[i].throughput_rps, default=None)
 
 
 def greedy_by_hypervolume(

@@ -16,6 +16,7 @@ from dlbench.tuner import budget
 from dlbench.tuner.budget import LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
 from dlbench.tuner.candidates import candidates, contenders
 from dlbench.tuner.drift import EVERY_S, reference, since_reference
+from dlbench.tuner.front import in_reach
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.proposer import PROPOSERS
 
@@ -156,7 +157,7 @@ class Plan:
         if self.study.configurations and len(tried) >= self.study.configurations:
             return Done(f"{len(tried)} configurations were asked for")
         # Whatever the budget one is tried: a study that tries nothing answers nothing.
-        after_one_more_s = self.before_s + budget.searching_s(points) + self.curve_s(points)
+        after_one_more_s = self.before_s + budget.spent_s(points) + self.curve_s(points)
         if tried and after_one_more_s > self.study.budget_s - self.reserve_s(points):
             return OUT_OF_BUDGET
         return self._search(points).proposal
@@ -238,13 +239,21 @@ class Search:
         """What the proposer names next."""
         plan, study = self.plan, self.plan.study
         propose = PROPOSERS[study.proposer]
-        return propose(self.points, plan.space, study.seed, plan.predictions, study.reference_ms)
+        return propose(self.points, plan.space, study.seed, plan.predictions, self._reference_ms)
 
     @cached_property
     def candidates(self) -> list[Candidate]:
         """What would be verified if the search ended here."""
-        plan = self.plan
-        return candidates(self.points, plan.baselines, plan.study, plan.predictions)
+        plan, reference_ms = self.plan, self._reference_ms
+        return candidates(self.points, plan.baselines, plan.study, plan.predictions, reference_ms)
+
+    @property
+    def _reference_ms(self) -> float:
+        """The study's, unless neither the twin nor a measurement comes near it."""
+        twin = self.plan.predictions
+        expected_ms = [] if twin is None else [float(twin.p99_ms[twin.searched].min())]
+        measured_ms = [p.outcome.p99_ms for p in self.points if p.outcome]
+        return in_reach([*expected_ms, *measured_ms], self.plan.study.reference_ms)
 
 
 def of_search(points: Sequence[Point]) -> list[Point]:

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from dlbench.tuner.predictions import Predictions
 
 
+# Server settings that change what is measured.
+DECIDING = {
+    *("provider_option", "io_binding", "batch_axis", "device_ids", "remote_workers"),
+    *("cache_backend", "allow_spinning", "max_connections"),
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked for; `command` is how, as a shell takes it."""
@@ -161,12 +168,17 @@ def _limit(result: Verified, study: Study, profile: LoadProfile) -> str:
 
 
 def _usable(study: Study) -> list[Point]:
-    """The recorded points; a repeat whose samples were thrown away has to be measured again."""
-    return [
+    """The recorded points; a repeat whose samples were thrown away has to be measured again.
+
+    Of one that was measured again the latest counts: the samples are that one's.
+    """
+    points = [
         p
         for p in study.points()
         if p.phase != "verify" or p.measurement is None or study.samples_path(p).exists()
     ]
+    latest = {(p.name, p.repeat): p for p in points if p.phase == "verify"}
+    return [p for p in points if p.phase != "verify" or latest[p.name, p.repeat] is p]
 
 
 def _space(request: Request, ready: dict[str, Any], cores: int) -> Space:
@@ -194,6 +206,7 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
             "load": request.profile.model_dump(mode="json", exclude={"seed"}),
             "seed": request.study.seed,
             "pin": request.study.pin,
+            "server": request.settings.model_dump(mode="json", include=DECIDING),
             "machine": f"{processor()}, {space.cores} cores",
             **space.facts,
         }

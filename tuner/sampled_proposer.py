@@ -45,7 +45,7 @@ def tpe(
 ) -> ServingConfig | Done:
     """Every knob moved once, then Optuna's TPE on each configuration's own hypervolume.
 
-    Whole curves guide better than single points (DESIGN.md).
+    Whole curves guide better than single points.
     """
     measured = scores(points, reference_ms)
     sampler = optuna.samplers.TPESampler(seed=seed + len(measured), n_startup_trials=STARTUP)

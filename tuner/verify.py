@@ -197,9 +197,9 @@ def _slo(pick: str | None, front: Sequence[Point], config: StudyConfig) -> str:
         return "none"
     bound = config.constraints.objectives[0]
     found = {bound.standing(p) for p in front if pick is None or p.name == pick}
-    if pick is not None:
-        return str(found.pop())
-    return "undecided" if "undecided" in found else "missed"
+    if not found or "undecided" in found:
+        return "undecided"
+    return "met" if "met" in found else "missed"
 
 
 def _changed(point: Point, **figures: float) -> Point:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from dlbench.tuner.budget import Candidate
-from dlbench.tuner.candidates import contenders
+from dlbench.tuner.budget import REPEAT_S, Candidate, verify_s
+from dlbench.tuner.candidates import candidates, contenders
+from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.constraint import Constraints, Objective
+from dlbench.tuner.point import Resources
 
 BOUND = Constraints((Objective("p99_ms", 20.0, "--slo-p99 20ms"),))
 
@@ -42,3 +44,26 @@ def test_where_everything_misses_everything_stays(contest):
 
 def test_what_has_no_repeats_yet_is_not_dropped(contest):
     assert contest(r100=(), r200=()) == ["r100", "r200"]
+
+
+def test_what_breaks_another_bound_is_no_candidate(build):
+    """The one that fits is slower, and would not be looked at beside four that do not."""
+    points = [
+        build.point(f"c0{n}", share=0.5, throughput=1000 + n, resources=Resources(server_rss_mb=mb))
+        for n, mb in enumerate((800, 800, 800, 800, 800, 800, 800, 200))
+    ]
+    study = StudyConfig(max_memory="300MB")
+    assert [c.configuration for c in candidates(points, [], study)] == ["c07"]
+
+
+@pytest.mark.parametrize("rate", [5, 30, 1000])
+def test_a_slow_model_gets_shorter_repeats_rather_than_more_time(build, rate):
+    points = [
+        build.point(f"c0{n}", share=0.5, throughput=rate * (1 + n / 10), p99=10 * (1 + n))
+        for n in range(6)
+    ]
+    chosen = candidates(points, [], StudyConfig(budget_s=300))
+    assert len(chosen) >= 2
+    assert verify_s(chosen) <= 0.5 * 300 + 1e-6
+    assert all(c.repeat_s >= REPEAT_S for c in chosen)
+    assert any(c.cut < 1 for c in chosen) == (rate < 100)

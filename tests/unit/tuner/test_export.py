@@ -15,7 +15,7 @@ from dlbench.tuner.point import Resources
 from dlbench.tuner.twin_error import Off, TwinError
 from dlbench.tuner.verify import Verified
 
-# DESIGN.md's order, the knobs in between.
+# The knobs stand in between.
 BEFORE = ["point", "phase", "verdict", "reason", "on_front", "recommended"]
 AFTER = [
     "offered_rps",

@@ -11,11 +11,11 @@ from dlbench.tuner.front import (
     Outcome,
     curve_gains,
     dominates,
-    fastest_within,
     front_indices,
     greedy_by_hypervolume,
     greedy_curves,
     hypervolume,
+    in_reach,
     knee,
 )
 
@@ -89,12 +89,6 @@ def test_greedy_covers_the_front_before_what_lies_behind():
     assert len(greedy_by_hypervolume(points, 4)) == 4
 
 
-def test_fastest_within_a_bound():
-    points = [Outcome(100, 50), Outcome(80, 20), Outcome(90, 19.9)]
-    assert fastest_within(points, 20) == 2
-    assert fastest_within(points, 1) is None
-
-
 def some_curves(seed, count=15, loads=4):
     rng = np.random.default_rng(seed)
     throughput = np.cumsum(rng.uniform(1, 50, size=(count, loads)), axis=1)
@@ -123,3 +117,10 @@ def test_greedy_curves_take_what_joins_best_and_stop_when_nothing_adds(seed):
         known += map(Outcome, throughput[row].tolist(), p99[row].tolist())
     if len(chosen) < 15:
         assert curve_gains(known, throughput, p99, best).max() == 0
+
+
+def test_where_all_are_beyond_the_reference_the_knee_still_weighs_both():
+    slow = [Outcome(1, 1500), Outcome(2, 1501), Outcome(10, 1502)]
+    assert knee(slow) == 2
+    assert in_reach([1500, 1502], 1000) == pytest.approx(1500 * math.e)
+    assert in_reach([900, 1502], 1000) == in_reach([], 1000) == 1000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.tuner.budget import LOADS, MOST_REPEATS, REPEATS, searching_s
+from dlbench.tuner.budget import LOADS, MOST_REPEATS, REPEATS, spent_s
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.drift import EVERY_S
 from dlbench.tuner.plan import Plan
@@ -274,7 +274,7 @@ def test_the_budget_is_kept(build, space):
 def test_a_larger_budget_goes_on_searching(build, space):
     points = carry_out(build, make_plan(space, budget_s=150))
     more = carry_out(build, make_plan(space, budget_s=400), points)
-    assert searching_s(more) > searching_s(points)
+    assert spent_s(more) > spent_s(points)
     assert more[: len(points)] == points
 
 

@@ -5,6 +5,8 @@ import sqlite3
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 
 from dlbench.tuner.constraint import Constraints, parse_memory, parse_slo
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
@@ -83,6 +85,15 @@ def test_of_a_load_that_differs_only_the_difference_is_named(tmp_path):
     Study.create_or_resume(tmp_path / "s.db", Identity({"load": load}))
     with pytest.raises(StudyMismatch, match=r"a study with load\.zipf 1\.0, not 1\.1;"):
         Study.create_or_resume(tmp_path / "s.db", Identity({"load": {**load, "zipf": 1.1}}))
+
+
+def test_a_study_that_was_killed_while_it_was_made_is_made_again(tmp_path, identity):
+    path = tmp_path / "s.db"
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    tables = BaseModel.metadata.tables
+    BaseModel.metadata.create_all(engine, tables=[tables["studies"], tables["version_info"]])
+    engine.dispose()
+    assert Study.create_or_resume(path, identity).points() == []
 
 
 def test_every_sitting_is_noted(tmp_path, identity):
