@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from textwrap import indent
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,14 @@ def _resources(deployment: Deployment) -> str:
         reserved += f"""\
           devices:
             - driver: nvidia
-              count: {deployment.gpus}
+              {_which_gpus(deployment)}
               capabilities: [gpu]
 """
     body = limits + (f"        reservations:\n{reserved}" if reserved else "")
     return f"    deploy:\n      resources:\n{body}" if body else ""
+
+
+def _which_gpus(deployment: Deployment) -> str:
+    """The host's GPUs by number where it is not the first ones; a count takes those."""
+    chosen = deployment.chosen_gpus
+    return f"device_ids: {json.dumps(chosen.split(','))}" if chosen else f"count: {deployment.gpus}"

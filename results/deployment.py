@@ -78,6 +78,17 @@ class Deployment:
         return 0 if self.device == "cpu" else len(self.settings.device_ids)
 
     @property
+    def chosen_gpus(self) -> str:
+        """The host's GPUs by number, as containers are given them; "" if the first ones do."""
+        ids = self.settings.device_ids
+        return ",".join(map(str, ids)) if self.gpus and ids != self._numbered else ""
+
+    @property
+    def _numbered(self) -> tuple[int, ...]:
+        """GPUs as they are counted inside a container, whichever of the host's they are."""
+        return tuple(range(len(self.settings.device_ids)))
+
+    @property
     def caches(self) -> bool:
         """Whether results are kept."""
         return self.config.cache_size > 0 and self.config.cache_policy != "none"
@@ -146,12 +157,13 @@ class Deployment:
         return recommended_toml(self.point, self.settings.model_copy(update=settings), {}).lstrip()
 
     def toml_in_container(self) -> str:
-        """The same inside a container, where only its own address is left to listen on."""
+        """The same inside a container, where only its own address and its own GPUs are left."""
         return self.toml(
             model=f"/models/{self.model}",
             name=self.name,
             host="0.0.0.0",
             insecure=not self.settings.token_file,
+            device_ids=self._numbered,
         )
 
     @property

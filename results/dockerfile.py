@@ -48,7 +48,14 @@ def build_command(deployment: Deployment) -> str:
 
 def _run_options(deployment: Deployment) -> str:
     ports = (f"-p 127.0.0.1:{port}:{port}" for port in deployment.ports.values())
-    return " ".join([*(["--gpus all"] if deployment.gpus else []), *ports])
+    return " ".join([*_gpu_options(deployment), *ports])
+
+
+def _gpu_options(deployment: Deployment) -> list[str]:
+    if chosen := deployment.chosen_gpus:
+        # Docker reads the value as CSV, where a comma has to stand in quotes.
+        return [f"--gpus '\"device={chosen}\"'"]
+    return ["--gpus all"] if deployment.gpus else []
 
 
 def _stages(deployment: Deployment) -> str:

@@ -3,6 +3,8 @@
 import re
 import tomllib
 
+import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +55,30 @@ def test_the_toml_is_what_serve_takes_in_a_container(any_deployment):
     assert served.model == f"/models/{any_deployment.path.name}"
     # The proxy refuses a public address with neither.
     assert served.insecure is not bool(served.token_file)
+
+
+@pytest.mark.parametrize(
+    ("ids", "run", "reserved"),
+    [
+        ((0, 1), "--gpus all", {"count": 2}),
+        ((1,), """--gpus '"device=1"'""", {"device_ids": ["1"]}),
+        ((1, 3), """--gpus '"device=1,3"'""", {"device_ids": ["1", "3"]}),
+    ],
+)
+def test_a_container_counts_its_own_gpus_from_zero(deploy, ids, run, reserved):
+    found = deploy(device="cuda", settings={"device": "cuda", "device_ids": ids})
+    assert ServerSettings(**_settings(found.toml_in_container())).device_ids == (0, 1)[: len(ids)]
+    assert ServerSettings(**_settings(found.toml())).device_ids == ids
+    assert f"docker run {run} -p" in TARGETS["docker"].render(found)
+    service = yaml.safe_load(TARGETS["compose"].render(found))["services"]["proxy"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "capabilities": ["gpu"], **reserved}
+    assert f"nvidia.com/gpu: {len(ids)}\n" in TARGETS["k8s"].render(found)
+
+
+def _settings(text):
+    values = tomllib.loads(text)
+    return {name: values[name] for name in values if name in ServerSettings.model_fields}
 
 
 def test_every_file_says_what_was_measured_and_where(any_deployment):
