@@ -101,7 +101,9 @@ def command(
 def _rendered(study: Path, to: str, point: str, model: str, config: Path | None) -> tuple[str, str]:
     """What such a file is usually called, and what is in it."""
     kept, target = Study.open(study), TARGETS[to]
-    found = deployment(kept, _settings(kept, model, config), point)
+    given = {"--model": model, "--config": str(config or "")}
+    options = [word for name, value in given.items() if value for word in (name, value)]
+    found = deployment(kept, _settings(kept, model, config), point, options)
     return target.file_name.format(label=found.label), target.render(found)
 
 

@@ -19,7 +19,8 @@ def compose_yaml(deployment: Deployment) -> str:
         deployment.provenance,
         deployment.margins,
         [
-            "Next to the Dockerfile of `dlbench export --to docker` and the model:",
+            "Next to the model and to the Dockerfile of",
+            f"  {deployment.export('docker')}",
             "  docker compose up --build --wait",
             "It listens on this machine alone. The configuration below wins over the image's own",
             "(Docker Compose 2.23.1 or newer).",

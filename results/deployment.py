@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Deployment:
 
     `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
     the tensors `batch_axis` is -1 where there is none. `cores` are those that the server had, None
-    where nobody knows. `versions` has at least our own.
+    where nobody knows. `versions` has at least our own. `options` are those of the export besides the
+    point, as words.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Deployment:
     cores: int | None
     load: Mapping[str, Any]
     versions: Mapping[str, str]
+    options: tuple[str, ...] = ()
 
     @property
     def config(self) -> ServingConfig:
@@ -145,6 +148,11 @@ class Deployment:
             return None
         cache_mib = self.config.cache_max_mb if self.caches else 0.0
         return math.ceil(resident_mb * 1e6 * MEMORY_MARGIN / MIB + cache_mib)
+
+    def export(self, target: str) -> str:
+        """The command that writes this deployment for another target, of the same settings."""
+        words = ["--to", target, "--point", self.point.name, *self.options]
+        return shlex.join(["dlbench", "export", self.study, *words])
 
     @cached_property
     def tag(self) -> str:

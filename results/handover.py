@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 DEFAULT_PORT = ServerSettings.model_fields["port"].default
 
 
-def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deployment:
+def deployment(
+    study: Study, settings: ServerSettings, name: str = "", options: Sequence[str] = ()
+) -> Deployment:
     """The named point, or the recommended one, with the model of `settings`, or the study's own.
+
+    `options` are those of the command line that `settings` came from.
 
     Raises:
         NothingToShow: there is no such point, or none is recommended.
@@ -60,6 +64,7 @@ def deployment(study: Study, settings: ServerSettings, name: str = "") -> Deploy
         cores=facts.get("calibration", {}).get("cores"),
         load=about["load"],
         versions={"dlbench": version("dlbench"), **facts.get("versions", {})},
+        options=tuple(options),
     )
 
 

@@ -7,7 +7,6 @@ brings, whose arguments those of a model are appended to.
 from __future__ import annotations
 
 import json
-from shlex import quote
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ def inference_service(deployment: Deployment) -> str:
         [
             "An InferenceService has no field for these knobs (its batcher knows the V1 protocol only):",
             *(f"  {line}" for line in wrap(", ".join(ELSEWHERE), 90)),
-            f"They are in config.pbtxt: dlbench export {quote(deployment.study)} --to triton",
+            f"They are in config.pbtxt: {deployment.export('triton')}",
         ],
         unsaid(deployment.config, CANNOT),
         [

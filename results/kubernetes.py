@@ -23,7 +23,8 @@ def manifests(deployment: Deployment) -> str:
         deployment.provenance,
         deployment.margins,
         [
-            "The image is that of `dlbench export --to docker`:",
+            "The image is that of this Dockerfile:",
+            f"  {deployment.export('docker')}",
             f"  {build_command(deployment)}",
             "One replica does the throughput above; the limits hold for each.",
             deployment.access,

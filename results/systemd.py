@@ -28,8 +28,7 @@ def unit(deployment: Deployment) -> str:
             "  python3 -m venv /opt/dlbench",
             f"  /opt/dlbench/bin/pip install '{deployment.package()}'    # or the folder of its source",
             f"  install -D -m 644 -t {MODELS} {quote(str(deployment.path))}*",
-            f"  mkdir -p /etc/dlbench && dlbench export {quote(deployment.study)} --to toml "
-            f"--point {deployment.point.name} {config}",
+            f"  mkdir -p /etc/dlbench && {deployment.export('toml')} {config}",
             f"  install -m 644 {deployment.label}.service /etc/systemd/system/",
             f"  systemctl daemon-reload && systemctl enable --now {deployment.label}",
             f"It listens on {deployment.settings.host}; host and token_file are set with --config.",

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -27,6 +29,8 @@ FILES = {
     "k8s": "dlbench-affine.k8s.yaml",
     "systemd": "dlbench-affine.service",
 }
+
+COMPANIONS = {"kserve": "triton", "systemd": "toml", "compose": "docker", "k8s": "docker"}
 
 
 def point(name, workers, rate, phase="screen", **changes):
@@ -141,6 +145,17 @@ def test_another_point_and_more_settings(export, tmp_path):
     served = tomllib.loads(config["data"]["serve.toml"])
     # The knobs are the point's, whatever the file says.
     assert (served["workers"], served["access_log"], served["name"]) == (1, True, "other")
+
+
+def test_the_command_that_a_file_prints_writes_its_companion(export, tmp_path):
+    """Of the same point and settings: another would be another configuration, or another image."""
+    (tmp_path / "more set.toml").write_text('name = "other"\n')
+    given = ["--point", "default@0.5", "--config", "more set.toml"]
+    for target, companion in COMPANIONS.items():
+        text = export("--to", target, "-", *given).stdout.decode()
+        (line,) = re.findall(r"dlbench export affine\.db (.+)", text)
+        words = [word for word in shlex.split(line) if not word.startswith("/")]
+        assert export(*words, "-").stdout == export("--to", companion, "-", *given).stdout
 
 
 @pytest.mark.parametrize(
