@@ -75,9 +75,8 @@ def command(
     kept = Study.open(study)
     result, told = Verified.of(kept.verified), {**given, **({"model": model} if model else {})}
     settings = read(ServerSettings, told, kept.settings)
-    task = Rerun.of(
-        kept, result, settings, rounds, duration(budget, option="--budget") if budget else None
-    )
+    budget_s = None if budget is None else duration(budget, option="--budget")
+    task = Rerun.of(kept, result, settings, rounds, budget_s)
     said, console = notes(kept, settings, task.pin), notes_console(quiet=quiet)
     for note in said:
         console.print(f"note: {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -145,9 +146,10 @@ def measure_again(rerun: Rerun, say: Callable[[str], object]) -> Again:
 def rounds_within(rerun: Rerun, now: Callable[[], float] = time.perf_counter) -> Iterator[int]:
     """The numbers of the rounds, from 1, as long as one as long as the longest still fits."""
     began, longest_s = now(), rerun.round_s
+    budget_s = math.inf if rerun.budget_s is None else rerun.budget_s
     for number in range(1, rerun.rounds + 1):
         started = now()
-        if number > 1 and rerun.budget_s and started - began + longest_s > rerun.budget_s:
+        if number > 1 and started - began + longest_s > budget_s:
             return
         yield number
         longest_s = max(longest_s, now() - started)

@@ -64,7 +64,7 @@ def test_the_server_and_the_load_are_the_study_s(study, pick):
     assert (task.profile.distinct, task.pin, task.rounds) == (500, "auto", 3)
 
 
-@pytest.mark.parametrize(("budget_s", "rounds"), [(None, 5), (100, 5), (10, 3), (1, 1)])
+@pytest.mark.parametrize(("budget_s", "rounds"), [(None, 5), (100, 5), (10, 3), (1, 1), (0, 1)])
 def test_rounds_are_measured_while_one_more_fits(study, pick, budget_s, rounds):
     """Each takes 3 s."""
     task = Rerun.of(study, Verified((pick,), "none"), ServerSettings(), 5, budget_s)
