@@ -47,6 +47,8 @@ def command(
     The file needs nothing beside it and no network. A study that is still under way shows what was
     measured so far.
     """
+    if as_json and out == "-":
+        raise UsageError("standard output takes one of --json and --out -")
     text = page(page_document(Study.open(study)))
     if out == "-":
         typer.echo(text, nl=False)

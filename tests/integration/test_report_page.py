@@ -155,6 +155,11 @@ def test_what_was_written_is_told_to_scripts_too(report, tmp_path):
     assert printed.stdout == target.read_text() == report.read_text()
     refused = CliRunner().invoke(app, ["report", study, "--out", str(tmp_path / "no" / "x.html")])
     assert isinstance(refused.exception, UsageError)
+    both = CliRunner().invoke(app, ["report", study, "--out", "-", "--json"])
+    assert (str(both.exception), both.stdout) == (
+        "standard output takes one of --json and --out -",
+        "",
+    )
     assert "--out" in str(refused.exception)
 
 
