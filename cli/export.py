@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import Quiet, read, read_file
-from dlbench.cli.output import notes_console
+from dlbench.cli.options import AsJson, Quiet, read, read_file
+from dlbench.cli.output import notes_console, print_json
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.formats import FORMATS, Content
@@ -80,31 +80,51 @@ def command(
         ),
     ] = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the points of a study, or with --to a configuration to deploy.
 
     csv, json and parquet hold every measured point; what was not measured is
     empty, never 0. md, svg and png show the front.
     """
-    notes = notes_console(quiet=quiet)
-    if to:
-        usual, text = _rendered(study, _known("--to", to, TARGETS), point, model, config)
-        _write(out or _unused(usual), text.encode(), notes)
-    elif point or model or config:
+    if to and form:
+        raise UsageError("--format is of the points, which --to does not write: give one of them")
+    if not to and (point or model or config):
         raise UsageError(f"--point, --model and --config need --to: {', '.join(TARGETS)}")
+    if to:
+        made = _configuration(study, _known("--to", to, TARGETS), out, point, model, config)
     else:
-        form = _format(out, form)
-        _refuse_terminal(out or STDOUT, form)
-        _write(out or STDOUT, FORMATS[form](Content.of(Study.open(study))), notes)
+        made = _points(study, out, form)
+    if as_json and made.file == STDOUT:
+        raise UsageError("--json tells what was written, and standard output has it: name a FILE")
+    _write(made.file, made.content, notes_console(quiet=quiet or as_json))
+    if as_json:
+        print_json({"file": made.file, **made.about, "bytes": len(made.content)})
 
 
-def _rendered(study: Path, to: str, point: str, model: str, config: Path | None) -> tuple[str, str]:
-    """What such a file is usually called, and what is in it."""
+class Made(NamedTuple):
+    """Where it goes, what is in it, and what that is for scripts."""
+
+    file: str
+    content: bytes
+    about: dict[str, str]
+
+
+def _points(study: Path, out: str, form: str) -> Made:
+    form, file = _format(out, form), out or STDOUT
+    _refuse_terminal(file, form)
+    return Made(file, FORMATS[form](Content.of(Study.open(study))), {"format": form})
+
+
+def _configuration(
+    study: Path, to: str, out: str, point: str, model: str, config: Path | None
+) -> Made:
     kept, target = Study.open(study), TARGETS[to]
     given = {"--model": model, "--config": str(config or "")}
     options = [word for name, value in given.items() if value for word in (name, value)]
     found = deployment(kept, _settings(kept, model, config), point, options)
-    return target.file_name.format(label=found.label), target.render(found)
+    file = out or _unused(target.file_name.format(label=found.label))
+    return Made(file, target.render(found).encode(), {"target": to, "point": found.point.name})
 
 
 def _unused(file: str) -> str:

@@ -137,6 +137,16 @@ def test_every_target_is_written_under_its_usual_name_and_never_over_another(exp
     assert b"Dockerfile is there already" in again.stderr
 
 
+def test_what_was_written_is_told_to_scripts_too(export, tmp_path):
+    told = json.loads(export("points.csv", "--json").stdout)
+    size = (tmp_path / "points.csv").stat().st_size
+    assert told == {"file": "points.csv", "format": "csv", "bytes": size}
+    told = json.loads(export("--to", "toml", "--json").stdout)
+    size = (tmp_path / FILES["toml"]).stat().st_size
+    here = {"file": FILES["toml"], "target": "toml", "point": "c01@0.5"}
+    assert told == {**here, "bytes": size}
+
+
 def test_another_point_and_more_settings(export, tmp_path):
     (tmp_path / "more.toml").write_text('access_log = true\nname = "other"\nworkers = 7\n')
     done = export("--to", "k8s", "-", "--point", "default@0.5", "--config", "more.toml")
@@ -166,6 +176,9 @@ def test_the_command_that_a_file_prints_writes_its_companion(export, tmp_path):
         (("-", "--format", "xml"), "--format xml: choose one of csv"),
         (("--to", "nomad"), "--to nomad: choose one of toml"),
         (("a.csv", "--point", "c01@0.5"), "need --to"),
+        (("--to", "toml", "--format", "csv"), "--format is of the points"),
+        (("-", "--format", "csv", "--json"), "--json tells what was written"),
+        (("--to", "toml", "-", "--json"), "name a FILE"),
         (("missing/a.csv",), "No such file"),
     ],
 )

@@ -60,4 +60,4 @@ def test_every_command_has_examples_and_the_options_of_scripts(name):
     assert any(line.startswith(f"{name} --help") for line in examples())
     options = {option: p for p in command_of(name).params for option in p.opts}
     assert options["--quiet"] is options["-q"]
-    assert "--json" in options or name == "export"  # which has JSON among its formats
+    assert "--json" in options
