@@ -141,6 +141,8 @@ def read_file(
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"--config {path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config {path}: not UTF-8 at byte {error.start}") from None
     tables = {name: found.pop(name, {}) for name in TABLES}
     if odd := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise UsageError(f"--config {path}: {odd[0]} is a table, written as [{odd[0]}]")
