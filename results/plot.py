@@ -59,8 +59,8 @@ class Axis(NamedTuple):
 
     @property
     def labels(self) -> dict[float, str]:
-        """Place -> text; where there are too many ticks only powers of ten have one."""
-        many = len(self.ticks) > MOST_TICKS
+        """Place -> text; of many logarithmic ticks only powers of ten have one."""
+        many = self.logarithmic and len(self.ticks) > MOST_TICKS
         kept = [tick for tick in self.ticks if not many or math.log10(tick).is_integer()]
         return {self.place(tick): f"{tick:,.12g}" for tick in kept}
 

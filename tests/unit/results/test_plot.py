@@ -65,3 +65,10 @@ def test_linear_ticks_are_round(highest, ticks):
     axis = linear_axis(highest)
     assert axis.ticks[0] == 0
     assert len(axis.ticks) == ticks
+
+
+@pytest.mark.parametrize("highest", [0.035, 0.07, 0.14])
+def test_rounding_may_add_a_tick_to_a_linear_axis(highest):
+    """0 has no logarithm, and every tick of a linear axis has its label."""
+    axis = linear_axis(highest)
+    assert list(axis.labels) == list(axis.ticks)
