@@ -80,8 +80,9 @@ def memory(facts: Facts) -> Judgement:
     if available is None:
         return Judgement("unknown", f"{total:,.0f} MiB in all")
     left, seen = available, f"{available:,.0f} MiB left of {total:,.0f}"
-    if (limit := facts.machine.memory_limit_mb) is not None and limit < available:
-        left, seen = limit, f"the container may have {limit:,.0f} MiB"
+    limit, inside = facts.machine.memory_limit_mb, facts.kernel.container_left_mb
+    if limit is not None and inside is not None and inside < available:
+        left, seen = inside, f"{inside:,.0f} MiB left of the container's {limit:,.0f}"
     advice = "ps aux --sort=-rss | head shows who holds it; or docker run --memory"
     return judged(at_least(left, MUCH_MEMORY_MB, LEAST_MEMORY_MB), seen, advice)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from dlbench.loadgen.container import memory_left_mb
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,7 +20,10 @@ TURBO = ((f"{CPUS}/intel_pstate/no_turbo", "0"), (f"{CPUS}/cpufreq/boost", "1"))
 
 
 class Kernel(BaseModel):
-    """Settings and sums of the kernel; memory in MiB, `stolen_share` of the time since the boot."""
+    """Settings and sums of the kernel; memory in MiB, `stolen_share` of the time since the boot.
+
+    `container_left_mb` is what this process' control groups may still take, None: no limit.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,6 +33,7 @@ class Kernel(BaseModel):
     timer_slack_us: float | None
     listen_backlog: int | None
     available_mb: float | None
+    container_left_mb: float | None
     swap_used_mb: float | None
     stolen_share: float | None
 
@@ -43,6 +49,7 @@ def kernel(root: Path) -> Kernel:
         timer_slack_us=timer_slack_us(root),
         listen_backlog=listen_backlog(root),
         available_mb=memory.get("MemAvailable"),
+        container_left_mb=memory_left_mb(root),
         swap_used_mb=None if swap[0] is None or swap[1] is None else swap[0] - swap[1],
         stolen_share=stolen_share(root),
     )

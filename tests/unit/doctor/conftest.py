@@ -39,6 +39,7 @@ SOUND = Facts(
         timer_slack_us=50,
         listen_backlog=4096,
         available_mb=30_000,
+        container_left_mb=None,
         swap_used_mb=0,
         stolen_share=0,
     ),

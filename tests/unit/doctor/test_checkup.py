@@ -71,7 +71,12 @@ def test_no_name_stands_for_two_things():
         ("turbo", {"kernel__turbo": True}, "note", "heat"),
         ("turbo", {"kernel__turbo": None}, "unknown", "not said"),
         ("memory", {"kernel__available_mb": 1000}, "note", "--sort=-rss"),
-        ("memory", {"machine__memory_limit_mb": 400}, "bad", "the container may have 400"),
+        (
+            "memory",
+            {"machine__memory_limit_mb": 4096, "kernel__container_left_mb": 300},
+            "bad",
+            "300 MiB left of the container's 4,096",
+        ),
         ("memory", {"kernel__available_mb": None}, "unknown", "32,000"),
         ("swap", {"kernel__swap_used_mb": 900}, "note", "swapoff"),
         ("swap", {"idle__swapped_mb": 12}, "bad", "12 MiB moved"),
@@ -153,6 +158,7 @@ ANY_CHANGES = st.fixed_dictionaries(
         "kernel__timer_slack_us": maybe,
         "kernel__listen_backlog": st.one_of(st.none(), st.integers(0, 1 << 31)),
         "kernel__available_mb": maybe,
+        "kernel__container_left_mb": maybe,
         "kernel__swap_used_mb": maybe,
         "kernel__stolen_share": st.one_of(st.none(), st.floats(0, 1)),
         "limits": st.builds(

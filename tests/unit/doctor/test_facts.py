@@ -52,6 +52,9 @@ def test_a_system_that_says_everything(tree):
             "proc/sys/net/core/somaxconn": "4096\n",
             "proc/meminfo": "MemTotal: 4096 kB\nMemAvailable: 2048 kB\nHugePages_Total: 0\n"
             "SwapTotal: 3072 kB\nSwapFree: 1024 kB\n",
+            "proc/self/cgroup": "0::/\n",
+            "sys/fs/cgroup/memory.max": f"{8 << 20}",
+            "sys/fs/cgroup/memory.current": f"{5 << 20}",
             "proc/stat": "cpu  50 0 20 20 0 0 0 10 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n",
         }
     )
@@ -62,6 +65,7 @@ def test_a_system_that_says_everything(tree):
         timer_slack_us=50,
         listen_backlog=4096,
         available_mb=2,
+        container_left_mb=3,
         swap_used_mb=2,
         stolen_share=0.1,
     )
