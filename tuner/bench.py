@@ -94,8 +94,9 @@ class Bench:
         assert self._target is not None, "start() comes first"
         self._warm = None  # it leaves other knobs behind
         parts = (self._settings, self._profile, self._server, self._generator, self._target)
+        apart = self._pinning.client is not None
         with on_cores(self._pinning.server):
-            return calibrate(Subject(*parts), note, services_s)
+            return calibrate(Subject(*parts, apart=apart), note, services_s)
 
     def client_rps(self) -> float:
         """What the client alone can do with this model's requests, in requests per second."""

@@ -48,8 +48,12 @@ NS, MS = 1e9, 1e3
 FIRST_VISIT_S = 0.2
 # A closed loop whose users keep one worker's batches full.
 USERS, RUN_S, WARMUP_S = 32, 1.0, 0.2
-# An open loop that leaves everybody idle most of the time.
-LIGHT_SHARE = 0.25
+# Of a slow model it sees so many batches, or at least the fewest.
+FULL_BATCHES, FEWEST_BATCHES = 4, 2
+# An open loop that leaves everybody idle most of the time, for so many requests at least.
+LIGHT_SHARE, LIGHT_REQUESTS = 0.25, 20
+# No loop lasts longer.
+LONGEST_S = 30.0
 ROWS = 16
 # What costs are measured with: a lone worker, so that there is a core for front and client.
 PLAIN = ServingConfig(workers=1)
@@ -68,13 +72,14 @@ def client_rps(generator: Generator, target: Target, profile: LoadProfile) -> fl
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on a running proxy, with the generator that loads it."""
+    """A model on a running proxy, with the generator that loads it, `apart` on cores of its own."""
 
     settings: ServerSettings
     profile: LoadProfile
     server: Server
     generator: Generator
     target: Target
+    apart: bool = False
 
 
 class Services(NamedTuple):
@@ -92,7 +97,7 @@ def calibrate(
     note: Callable[[str], None] = lambda _: None,
     services_s: float = SERVICES_S,
 ) -> Calibration:
-    """Measure everything, in some 10 s and `services_s` for the service times.
+    """Measure everything, in some 10 s (slow models: more) and `services_s` for the service times.
 
     `note` hears what a person should know of it. The proxy has other knobs afterwards.
 
@@ -119,14 +124,35 @@ def calibrate(
 
 def with_costs(subject: Subject, known: Calibration) -> Calibration:
     """With what front and client cost, seen on the real proxy in closed and in open loop."""
-    full = _run(subject, PLAIN, subject.profile, users=USERS)
+    full = observed(subject, PLAIN, subject.profile, users=USERS, duration_s=closed_s(known))
     closed = Seen(full.rate_rps, full.front_s / full.requests, full.client_s)
-    light = _run(subject, PLAIN, subject.profile, rate=LIGHT_SHARE * full.rate_rps)
+    rate = LIGHT_SHARE * full.rate_rps
+    light = observed(subject, PLAIN, subject.profile, rate=rate, duration_s=open_s(rate))
     opened = Seen(light.rate_rps, light.front_s / light.requests, light.client_s)
     found = fitted(known, PLAIN, USERS, closed, opened)
     beside = beside_ms(found, PLAIN, opened.rate_rps, light.latencies_ms)
-    hit_s = cache_hit_s(subject, closed.front_s)
+    hit_s = cache_hit_s(subject, closed.front_s, RUN_S + known.service_s(1))
     return found.model_copy(update={"hit_s": hit_s, "beside_ms": beside})
+
+
+def closed_s(known: Calibration) -> float:
+    """Length of the closed loop, so that it sees enough full batches.
+
+    Raises TuneError for a model that is too slow to be seen in the time there is.
+    """
+    batch_s = known.service_s(PLAIN.max_batch_size, PLAIN.intra_op_threads, PLAIN.workers)
+    most_s = LONGEST_S / FEWEST_BATCHES
+    if batch_s > most_s:
+        raise TuneError(
+            f"no calibration: {PLAIN.max_batch_size} rows take {batch_s:.1f} s, and a model that "
+            f"takes over {most_s:g} s for them is too slow for it"
+        )
+    return min(LONGEST_S, max(RUN_S, FULL_BATCHES * batch_s))
+
+
+def open_s(rate_rps: float) -> float:
+    """Length of the light open loop, so that it sees enough requests."""
+    return min(LONGEST_S, max(RUN_S, LIGHT_REQUESTS / rate_rps))
 
 
 def calibrated(
@@ -172,17 +198,18 @@ def _services(
         )
 
 
-def cache_hit_s(subject: Subject, front_s: float) -> float:
+def cache_hit_s(subject: Subject, front_s: float, duration_s: float) -> float:
     """Processor time of the front per request that the cache answers."""
     config = PLAIN.model_copy(update={"cache_size": 1024})
     same = {"distinct": 1, "zipf": 0.0, "churn": 0.0}
-    run = _run(subject, config, subject.profile.model_copy(update=same), users=USERS)
+    profile = subject.profile.model_copy(update=same)
+    run = observed(subject, config, profile, users=USERS, duration_s=duration_s)
     missed = run.requests - run.hits
     return max(0.0, run.front_s - missed * front_s) / max(1, run.hits)
 
 
 class Observed(NamedTuple):
-    """A run: the front's processor seconds over it all, the client's per request."""
+    """A run: the front's processor seconds over it all, what the client took of them per request."""
 
     front_s: float
     client_s: float
@@ -192,7 +219,13 @@ class Observed(NamedTuple):
     latencies_ms: NDArray[np.float64]
 
 
-def _run(subject: Subject, config: ServingConfig, profile: LoadProfile, **load: float) -> Observed:
+def observed(
+    subject: Subject, config: ServingConfig, profile: LoadProfile, **load: float
+) -> Observed:
+    """What a load (`users` or `rate`, `duration_s`) takes of a proxy with this configuration.
+
+    Raises TuneError where there is nothing to see, KeyboardInterrupt for a Ctrl-C meanwhile.
+    """
     url = subject.server.apply(config)["url"]
     target = subject.target.at(url).model_copy(update={"statistics": False})
     before = subject.server.counters()
@@ -209,7 +242,8 @@ def _run(subject: Subject, config: ServingConfig, profile: LoadProfile, **load: 
     after = subject.server.counters()
     if not measured.requests or measured.error_rate:
         raise TuneError(f"no calibration: the proxy answers with {measured.errors or 'nothing'}")
-    client_s = measured.client_cpu * measured.duration_s / measured.requests
+    client_cpu = 0.0 if subject.apart else measured.client_cpu
+    client_s = client_cpu * measured.duration_s / measured.requests
     requests, hits = (after[name] - before[name] for name in ("requests", "cache_hits"))
     return Observed(
         front_s, client_s, requests, hits, measured.throughput_rps, latencies_ns / NS * MS
@@ -247,6 +281,7 @@ def _workers_that_fit(server: Server) -> int:
 
 
 def _plain(profile: LoadProfile) -> LoadProfile:
-    """The same requests, without a schedule."""
+    """The same requests, without a schedule; nobody gives up on a batch that may be measured."""
     defaults = {name: LoadProfile.model_fields[name].default for name in headroom.UNDONE}
-    return profile.model_copy(update={**defaults, "duration_s": RUN_S, "warmup_s": WARMUP_S})
+    patience_s = max(profile.timeout_s, 2 * LONGEST_S)
+    return profile.model_copy(update={**defaults, "warmup_s": WARMUP_S, "timeout_s": patience_s})

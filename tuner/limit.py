@@ -29,29 +29,32 @@ def limit(
     probe = _probe(config, points)
     if probe is None or probe.measurement is None:
         return f"{bottleneck(config, calibration, expected, full)} (simulated)"
-    if short := measured_limit(probe, calibration.cores):
+    if short := measured_limit(probe, calibration):
         return short
     found = bottleneck(config, calibration, probe.measurement.throughput_rps, full)
-    return f"{found} (simulated; measured: {_busy(probe, calibration.cores)})"
+    return f"{found} (simulated; measured: {_busy(probe, calibration)})"
 
 
-def measured_limit(probe: Point, cores: int) -> str:
+def measured_limit(probe: Point, calibration: Calibration) -> str:
     """What a closed loop at capacity showed to be used up, "" if nothing of what is measured was."""
-    measured, server = probe.measurement, probe.resources.server_cpu
+    measured, server, cores = probe.measurement, probe.resources.server_cpu, calibration.cores
     if measured is None:
         return ""
     if measured.client_cpu / measured.client_processes > BUSY:
         return f"the load generator: {measured.client_cpu:.0%} of a core busy"
-    if server is not None and server + measured.client_cpu > BUSY * cores:
-        return f"the cores: {_busy(probe, cores)}"
+    beside = measured.client_cpu if calibration.client_s else 0.0
+    if server is not None and server + beside > BUSY * cores:
+        return f"the cores: {_busy(probe, calibration)}"
     return ""
 
 
-def _busy(probe: Point, cores: int) -> str:
+def _busy(probe: Point, calibration: Calibration) -> str:
+    """Both on the cores that they share, or the server on those it has to itself."""
     server, measured = probe.resources.server_cpu, probe.measurement
     client = 0.0 if measured is None else measured.client_cpu
     used = "server unknown" if server is None else f"server {server:.1f}"
-    return f"{used} and client {client:.1f} of {cores} cores"
+    beside = f" and client {client:.1f}" if calibration.client_s else ""
+    return f"{used}{beside} of {calibration.cores} cores"
 
 
 def _probe(config: ServingConfig, points: Iterable[Point]) -> Point | None:

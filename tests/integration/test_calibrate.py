@@ -3,6 +3,7 @@
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -15,7 +16,15 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.calibrate import PLAIN, Subject, calibrate, client_rps, processor_s, services
+from dlbench.tuner.calibrate import (
+    PLAIN,
+    Subject,
+    calibrate,
+    client_rps,
+    observed,
+    processor_s,
+    services,
+)
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drive import Driven
 from dlbench.tuner.errors import TuneError
@@ -69,6 +78,18 @@ def test_a_tiny_model_is_measured_whole(models, tmp_path):
     assert max(time.busy for time in found.times if time.threads == 1) > 1
     times = Calibration(services=tuple(found.times))
     assert times.service_s(64) < 64 * times.service_s(1)
+
+
+def test_a_client_on_cores_of_its_own_costs_the_server_s_nothing(models, tmp_path):
+    with subject(models.affine(), tmp_path) as affine:
+        load = {"users": 2, "duration_s": 0.2}
+        shared, apart = (
+            observed(replace(affine, apart=own), PLAIN, affine.profile, **load)
+            for own in (False, True)
+        )
+    assert shared.client_s > 0
+    assert apart.client_s == 0
+    assert apart.front_s > 0
 
 
 def test_a_model_of_one_row_is_measured_with_one(models, tmp_path):

@@ -9,7 +9,8 @@ from dlbench.tuner.point import Resources
 from dlbench.tuner.scenario import Load
 
 SERVICES = (ServiceTime(batch=1, seconds=0.001), ServiceTime(batch=8, seconds=0.004))
-CALIBRATION = Calibration(services=SERVICES, cores=4)
+CALIBRATION = Calibration(services=SERVICES, cores=4, client_s=1e-6)
+APART = CALIBRATION.model_copy(update={"client_s": 0.0})
 CONFIG = ServingConfig(workers=1)
 
 
@@ -28,7 +29,14 @@ def probe(build, server=None, client=0.1, config=CONFIG):
     ],
 )
 def test_what_is_measured_to_be_used_up(build, server, client, said):
-    assert measured_limit(probe(build, server, client), 4) == said
+    assert measured_limit(probe(build, server, client), CALIBRATION) == said
+
+
+def test_a_client_on_cores_of_its_own_takes_none_of_the_server_s(build):
+    assert measured_limit(probe(build, 3.0, 0.5), CALIBRATION).startswith("the cores")
+    assert measured_limit(probe(build, 3.0, 0.5), APART) == ""
+    assert measured_limit(probe(build, 3.8, 0.5), APART) == "the cores: server 3.8 of 4 cores"
+    assert "load generator" in measured_limit(probe(build, 1.0, 0.95), APART)
 
 
 def test_what_the_probe_does_not_tell_the_twin_does(build):
