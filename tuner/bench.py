@@ -13,7 +13,7 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
 from dlbench.tuner.answers import Answers
-from dlbench.tuner.budget import PROBE_S, SERVICES_S, WARMUP_S
+from dlbench.tuner.budget import SERVICES_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.disturbance import disturbances, is_calm, now
 from dlbench.tuner.errors import ServerFailed
@@ -111,6 +111,13 @@ class Bench:
             return physical_cores()
 
     @property
+    def gpu_figures(self) -> bool:
+        """Whether points will say what the server's GPUs did."""
+        watch = self._server.gpu_watch()
+        watch.look()
+        return watch.most_mb is not None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What had to be guessed about the model's inputs, and what is not checked."""
         return (*self._target.notes, *self._answers.notes) if self._target else ()
@@ -141,8 +148,13 @@ class Bench:
         self._warm_up(step.config, target)
         profile = self._profile.model_copy(update={**_load(step), "seed": seed})
         around, meter = now(), Meter(self._server)
+
+        def look(progress: Progress) -> None:
+            meter.look()
+            on_progress(progress)
+
         result = self._generator.measure(
-            target, profile, on_progress=on_progress, samples_path=samples_path
+            target, profile, on_progress=look, samples_path=samples_path
         )
         if not result.measurement.complete:
             raise KeyboardInterrupt  # the generator ended early because it was told to
@@ -213,15 +225,8 @@ def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measur
 
 def _load(step: Step) -> dict[str, Any]:
     """The step as a load profile: a probe is a closed loop, the rest follows a schedule."""
-    if step.rate is None:
-        return {
-            "users": _users(step.config),
-            "rate": None,
-            "duration_s": PROBE_S,
-            "warmup_s": WARMUP_S,
-        }
     return {
-        "users": None,
+        "users": _users(step.config) if step.rate is None else None,
         "rate": step.rate,
         "duration_s": step.duration_s,
         "warmup_s": WARMUP_S,

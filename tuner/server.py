@@ -18,6 +18,7 @@ import psutil
 
 from dlbench.proxy.config import ServingConfig, restart_knobs
 from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.gpu_watch import GpuWatch, gpus_of
 from dlbench.tuner.littles_law import NS, Held
 from dlbench.tuner.pin import on_cores
 from dlbench.tuner.point import Resources
@@ -79,6 +80,11 @@ class Server:
         """
         assert self._child is not None, "apply() comes first"
         return self._child.ask({"op": "counters"})
+
+    def gpu_watch(self) -> GpuWatch:
+        """For the GPUs that it uses, if any."""
+        assert self._child is not None, "apply() comes first"
+        return GpuWatch(gpus_of(self._child.ready["device"]), self._settings.device_ids)
 
     def failure(self, reason: str) -> ServerFailed:
         """The error that says why this configuration will not do, with what the proxy wrote."""
@@ -181,13 +187,18 @@ class Use(NamedTuple):
 
 
 class Meter:
-    """What a server used between two moments: processor time, memory, cache and batches."""
+    """What a server used between two moments: processor time, memory, cache, batches and GPUs."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._counters = server.counters()
         self._cpu_s = _cpu_seconds(self._counters)
+        self._gpus = server.gpu_watch()
         self._began = time.perf_counter()
+
+    def look(self) -> None:
+        """Note what GPUs do now, of which nobody keeps a sum. Call it now and then under load."""
+        self._gpus.look()
 
     def read(self) -> Use:
         """The use since this meter was made."""
@@ -201,6 +212,8 @@ class Meter:
         resources = Resources(
             server_cpu=max(0.0, sum(cpu_s) - sum(self._cpu_s)) / elapsed_s,
             server_rss_mb=_rss_mb(now),
+            gpu_util=self._gpus.utilisation,
+            gpu_mem_mb=self._gpus.most_mb,
             cache_hit_ratio=hits / (hits + misses) if hits + misses else None,
             mean_batch_size=rows / batches if batches else None,
         )

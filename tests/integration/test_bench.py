@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import onnx
 import psutil
@@ -19,6 +20,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.demo import demo_path
+from dlbench.proxy.resources import GpuUsage
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner import server
 from dlbench.tuner.bench import Bench
@@ -74,6 +76,17 @@ def test_a_step_becomes_a_point_with_resources_and_samples(bench, tmp_path):
     assert point.cost_s > 0.5
     assert (tmp_path / "samples.npz").exists()
     assert isinstance(point.disturbances, tuple)
+    assert not bench.gpu_figures
+    assert (point.resources.gpu_util, point.resources.gpu_mem_mb) == (None, None)
+
+
+def test_gpus_are_looked_at_while_they_are_loaded(bench, tmp_path, monkeypatch):
+    """There is none here: what a driver would say of one stands in for it."""
+    seen = [GpuUsage(0, 0.5, 2_000_000_000, 80_000_000_000)]
+    monkeypatch.setattr(server, "gpus_of", lambda _: SimpleNamespace(usage=lambda: seen))
+    assert bench.gpu_figures
+    resources = measure(bench, tmp_path, duration_s=1.0).resources
+    assert (resources.gpu_util, resources.gpu_mem_mb) == (0.5, 2000)
 
 
 def test_a_measurement_keeps_what_else_ran_meanwhile(bench, tmp_path):
@@ -103,6 +116,7 @@ def test_a_client_whose_latencies_are_too_short_is_found(bench, tmp_path, monkey
     probe = Step("c01", CONFIG, "probe", 0.5)
     measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
     assert "Little's law" not in measured.reason
+    assert measured.duration_s < 1  # as long as the step says
     monkeypatch.setattr(Samples, "load", shortened)
     measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
     assert measured.verdict == "invalid"
