@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.comparison import Figure, reported
+from dlbench.loadgen.comparison import Figure, reported, widening
 from dlbench.loadgen.statistics import UNDETERMINED
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.comparison import Compared, Pair, changes, difference, shown, the_load
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # DESIGN.md: the p99 that hypervolumes are measured against where no bound is stated.
 REFERENCE_MS = 1000.0
+AT_ONE_RATE = "dlbench verify, which measures at the study's own rate,"
 NOT_COMPARED = frozenset({"load", "seed"})
 
 
@@ -40,32 +41,57 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
     best_rps = max(
         (p.measurement.throughput_rps for p in _measured([*a.front, *b.front])), default=1.0
     )
-    areas = (front_area(r.front, best_rps, reference_ms) for r in (a, b))
+    areas = (
+        front_area(one.front, best_rps, reference_ms, other.front)
+        for one, other in ((a, b), (b, a))
+    )
     first_area, second_area = ({"hypervolume": area} for area in areas)
+    pairs = {
+        **_recommended(a, b),
+        "front": Pair(first_area, second_area),
+        **dict(_measured_by_both(a, b)),
+    }
+    floor = _floor(a, b, sum(pair.figures for pair in pairs.values()))
     return Compared(
         ("A", "B"),
-        changes(
-            {
-                **_recommended(a, b),
-                "front": Pair(first_area, second_area),
-                **dict(_measured_by_both(a, b)),
-            }
-        ),
-        tuple(_notes(first, second)),
+        changes(pairs),
+        (*_notes(first, second), *([_said(floor)] if floor else [])),
         _senseless(first, second),
         ("B recommends nothing, and A did",) if a.recommended and not b.recommended else (),
-        "a longer --budget for both",
+        AT_ONE_RATE if floor else "a longer --budget for both",
     )
 
 
-def front_area(front: Sequence[Point], best_rps: float, reference_ms: float) -> Figure:
+def _floor(first: Verified, second: Verified, figures: int) -> float:
+    """The loss of the recommended throughput that is told from what probes get wrong; 0: any is."""
+    a, b = first.recommended, second.recommended
+    if a is None or b is None:
+        return 0.0
+    return 1 - math.exp(-widening(figures) * Z * math.hypot(_noise(a, b), _noise(b, a)))
+
+
+def _said(floor: float) -> str:
+    return (
+        "rates are shares of capacities, of which one probe and the next differ by "
+        f"{CAPACITY_NOISE:.0%}: a loss of throughput below about {floor * 100:.2g}% is neither "
+        "shown nor ruled out"
+    )
+
+
+def front_area(
+    front: Sequence[Point], best_rps: float, reference_ms: float, other: Sequence[Point] = ()
+) -> Figure:
     """The hypervolume of a front, with an interval made of those of its points.
+
+    `other` is the front that it is held against: what both measured at one rate has no noise of
+    probes.
 
     Each figure of each point adds the square of what its own ends do to the area: the method of
     variance estimates recovery (loadgen/comparison.py), to first order. What all points have in
     common, as a machine that was slower that day, is not in it.
     """
-    ends = [(_throughput(p), _p99(p)) for p in front]
+    twins = {(p.config, p.share): p for p in other}
+    ends = [tuple(_figures(p, twins.get((p.config, p.share))).values()) for p in front]
     values = [Outcome(rate.value or 0.0, p99.value or math.inf) for rate, p99 in ends]
     area = hypervolume(values, best_rps, reference_ms)
     if not all(_known(figure) for pair in ends for figure in pair):
@@ -88,7 +114,7 @@ def _at_the_ends(value: Outcome, rate: Figure, p99: Figure) -> Iterator[Outcome]
 
 def _recommended(first: Verified, second: Verified) -> dict[str, Pair]:
     a, b = first.recommended, second.recommended
-    return {"recommended": Pair(_figures(a), _figures(b))} if a and b else {}
+    return {"recommended": Pair(_figures(a, b), _figures(b, a))} if a and b else {}
 
 
 def _measured_by_both(first: Verified, second: Verified) -> Iterator[tuple[str, Pair]]:
@@ -99,29 +125,42 @@ def _measured_by_both(first: Verified, second: Verified) -> Iterator[tuple[str, 
         if other is None or (point.recommended and other.recommended):
             continue
         names = dict.fromkeys((point.name, other.name))
-        yield " / ".join(names), Pair(_figures(point), _figures(other), decides=False)
+        pair = Pair(_figures(point, other), _figures(other, point), decides=False)
+        yield " / ".join(names), pair
 
 
 def _measured(points: Sequence[Point]) -> list[Any]:
     return [p for p in points if p.outcome is not None]
 
 
-def _figures(point: Point) -> dict[str, Figure]:
-    return {"throughput_rps": _throughput(point), "p99_ms": _p99(point)}
+def _figures(point: Point, other: Point | None) -> dict[str, Figure]:
+    """As far as they can be told, held against another point.
 
-
-def _throughput(point: Point) -> Figure:
-    """A study's rates are shares of what one probe found, which differs from probe to probe."""
-    return _noisier(_reported(point, "throughput_rps"), CAPACITY_NOISE)
-
-
-def _p99(point: Point) -> Figure:
-    """At a share of a capacity that was found a little wrong, a queue is longer or shorter.
-
-    As the quantiles of M/M/1 go with 1 / (1 - utilisation), so does what is unsure of them.
+    At a share of a capacity that was found a little wrong, a queue is longer or shorter: as the
+    quantiles of M/M/1 go with 1 / (1 - utilisation), so does what is unsure of them.
     """
-    share = min(point.share or 0.0, 0.95)
-    return _noisier(_reported(point, "p99_ms"), CAPACITY_NOISE * share / (1 - share))
+    noise, share = _noise(point, other), min(point.share or 0.0, 0.95)
+    return {
+        "throughput_rps": _noisier(_reported(point, "throughput_rps"), noise),
+        "p99_ms": _noisier(_reported(point, "p99_ms"), noise * share / (1 - share)),
+    }
+
+
+def _noise(point: Point, other: Point | None) -> float:
+    """How far off, in the logarithm, a point's rate may be: a share of what one probe found.
+
+    Of one configuration it is at most what the two rates differ by: at the same rate both sides
+    were asked the same, whatever their probes said.
+    """
+    rates = [_offered_rps(one) for one in (point, other) if one is not None]
+    if other is None or point.config != other.config or not all(rates):
+        return CAPACITY_NOISE
+    return min(CAPACITY_NOISE, abs(math.log(rates[0] / rates[1])))
+
+
+def _offered_rps(point: Point) -> float:
+    measured = point.measurement
+    return (measured.offered_rps or measured.throughput_rps) if measured else 0.0
 
 
 def _reported(point: Point, name: str) -> Figure:

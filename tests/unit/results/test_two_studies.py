@@ -40,7 +40,7 @@ def changed(made, finished, **figures):
 
 
 def test_a_study_is_as_good_as_itself(made, usual):
-    found = judge(studies(usual, usual), tolerance=0.5)
+    found = judge(studies(usual, usual), tolerance=0.1)
     assert found.outcome == "no regression"
     assert {c.ratio for c in found.compared.changes} == {1.0}
     assert [c.subject for c in found.compared.changes if c.decides] == [
@@ -54,8 +54,41 @@ def test_a_study_is_as_good_as_itself(made, usual):
 def test_half_the_throughput_at_the_same_tail_is_a_regression(made, usual):
     found = judge(studies(usual, changed(made, usual, rate=150)))
     assert words(found)["recommended", "throughput_rps"] == "regression"
-    assert words(found)["default@0.3", "throughput_rps"] == "cannot tell"
+    assert words(found)["default@0.3", "throughput_rps"] == "no regression"
     assert found.outcome == "regression"
+
+
+@pytest.mark.parametrize(
+    ("rate", "floor", "outcome"),
+    [(400, "", "no regression"), (396, "3.3%", "no regression"), (320, "21%", "cannot tell")],
+)
+def test_what_probes_get_wrong_counts_as_far_as_the_rates_differ(made, rate, floor, outcome):
+    """At one rate both were asked the same; else the least loss that shows is said, and the way out."""
+    one, other = (
+        made.study(made.point("c01", 0.3, rate=r, p99=20, sure=0.001, recommended=True))
+        for r in (400, rate)
+    )
+    found = judge(studies(one, other))
+    assert found.outcome == outcome
+    said = " ".join(found.compared.notes)
+    assert floor in said
+    assert ("probe" in said) is bool(floor)
+    assert ("dlbench verify" in found.reason) is (outcome == "cannot tell")
+
+
+def test_the_floor_that_is_said_is_the_one_that_holds(made):
+    """Above 21% a loss is a regression, below it is not."""
+
+    def outcome(rate):
+        points = (made.point("c01", 0.3, rate=r, sure=1e-6, recommended=True) for r in (400, rate))
+        return judge(studies(*map(made.study, points)), tolerance=0.0).outcome
+
+    assert (outcome(400 * 0.78), outcome(400 * 0.80)) == ("regression", "cannot tell")
+
+
+def test_two_configurations_differ_in_rate_by_what_they_are_and_by_their_probes(made):
+    one, other = (made.study(made.point(n, 0.3, rate=400, recommended=True)) for n in ("c", "c01"))
+    assert "probe" in studies(one, other).notes[-1]
 
 
 def test_more_throughput_at_a_longer_tail_is_another_place_on_the_front(made, usual):
