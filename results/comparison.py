@@ -71,6 +71,7 @@ class Compared:
 
     `notes` are sentences to read first; `senseless` says why nothing may be judged, "" if it may;
     `broken` says what the second side could not do at all, `remedy` what would narrow the intervals.
+    `traded` are figures of which one may be given for another: none where both were asked the same.
     """
 
     sides: tuple[str, str]
@@ -79,6 +80,7 @@ class Compared:
     senseless: str = ""
     broken: tuple[str, ...] = ()
     remedy: str = ""
+    traded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

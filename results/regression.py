@@ -14,7 +14,7 @@ from dlbench.tuner.point import ERROR_RATE_LIMIT
 from dlbench.tuner.report import digits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dlbench.results.comparison import Change, Compared
 
@@ -22,8 +22,6 @@ Verdict = Literal["regression", "traded", "better", "no regression", "cannot tel
 Outcome = Literal["regression", "no regression", "cannot tell"]
 
 TOLERANCE = 0.05
-# More throughput at a longer p99 is another place on the front, not a worse one.
-TRADED = frozenset({"throughput_rps", "p99_ms"})
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def judge(compared: Compared, tolerance: float = TOLERANCE) -> Judgement:
         return Judgement(
             compared, tolerance, tuple(nobody_knows), "cannot tell", compared.senseless
         )
-    verdicts = _traded(compared.changes, [verdict(c, tolerance) for c in compared.changes])
+    verdicts = _traded(compared, [verdict(c, tolerance) for c in compared.changes], tolerance)
     outcome, reason = _whole(compared, verdicts, tolerance)
     return Judgement(compared, tolerance, verdicts, outcome, reason)
 
@@ -78,15 +76,25 @@ def _whole(
     if worse:
         return "regression", "; ".join(worse)
     decisive = [(_name(c), v) for c, v in found if c.decides]
+    trades = "".join(f"; {by_how_much}" for by_how_much in _trades(compared, found))
     unsure = ", ".join(name for name, v in decisive if v == "cannot tell")
     if unsure:
         remedy = f"; {compared.remedy} would narrow the intervals" if compared.remedy else ""
-        said = f"{unsure} may be worse by more than {percent(tolerance)}, or not{remedy}"
+        said = f"{unsure} may be worse by more than {percent(tolerance)}, or not{trades}{remedy}"
         return "cannot tell", said
     if not decisive:
         return "cannot tell", "nothing that decides was measured on both sides"
-    sure = ", ".join(name for name, _ in decisive)
-    return "no regression", f"{sure}: none is worse by more than {percent(tolerance)}"
+    sure = ", ".join(name for name, v in decisive if v != "traded")
+    return "no regression", f"{sure}: none is worse by more than {percent(tolerance)}{trades}"
+
+
+def _trades(compared: Compared, found: Sequence[tuple[Change, Verdict]]) -> Iterator[str]:
+    """What was given, and for what."""
+    for change, word in found:
+        gains = (c for c, v in found if v == "better" and c.subject == change.subject)
+        got = [_by_how_much(c) for c in gains if c.figure in compared.traded]
+        if word == "traded":
+            yield f"{_by_how_much(change)} was traded for {', '.join(got)}"
 
 
 def _name(change: Change) -> str:
@@ -107,11 +115,22 @@ def percent(share: float) -> str:
     return f"{share * 100:.3g}%"
 
 
-def _traded(changes: Sequence[Change], verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """A loss in one of throughput and p99 that the same subject's other surely makes up for."""
-    found = list(zip(changes, verdicts, strict=True))
-    gained = {c.subject for c, v in found if v == "better" and c.figure in TRADED}
+def _traded(
+    compared: Compared, verdicts: Sequence[Verdict], tolerance: float
+) -> tuple[Verdict, ...]:
+    """A loss in a figure that may be traded, where the same subject surely gained in another one.
+
+    The gain has to lie beyond the tolerance as a loss does: a little of one does not excuse much of
+    the other.
+    """
+    found, may = list(zip(compared.changes, verdicts, strict=True)), compared.traded
+    gained = {c.subject for c, _ in found if c.figure in may and _surely_gained(c, tolerance)}
     return tuple(
-        "traded" if v == "regression" and c.figure in TRADED and c.subject in gained else v
+        "traded" if v == "regression" and c.figure in may and c.subject in gained else v
         for c, v in found
     )
+
+
+def _surely_gained(change: Change, tolerance: float) -> bool:
+    _, high = change.loss
+    return high is not None and high < -tolerance

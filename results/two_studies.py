@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # DESIGN.md: the p99 that hypervolumes are measured against where no bound is stated.
 REFERENCE_MS = 1000.0
 AT_ONE_RATE = "dlbench verify, which measures at the study's own rate,"
+# More throughput at a longer p99 is another place on the front, not a worse one.
+TRADED = frozenset({"throughput_rps", "p99_ms"})
 NOT_COMPARED = frozenset({"load", "seed"})
 
 
@@ -59,6 +61,7 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
         _senseless(first, second),
         ("B recommends nothing, and A did",) if a.recommended and not b.recommended else (),
         AT_ONE_RATE if floor else "a longer --budget for both",
+        TRADED,
     )
 
 

@@ -65,6 +65,17 @@ def test_less_throughput_is_worse_and_more_is_better(made):
     assert of(judge(loads(made.load(rate=50), made.load(rate=100))))["throughput_rps"] == "better"
 
 
+def test_nothing_is_traded_at_one_rate(made):
+    """Both sides are asked the same: more of it done is no reason to take three times as long."""
+    sides = {"rate": 100, "p99": 10, "sure": 0.002}, {"rate": 120, "p99": 30, "sure": 0.002}
+    for compared in (
+        loads(*(made.load(**side) for side in sides)),
+        rerun(*({"c01": made.point(**side)} for side in sides), []),
+    ):
+        found = of(judge(compared))
+        assert (found["throughput_rps"], found["p99_ms"]) == ("better", "regression")
+
+
 def test_without_an_interval_it_cannot_be_told(made):
     found = judge(loads(made.load(), made.load(p99=100, p99_low_ms=None, p50_ms=2.5)))
     assert of(found)["p99_ms"] == "cannot tell"

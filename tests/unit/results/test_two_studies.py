@@ -1,6 +1,7 @@
 """Two finished studies against each other."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +97,16 @@ def test_more_throughput_at_a_longer_tail_is_another_place_on_the_front(made, us
     assert words(found)["recommended", "p99_ms"] == "traded"
     assert words(found)["recommended", "throughput_rps"] == "better"
     assert found.outcome != "regression"
+    said = r"recommended p99_ms 3 times \[.*\] was traded for recommended throughput_rps 3 times \["
+    assert re.search(said, found.reason)
+
+
+def test_a_gain_within_the_tolerance_excuses_no_loss(made, usual):
+    """Surely 10 to 70 % more, at four times the p99."""
+    found = judge(studies(usual, changed(made, usual, rate=560, p99=80)), tolerance=0.4)
+    assert words(found)["recommended", "throughput_rps"] == "better"
+    assert found.reason.startswith("recommended p99_ms 4 times")
+    assert found.outcome == "regression"
 
 
 def test_what_one_probe_may_be_wrong_by_is_no_regression(made, usual):
