@@ -15,7 +15,8 @@ endif
 .PHONY: demo test check bench slow fuzz docs clean
 
 demo: .venv/runtime.stamp
-	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml
+	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml --plot
+	$(BIN)/dlbench report demo.db
 
 # Two at a time, a file's tests together: most of them wait for processes.
 test: .venv/dev.stamp
@@ -39,7 +40,8 @@ docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
-	loadgen truth omission intervals rate_search foreign proxy
+	loadgen truth omission intervals rate_search foreign proxy twin twin_speed tuner batch_sizes
+# These go on for an hour or more, in pieces: exhaustive, agreement, cases.
 
 bench: .venv/dev.stamp
 	$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py &&) true
