@@ -43,16 +43,9 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
     best_rps = max(
         (p.measurement.throughput_rps for p in _measured([*a.front, *b.front])), default=1.0
     )
-    areas = (
-        front_area(one.front, best_rps, reference_ms, other.front)
-        for one, other in ((a, b), (b, a))
-    )
-    first_area, second_area = ({"hypervolume": area} for area in areas)
-    pairs = {
-        **_recommended(a, b),
-        "front": Pair(first_area, second_area),
-        **dict(_measured_by_both(a, b)),
-    }
+    sides = ((a.front, b.front), (b.front, a.front))
+    areas = [front_area(one, best_rps, reference_ms, other) for one, other in sides]
+    pairs = {**_recommended(a, b), **_fronts(*areas), **dict(_measured_by_both(a, b))}
     floor = _floor(a, b, sum(pair.figures for pair in pairs.values()))
     return Compared(
         ("A", "B"),
@@ -63,6 +56,12 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
         AT_ONE_RATE if floor else "a longer --budget for both",
         TRADED,
     )
+
+
+def _fronts(first: Figure, second: Figure) -> dict[str, Pair]:
+    """Nothing where every p99 is beyond the reference: areas of 0 tell nothing."""
+    found = Pair({"hypervolume": first}, {"hypervolume": second})
+    return {"front": found} if first.value or second.value else {}
 
 
 def _floor(first: Verified, second: Verified, figures: int) -> float:
@@ -76,7 +75,7 @@ def _floor(first: Verified, second: Verified, figures: int) -> float:
 def _said(floor: float) -> str:
     return (
         "rates are shares of capacities, of which one probe and the next differ by "
-        f"{CAPACITY_NOISE:.0%}: a loss of throughput below about {floor * 100:.2g}% is neither "
+        f"{CAPACITY_NOISE:.0%}: a measured loss of throughput below about {floor * 100:.2g}% is neither "
         "shown nor ruled out"
     )
 

@@ -147,6 +147,14 @@ def test_configurations_are_known_by_what_they_are_and_not_by_name(made):
     assert {c.subject for c in studies(one, other).changes} == {"front", "c01@0.5 / c07@0.5"}
 
 
+def test_a_model_too_slow_for_the_reference_has_no_area_to_compare(made):
+    """Every p99 beyond a second, so both areas are 0."""
+    slow = made.study(made.point("c01", rate=5, p99=2000, sure=0.001, recommended=True))
+    found = judge(studies(slow, slow))
+    assert {change.subject for change in found.compared.changes} == {"recommended"}
+    assert found.outcome == "no regression"
+
+
 def test_what_differs_is_said_first(made, usual):
     other = changed(made, usual, p99=21)
     other = made.study(
