@@ -26,14 +26,15 @@ from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bottleneck import bottleneck
 from dlbench.tuner.calibrate import calibrated
+from dlbench.tuner.foresight import load_of
 from dlbench.tuner.kept_calibration import KeptCalibration, read_calibration
-from dlbench.tuner.scenario import Load
 from dlbench.tuner.twin import capacity_rps, infeasible, predict
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.scenario import Load
 
 NAME = "predict"
 EXAMPLES = """[bold]Examples[/]
@@ -45,7 +46,10 @@ dlbench predict model.onnx --rate 2000 --cache-size 4096 --distinct 20000 --zipf
 dlbench predict model.onnx --rate 100 --calibration model.calibration.json
 """
 # Of the load what the twin knows, and what the calibration's requests look like.
-LOAD = ("rate", "arrivals", "gamma_cv", "distinct", "zipf", "seed", "encoding", "shape", "data")
+LOAD = (
+    *("rate", "arrivals", "gamma_cv", "distinct", "zipf", "churn", "seed"),
+    *("encoding", "shape", "data"),
+)
 SERVER = ("name", "device", "device_ids", "provider_option", "io_binding", "batch_axis")
 MODELS = (LoadProfile, ServerSettings, ServingConfig)
 LEFT_OUT = [
@@ -96,7 +100,8 @@ def command(
     calibration = _calibration(settings, profile, kept, notes_console(quiet=quiet))
     if reason := infeasible(knobs, calibration):
         raise UsageError(f"this configuration cannot work here: {reason}")
-    _show(_document(knobs, _load(profile), calibration), as_json)
+    load = load_of(profile).model_copy(update={"rate_rps": profile.rate})
+    _show(_document(knobs, load, calibration), as_json)
 
 
 def _calibration(
@@ -116,11 +121,6 @@ def _calibration(
     if path is not None:
         KeptCalibration.of(settings.model, found).write(path)
     return found
-
-
-def _load(profile: LoadProfile) -> Load:
-    shared = set(Load.model_fields) & set(LoadProfile.model_fields)
-    return Load(rate_rps=profile.rate or 0.0, **profile.model_dump(include=shared))
 
 
 def _document(config: ServingConfig, load: Load, calibration: Calibration) -> dict[str, Any]:

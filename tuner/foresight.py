@@ -48,6 +48,11 @@ def foresee(
     reasons = {config: twin.infeasible(config, calibration) for config in configs}
     possible = [config for config in configs if not reasons[config]]
     notes += _left_out([reason for reason in reasons.values() if reason], len(configs))
+    if load.cyclic and any(config.cache_size for config in possible):
+        notes.append(
+            f"the {load.distinct:,} rows of the data come again and again, in their order, so a "
+            "cache of them counts; --fix cache_size=0 leaves it out"
+        )
     requests = int(np.clip(ALL_REQUESTS // max(1, len(possible)), FEWEST_REQUESTS, MOST_REQUESTS))
     load = load.model_copy(update={"requests": requests})
     known = dict(zip(possible, twin.sweep(possible, calibration, shares, load), strict=True))
@@ -65,7 +70,10 @@ def load_of(profile: LoadProfile) -> Load:
     if profile.data is None:
         return load
     rows = len(read_inputs(Path(profile.data), ()))
-    return load.model_copy(update={"distinct": min(profile.distinct or rows, rows)})
+    in_turn = not (profile.distinct or profile.zipf or profile.churn)
+    return load.model_copy(
+        update={"distinct": min(profile.distinct or rows, rows), "cyclic": in_turn}
+    )
 
 
 def _drawn(space: Space) -> tuple[list[ServingConfig], list[str]]:

@@ -34,7 +34,10 @@ MOST_WARM_LOOKUPS = 200_000
 
 
 class Load(BaseModel):
-    """Requests as a load profile draws them; `distinct` 0: every input is another one."""
+    """Requests as a load profile draws them; `distinct` 0: every input is another one.
+
+    `cyclic`: the inputs come in their order, round and round, as the rows of a data file do.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +46,8 @@ class Load(BaseModel):
     gamma_cv: float = Field(default=2.0, gt=0)
     distinct: int = Field(default=0, ge=0)
     zipf: float = Field(default=0.0, ge=0)
+    churn: float = Field(default=0.0, ge=0, le=1)
+    cyclic: bool = False
     seed: int = 0
     requests: int = Field(default=10_000, ge=100)
 
@@ -124,7 +129,7 @@ def scenario(
     beside = others or expected_others(calibration, load.rate_rps, bool(users))
     return Scenario(
         np.zeros(count, np.int64) if users else (unit * (NS / load.rate_rps)).astype(np.int64),
-        _inputs(load.distinct, load.zipf, load.seed, warm, count) if load.distinct else NO_INPUTS,
+        _inputs(load, warm),
         service_ns(config, calibration, beside),
         _factors(calibration.service_cv, load.seed, count),
         users or count,
@@ -182,13 +187,43 @@ def _unit_arrivals(kind: str, cv: float, seed: int, count: int) -> NDArray[np.fl
     return found
 
 
+def _inputs(load: Load, warm: int) -> Inputs:
+    """Those of a warm-up and of the run after it."""
+    if not load.distinct:
+        return NO_INPUTS
+    if load.cyclic:
+        return _in_turn(load.distinct, warm, load.requests)
+    return _popular(load.distinct, load.zipf, load.churn, load.seed, warm, load.requests)
+
+
+def _in_turn(distinct: int, warm: int, count: int) -> Inputs:
+    keys = (np.arange(warm + count) % distinct).astype(np.int32)
+    return Inputs(distinct, keys[:warm], keys[warm:])
+
+
 @lru_cache(16)
-def _inputs(distinct: int, exponent: float, seed: int, warm: int, count: int) -> Inputs:
-    """Inputs by popularity, the most popular one being 0."""
+def _popular(
+    distinct: int, exponent: float, churn: float, seed: int, warm: int, count: int
+) -> Inputs:
+    """Inputs by popularity, the most popular one being 0 unless some are replaced."""
     rng = np.random.default_rng((seed, INPUTS))
     cumulative = shares(weights(distinct, exponent))
     keys = np.searchsorted(cumulative, rng.random(warm + count), side="right").astype(np.int32)
+    if churn:
+        keys = _replaced(keys, rng.random(warm + count) < churn)
+        distinct = int(keys.max()) + 1
     return Inputs(distinct, keys[:warm], keys[warm:])
+
+
+def _replaced(ranks: NDArray[np.int32], anew: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """A number for each input that ever held a rank, where a request `anew` brings the rank's next."""
+    order = np.argsort(ranks, kind="stable")
+    is_next = anew[order]
+    is_next[1:] |= np.diff(ranks[order]) != 0
+    is_next[0] = False
+    found = np.empty_like(ranks)
+    found[order] = np.cumsum(is_next)
+    return found
 
 
 @lru_cache(8)

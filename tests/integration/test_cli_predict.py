@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dlbench.proxy.demo import demo_path
@@ -67,6 +68,14 @@ def test_a_cache_is_predicted_with_the_stated_repetition(kept):
     repeated = figures(*known, "--cache-size", 100, "--distinct", 50)
     assert repeated["hit_ratio"] > 0.9
     assert repeated["p50_ms"] < figures(*known)["p50_ms"]
+
+
+def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path):
+    """They come in turn: whoever holds fewer has just let go of the one that comes next."""
+    np.save(tmp_path / "rows.npy", np.zeros((40, 3), np.float32))
+    known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--data", tmp_path / "rows.npy")
+    assert figures(*known, "--cache-size", 30)["hit_ratio"] == 0
+    assert figures(*known, "--cache-size", 40)["hit_ratio"] == 1
 
 
 @pytest.mark.parametrize(

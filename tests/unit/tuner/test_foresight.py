@@ -86,4 +86,16 @@ def test_a_load_keeps_what_repeats(tmp_path):
     data = tmp_path / "rows.npy"
     np.save(data, np.zeros((40, 3), np.float32))
     assert load_of(LoadProfile(rate=100, data=str(data))).distinct == 40
-    assert load_of(LoadProfile(rate=100, data=str(data), distinct=10)).distinct == 10
+    assert load_of(LoadProfile(rate=100, data=str(data))).cyclic
+    some = load_of(LoadProfile(rate=100, data=str(data), distinct=10, churn=0.1))
+    assert (some.distinct, some.churn, some.cyclic) == (10, 0.1, False)
+    assert not load_of(LoadProfile(rate=100, data=str(data), zipf=1.0)).cyclic
+
+
+def test_who_brings_data_is_told_that_its_rows_come_again(space, build):
+    load = Load(rate_rps=1, distinct=2000, cyclic=True)
+    (line,) = foresee(space, calibration(), load).notes
+    assert "the 2,000 rows of the data come again and again" in line
+    without = {**SMALL, "cache_size": (0,)}
+    plain = build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True, restriction=without)
+    assert foresee(plain, calibration(), load).notes == ()
