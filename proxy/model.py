@@ -49,7 +49,9 @@ def resolve_model(model: str) -> ModelFile:
     if not path.exists():
         raise ModelError(f"{model}: no such file; name an .onnx file or one of {_demos()}")
     if not path.is_file():
-        raise ModelError(f"{model} is not a file; name an .onnx file (serve --repository for a folder)")
+        raise ModelError(
+            f"{model} is not a file; name an .onnx file (serve --repository for a folder)"
+        )
     return ModelFile(path, path.stem)
 
 
