@@ -109,7 +109,7 @@ def _calibration(
 ) -> Calibration:
     """From the file, or measured and, with a file, kept there."""
     if path is not None and path.exists():
-        return read_calibration(path, settings.model)
+        return read_calibration(path, settings, profile)
     check_writable("--calibration", path)
     resolve_model(settings.model)  # before anything is said to be done
     console.print("calibrating, some 20 s", style="dim")
@@ -119,7 +119,7 @@ def _calibration(
         console.print,
     )
     if path is not None:
-        KeptCalibration.of(settings.model, found).write(path)
+        KeptCalibration.of(settings, profile, found).write(path)
     return found
 
 

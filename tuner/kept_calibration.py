@@ -1,8 +1,8 @@
-"""A calibration in a file: good for the model and the machine that it was made with, no others."""
+"""A calibration in a file: good for what it was made with, model, machine and options; no others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,27 +15,43 @@ from dlbench.tuner.errors import TuneError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.proxy.settings import ServerSettings
+
 # History of the document:
 #   1  {"version", "model", "machine", "calibration"}
-VERSION = 1
+#   2  and "setting"
+VERSION = 2
+# What of the server and of its requests a calibration depends on.
+SERVER = {"device", "device_ids", "provider_option", "io_binding", "batch_axis"}
+REQUESTS = {"encoding", "shape"}
 
 
 class KeptCalibration(BaseModel):
-    """`model` is the fingerprint of the file and its weights, `machine` processor and cores."""
+    """What was found of a subject.
+
+    `model` is the fingerprint of the file and its weights, `machine` processor and cores, `setting`
+    the fields of server and load that requests and their computing depend on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = VERSION
     model: str
     machine: str
+    setting: dict[str, Any]
     calibration: Calibration
 
     @classmethod
-    def of(cls, model: str, calibration: Calibration) -> Self:
-        """Of a model as the user calls it, on this machine. Raises ModelError."""
-        fingerprint = resolve_model(model).fingerprint().hex()
-        machine = f"{processor()}, {physical_cores()} cores"
-        return cls(model=fingerprint, machine=machine, calibration=calibration)
+    def of(cls, settings: ServerSettings, load: LoadProfile, calibration: Calibration) -> Self:
+        """Of a server and its load, on this machine. Raises ModelError."""
+        server = settings.model_dump(mode="json", include=SERVER)
+        return cls(
+            model=resolve_model(settings.model).fingerprint().hex(),
+            machine=f"{processor()}, {physical_cores()} cores",
+            setting=server | load.model_dump(mode="json", include=REQUESTS),
+            calibration=calibration,
+        )
 
     def write(self, path: Path) -> None:
         """Raises TuneError."""
@@ -45,8 +61,8 @@ class KeptCalibration(BaseModel):
             raise TuneError(f"cannot write {path}: {error.strerror}") from None
 
 
-def read_calibration(path: Path, model: str) -> Calibration:
-    """What the file holds, if it is of this model and machine.
+def read_calibration(path: Path, settings: ServerSettings, load: LoadProfile) -> Calibration:
+    """What the file holds, if it is of this model, machine and setting.
 
     Raises TuneError for any other file, ModelError for a model that is not there.
     """
@@ -58,8 +74,21 @@ def read_calibration(path: Path, model: str) -> Calibration:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "JSON"
         raise TuneError(f"{path} is no calibration ({where}: {first['msg']})") from None
-    wanted = KeptCalibration.of(model, kept.calibration)
-    for name in ("version", "model", "machine"):
-        if getattr(kept, name) != getattr(wanted, name):
-            raise TuneError(f"{path} was calibrated with another {name}; name another file")
+    if other := _differs(kept, KeptCalibration.of(settings, load, kept.calibration)):
+        raise TuneError(f"{path} was calibrated with another {other}; name another file")
     return kept.calibration
+
+
+def _differs(kept: KeptCalibration, wanted: KeptCalibration) -> str:
+    """What first does not fit, an option by its name; "" where all does."""
+    names = [
+        name
+        for name in ("version", "model", "machine")
+        if getattr(kept, name) != getattr(wanted, name)
+    ]
+    options = [
+        f"--{name.replace('_', '-')}"
+        for name in wanted.setting
+        if kept.setting.get(name) != wanted.setting[name]
+    ]
+    return next(iter([*names, *options]), "")

@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.demo import demo_path
+from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.calibration import Calibration, ServiceTime
 from dlbench.tuner.kept_calibration import KeptCalibration
 
@@ -33,7 +35,8 @@ def kept(tmp_path_factory):
         memory_mb=1000.0,
     )
     demo_path("mlp")
-    KeptCalibration.of("demo:mlp", calibration).write(path)
+    settings = ServerSettings(model="demo:mlp")
+    KeptCalibration.of(settings, LoadProfile(), calibration).write(path)
     return path
 
 
@@ -93,6 +96,12 @@ def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text):
     assert text in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_a_calibration_of_other_requests_is_refused(kept):
+    done = predict("demo:mlp", "--calibration", kept, "--rate", 10, "--encoding", "json")
+    assert done.returncode == 1
+    assert "another --encoding" in done.stderr
 
 
 def test_a_calibration_of_another_model_is_refused(kept, models):
