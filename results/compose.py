@@ -19,7 +19,7 @@ def compose_yaml(deployment: Deployment) -> str:
         deployment.provenance,
         deployment.margins,
         [
-            "Next to the model and to the Dockerfile of",
+            "It is built from the Dockerfile beside it, whose head says what else has to lie there:",
             f"  {deployment.export('docker')}",
             "  docker compose up --build --wait",
             "It listens on this machine alone. The configuration below wins over the image's own",
