@@ -22,6 +22,8 @@ FEWER_LOADS = (LOADS, (0.5, 0.7, 0.9), (0.5, 0.9))
 SCREEN_REQUESTS = 459
 SCREEN_S = 2.5
 PROBE_S = 2.0
+# A probe sees so many full batches of a slow model, if they do not take longer than this.
+PROBE_BATCHES, MOST_PROBE_S = 4, 20.0
 WARMUP_S = 0.3
 # What a change of configuration costs beside the measuring, before any was seen: mostly the start
 # of a worker. Warming a cache comes on top.
@@ -71,6 +73,11 @@ class Candidate(NamedTuple):
     def repeat_s(self) -> float:
         """Length of one repeat, so that those reported pool enough requests, or `cut` as many."""
         return max(REPEAT_S, self.cut * POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
+
+
+def probe_s(batch_s: float) -> float:
+    """Length of a probe of a configuration whose full batches take so long."""
+    return min(MOST_PROBE_S, max(PROBE_S, PROBE_BATCHES * batch_s))
 
 
 def screen_s(rate: float) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# A closed-loop probe may not ask more than this share of what the client can do (DESIGN.md).
+# A closed-loop probe may not ask more than this share of what the client can do.
 CLIENT_SHARE = 0.8
 
 

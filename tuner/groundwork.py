@@ -43,7 +43,8 @@ def drawn_up(
     kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
     study.calibration = kept
     before_s = float(kept["calibration_s"] + kept["foresight_s"])
-    return Plan(space, request.study, calibration.drivable_rps, seen.predictions, before_s)
+    frame = (space, request.study, calibration.drivable_rps)
+    return Plan(*frame, seen.predictions, before_s, calibration)
 
 
 def _calibration(study: Study, bench: Bench, services_s: float, observer: Observer) -> Calibration:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.budget import Candidate
+    from dlbench.tuner.calibration import Calibration
     from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.point import Phase, Point
     from dlbench.tuner.predictions import Predictions
@@ -58,6 +59,7 @@ class Plan:
     drivable_rps: float
     predictions: Predictions | None = None
     before_s: float = 0.0
+    calibration: Calibration | None = None
     _searches: list[Search] = field(default_factory=list, repr=False, compare=False)
 
     def next_step(self, points: Sequence[Point]) -> Step | None:
@@ -76,9 +78,16 @@ class Plan:
         probed = {p.configuration for p in points if p.phase == "probe"}
         for name, config in self.baselines.items():
             if name not in probed:
-                yield Step(name, config, "probe", PROBE_S)
+                yield Step(name, config, "probe", self._probe_s(config))
         for name, config in reversed(self.baselines.items()):
             yield from self._curve(name, config, "baseline", points)
+
+    def _probe_s(self, config: ServingConfig) -> float:
+        """Long enough for the answers to some full batches, where it is known what they take."""
+        if self.calibration is None:
+            return PROBE_S
+        shape = (config.max_batch_size, config.intra_op_threads, config.workers)
+        return budget.probe_s(self.calibration.service_s(*shape))
 
     def _drift_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """The reference again, now and then: its capacity, and its p99 at the rate it first had."""
@@ -87,7 +96,7 @@ class Plan:
             return
         name, config, rate = first.configuration, first.config, first.measurement.offered_rps
         if not any(p.phase == "drift" for p in since):
-            yield Step(name, config, "drift", PROBE_S)
+            yield Step(name, config, "drift", self._probe_s(config))
         yield Step(name, config, "drift", first.measurement.duration_s, first.share, rate)
 
     def _search_steps(self, points: Sequence[Point]) -> Iterator[Step]:
@@ -141,7 +150,7 @@ class Plan:
         """A probe of the capacity, then open loop at fixed shares of it, until one saturates."""
         recorded = {p.share: p for p in of_search(points) if p.configuration == name}
         if None not in recorded:
-            yield Step(name, config, "probe", PROBE_S)
+            yield Step(name, config, "probe", self._probe_s(config))
             return
         capacity = self.capacity(recorded[None])
         for share in self.loads(points) if capacity else ():

@@ -16,7 +16,7 @@ from dlbench.proxy.model import resolve_model
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drift import drift
-from dlbench.tuner.errors import NothingMeasured
+from dlbench.tuner.errors import NothingMeasured, TuneError
 from dlbench.tuner.foresight import load_of
 from dlbench.tuner.groundwork import drawn_up
 from dlbench.tuner.limit import limit
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from dlbench.tuner.predictions import Predictions
 
 
+NO_GPU_FIGURES = (
+    "--max-gpu-memory: this server has no GPU figures, since it runs on the CPU or nvidia-ml-py is "
+    "missing; leave it out"
+)
 # Server settings that change what is measured.
 DECIDING = {
     *("provider_option", "io_binding", "batch_axis", "device_ids", "remote_workers"),
@@ -84,6 +88,8 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
     log_path, pinning = request.path.with_suffix(".log"), pinned(request.study.pin)
     with Bench(request.settings, request.profile, log_path, pinning) as bench:
         ready = bench.start(ServingConfig().resolved("cpu"))
+        if request.study.max_gpu_memory and not bench.gpu_figures:
+            raise TuneError(NO_GPU_FIGURES)
         space = _space(request, ready, bench.cores)
         study = Study.create_or_resume(
             request.path, _identity(request, ready, space), fresh=request.fresh

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.tuner.budget import LOADS, MOST_REPEATS, REPEATS, spent_s
+from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, spent_s
+from dlbench.tuner.calibration import Calibration, ServiceTime
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.drift import EVERY_S
 from dlbench.tuner.plan import Plan
@@ -324,3 +325,13 @@ def test_probes_are_clamped_to_what_the_client_can_do(build, space):
     plan = make_plan(space)
     probe = build.point("default", "probe", None, throughput=90_000)
     assert plan.capacity(probe) == 40_000
+
+
+def test_a_slow_model_is_probed_for_longer(build, space):
+    """Four batches of the naive server, which takes one row at a time."""
+    slow = Calibration(services=(ServiceTime(batch=1, seconds=3.0),), cores=2)
+    plan = dataclasses.replace(make_plan(space), calibration=slow)
+    first = plan.next_step([])
+    assert first.duration_s == 4 * 3.0
+    quick = Calibration(services=(ServiceTime(batch=1, seconds=0.001),), cores=2)
+    assert dataclasses.replace(plan, calibration=quick).next_step([]).duration_s == PROBE_S
