@@ -61,22 +61,29 @@ def command(
     if interval_s <= 0:
         raise UsageError(f"--interval {interval}: must be over 0")
     with _client(url, token_file) as http:
-        views = _views(http, interval_s)
+        views = _patiently(_views(http, interval_s), interval_s, quiet=quiet)
         console = result_console()
-        with notes_console(quiet=quiet).status(f"watching for {interval_s:g} s"):
-            first = next(views)
         if as_json:
-            print_json(asdict(first))
+            print_json(asdict(next(views)))
         elif once or not console.is_terminal:
-            console.print(dashboard(url, first))
+            console.print(dashboard(url, next(views)))
         else:
-            _watch(console, url, first, views)
+            _watch(console, url, views)
 
 
-def _watch(console: Console, url: str, first: View, views: Iterator[View]) -> None:
+def _patiently(views: Iterator[View], interval_s: float, *, quiet: bool) -> Iterator[View]:
+    """The same, and before the first of them what is waited for."""
+    with notes_console(quiet=quiet).status(f"watching for {interval_s:g} s"):
+        first = next(views)
+    yield first
+    yield from views
+
+
+def _watch(console: Console, url: str, views: Iterator[View]) -> None:
     """Until Ctrl-C, which is how one leaves."""
     try:
-        with Live(dashboard(url, first), console=console, screen=True, auto_refresh=False) as live:
+        first = dashboard(url, next(views))
+        with Live(first, console=console, screen=True, auto_refresh=False) as live:
             for view in views:
                 live.update(dashboard(url, view), refresh=True)
     except KeyboardInterrupt:
