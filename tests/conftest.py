@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 # The same examples every time: a test that fails now and then is no use to who changed nothing.
-hypothesis.settings.register_profile("same", derandomize=True, database=None)
+hypothesis.settings.register_profile("same", derandomize=True, database=None, max_examples=40)
 hypothesis.settings.load_profile("same")
 
 START_TIMEOUT_S = 60

@@ -63,7 +63,7 @@ CONFIGS = st.builds(
     st.sampled_from((0, 1, 7)),
     st.integers(0, 2**16),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_they_agree_to_the_nanosecond(config, service_s, cv, utilisation, users, seed):
     assert fast_twin.knows(config)
     calibrated = calibration(service_s, cv)

@@ -81,7 +81,11 @@ CASES = [
     ({"medians_ms": ()}, "ok", ""),
     ({"medians_ms": (2.0,) * 5 + (2.8,) * 5, "steady_rate": False}, "ok", ""),
     ({"silence_s": 1.0, "steady_rate": False}, "ok", ""),
-    ({"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3}, "unsteady", "it needs 2 s more of warm-up"),
+    (
+        {"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3},
+        "unsteady",
+        "it needs 2 s more of warm-up",
+    ),
     ({"warmup_s": 1.2, "warmup_ms": 3.5, "settled_ms": 3}, "ok", ""),
     ({"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3, "steady_rate": False}, "ok", ""),
 ]

@@ -108,7 +108,7 @@ PREFERRED = st.sets(st.integers(1, 9), max_size=2)
 
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(1, 9), st.sampled_from([0, 1, 15, 1000]), PREFERRED, STEPS)
 def test_it_does_what_sorting_everything_would(order, most, delay, preferred, steps):
     batcher = Batcher(most, delay, preferred, rank_by(order, AGEING))

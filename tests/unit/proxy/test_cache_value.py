@@ -21,7 +21,7 @@ def test_what_was_encoded_comes_back(outputs):
     assert decode(encode(outputs)) == outputs
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(answers, st.data())
 def test_one_changed_byte_is_a_miss(outputs, data):
     value = bytearray(encode(outputs))
@@ -30,7 +30,7 @@ def test_one_changed_byte_is_a_miss(outputs, data):
     assert decode(bytes(value)) is None
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(answers, st.data())
 def test_a_part_of_a_value_or_more_than_it_is_a_miss(outputs, data):
     value = encode(outputs)

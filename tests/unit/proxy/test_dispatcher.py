@@ -352,7 +352,7 @@ ACTIONS = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(KNOBS, STEPS, st.booleans(), st.integers(0, 1), st.integers(0, 3))
 def test_every_request_is_answered_once_whatever_happens(knobs, steps, remote, axis, workers):
     with world(SlowBackend() if remote else None, axis, **knobs) as it:
@@ -365,7 +365,7 @@ def test_every_request_is_answered_once_whatever_happens(knobs, steps, remote, a
         it.settle()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(KNOBS, STEPS, st.booleans())
 def test_a_shutdown_answers_everybody_and_nothing_comes_after_it(knobs, steps, remote):
     with world(SlowBackend() if remote else None, **knobs) as it:

@@ -31,7 +31,7 @@ def read(stream, cuts=(1 << 30,), room_bytes=ROOM_BYTES):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(FRAMES, st.lists(st.integers(1, 100), min_size=1, max_size=20))
 def test_frames_survive_any_chunking(sent, cuts):
     stream = b"".join(
@@ -44,7 +44,7 @@ def test_frames_survive_any_chunking(sent, cuts):
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=4).map(tuple), min_size=1, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SHAPES, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
 def test_batches_and_results_round_trip(shapes, rows, data):
     sizes = data.draw(

@@ -173,7 +173,7 @@ def streams(draw):
     return stream
 
 
-@settings(max_examples=1500, derandomize=True, deadline=None)
+@settings(max_examples=500, derandomize=True, deadline=None)
 @given(streams(), st.sampled_from([1, 7, 64, 1 << 16]))
 def test_we_read_what_h11_reads(stream, size):
     (here, error), (there, refusal) = ours(stream, size), theirs(stream)

@@ -86,7 +86,7 @@ def cut(stream, places):
     return [stream[a:b] for a, b in pairwise(edges)]
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(
     st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8),
     st.lists(st.integers(0, 1 << 20), max_size=12),

@@ -35,7 +35,7 @@ def written(values):
     return orjson.loads(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tensors(), st.booleans())
 def test_values_come_and_go_exactly(case, flat):
     spec, array = case

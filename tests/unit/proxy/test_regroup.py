@@ -19,7 +19,7 @@ def batches(draw):
     return [random.integers(0, 200, shape).astype(dtype) for shape in shapes], axis, rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batches())
 def test_join_is_concatenate(case):
     requests, axis, rows = case
@@ -30,7 +30,7 @@ def test_join_is_concatenate(case):
     assert np.array_equal(batch, expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batches())
 def test_split_is_split(case):
     requests, axis, rows = case

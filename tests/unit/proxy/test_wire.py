@@ -281,14 +281,14 @@ ANY_JSON = st.recursive(
 FIELDS = ["name", "shape", "datatype", "data", "parameters"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.integers(0, 80))
 def test_arbitrary_bytes_are_a_bad_request_and_nothing_worse(body, size):
     with pytest.raises(BadRequest):
         Wire("m", "1", two_inputs()).read(body, size)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(FIELDS), ANY_JSON, ANY_JSON, ANY_JSON, st.booleans())
 def test_arbitrary_json_in_any_place_is_a_bad_request_or_is_read(
     place, value, outputs, parameters, spread
