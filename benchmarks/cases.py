@@ -193,7 +193,7 @@ class Busy:
             return
         if self._meter is None:
             self._meter = Meter(self._server)
-        self.cores = self._meter.read().server_cpu or 0.0
+        self.cores = self._meter.read().resources.server_cpu or 0.0
 
 
 def during(samples: Samples, profile: LoadProfile) -> dict[str, float]:
