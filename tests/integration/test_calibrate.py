@@ -55,6 +55,7 @@ def driven():
     return start
 
 
+@pytest.mark.slow
 def test_demo_mlp(tmp_path):
     notes = []
     with subject("demo:mlp", tmp_path) as mlp:

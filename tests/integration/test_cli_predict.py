@@ -65,6 +65,7 @@ def test_what_a_person_reads(kept):
     assert "more is asked for than can be done" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_cache_is_predicted_with_the_stated_repetition(kept):
     known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--workers", 1)
     assert figures(*known, "--cache-size", 100)["hit_ratio"] == 0

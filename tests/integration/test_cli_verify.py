@@ -72,11 +72,12 @@ def unless_the_client_was_the_limit(done):
     return done
 
 
+@pytest.mark.slow
 def test_a_recommendation_that_got_slower_ends_with_4(tmp_path, models):
     """A study that says 20 microseconds: whatever is served now is slower."""
     path = study(tmp_path / "s.db", models.affine(), point(0.02), machine="Elbrus 8S")
     before = hashlib.sha256(path.read_bytes()).hexdigest()
-    done = verify("s.db", "--budget", "2s", "--junit", "j.xml", cwd=tmp_path)
+    done = verify("s.db", "--junit", "j.xml", cwd=tmp_path)
     unless_the_client_was_the_limit(done)
     assert done.returncode == 4, done.stdout + done.stderr
     assert "REGRESSION: default@0.5 p50_ms" in done.stdout

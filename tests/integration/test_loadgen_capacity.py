@@ -71,6 +71,7 @@ def test_a_bound_far_above_the_delay_holds_and_one_below_it_does_not(search):
     assert {trial.outcome for trial in below.trials} == {"failed"}
 
 
+@pytest.mark.slow
 def test_each_run_has_a_schedule_of_its_own(search):
     with null_server() as url:
         found = search(url, "p80<2s", QUICK)

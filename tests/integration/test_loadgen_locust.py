@@ -93,6 +93,7 @@ def test_the_union_of_all_shares_is_the_schedule_asked_for(several, url):
     assert found.complete
 
 
+@pytest.mark.slow
 def test_every_request_is_sent_by_one_worker_alone(several):
     with recording_server() as (url, bodies):
         _, samples = measure(several, url, profile(rate=100))
@@ -325,6 +326,7 @@ def test_the_page_has_our_tab(page):
     assert '"extended_tables"' in text
 
 
+@pytest.mark.slow
 def test_its_buttons_stop_and_repeat_the_load(page, url):
     generator, client = page
     pressed = []
@@ -433,6 +435,7 @@ def test_a_server_that_is_not_there_is_said_and_fails(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_the_example_offers_its_load_and_sends_single_requests(tmp_path, url):
     common = ("-f", EXAMPLE, "--host", url, "-t", "3s", "--json")
     code, out, err = run_locust(tmp_path, *common, "-u", "1", "SteadyLoad")

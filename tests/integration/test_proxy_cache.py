@@ -350,7 +350,9 @@ def load(client):
     assert reply.status_code == 200, reply.text
 
 
-@pytest.mark.parametrize("kind", ["none", "redis", "memcached"])
+@pytest.mark.parametrize(
+    "kind", ["none", "redis", pytest.param("memcached", marks=pytest.mark.slow)]
+)
 def test_a_model_file_that_was_replaced_never_gives_old_answers(
     serve, start_server, replaced, kind
 ):
@@ -404,8 +406,22 @@ def items(server):
         client.close()
 
 
-@pytest.mark.parametrize("write", ["write_through", "write_back", "write_combining"])
-@pytest.mark.parametrize("kind", ["redis", "memcached"])
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        ("redis", "write_through"),
+        ("memcached", "write_back"),
+        ("redis", "write_combining"),
+        *(
+            pytest.param(kind, write, marks=pytest.mark.slow)
+            for kind, write in (
+                ("redis", "write_back"),
+                ("memcached", "write_through"),
+                ("memcached", "write_combining"),
+            )
+        ),
+    ],
+)
 def test_two_proxies_share_results(serve, start_server, models, kind, write):
     server = start_server(kind)
     settings = {"cache_backend": server.url}

@@ -156,6 +156,7 @@ def test_preferred_batch_sizes_are_what_is_run(models, start_proxy):
     assert batch_sizes(proxy) == {**started, 4: 4}
 
 
+@pytest.mark.slow
 def test_an_adaptive_limit_grows_while_the_objective_holds_and_no_further(models, start_proxy):
     """Of ten who wait, half or more fit into a batch; nothing holds an objective of 0.1 ms."""
     proxy = start_proxy(models.slow(), max_batch_size=16, batching="adaptive", slo_ms=60_000)
