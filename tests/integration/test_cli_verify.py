@@ -83,7 +83,6 @@ def test_a_recommendation_that_got_slower_ends_with_4(tmp_path, models):
     assert "REGRESSION: default@0.5 p50_ms" in done.stdout
     assert "cores, not Elbrus 8S, 2 cores" in " ".join(done.stdout.split())
     assert "default@0.5 at 400/s, round 1 of 3" in done.stderr
-    assert "round 2" not in done.stderr  # the budget
     assert ET.parse(tmp_path / "j.xml").find(".//failure") is not None
     assert {p.name for p in tmp_path.iterdir()} == {"s.db", "j.xml"}
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
