@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ def deployment(
     result, about = Verified.of(study.verified), study.identity
     point = chosen(study_points(study.points(), result), name)
     model = _model(settings.model)
-    _check(model.path, about["model_hash"], study.path)
+    _check(model, about["model_hash"], study.path)
     inputs, outputs = declared(model.path, settings.batch_axis)
     device = about["device"] if settings.device == "auto" else settings.device
     served = {
@@ -90,9 +89,8 @@ def _model(name: str) -> ModelFile:
         raise ModelError(f"--model {error}") from error
 
 
-def _check(path: Path, expected: str, study: Path) -> None:
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    if digest != expected:
+def _check(model: ModelFile, expected: str, study: Path) -> None:
+    if model.fingerprint().hex() != expected:
         raise StudyMismatch(
-            f"{path} is not the model that {study} is about; name that one with --model"
+            f"{model.path} is not the model that {study} is about; name that one with --model"
         )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What repeats and how requests arrive decides too much to go without saying.
 ALWAYS_SAID = ("arrivals", "distinct", "zipf", "timeout_s")
+# Enough to tell two models apart by eye.
+HASH_DIGITS = 32
 # A study sets these itself, for each measurement.
 OF_A_RUN = ("rate", "users", "duration_s", "warmup_s")
 # What was not measured, not said or not there.
@@ -55,7 +57,7 @@ def _study(identity: Kept, points: Sequence[Point]) -> dict[str, str]:
     spent_s = sum(point.cost_s for point in points)
     return {
         "model": str(identity.get("model", "")),
-        "hash of the model": str(identity.get("model_hash", "")),
+        "hash of the model": str(identity.get("model_hash", ""))[:HASH_DIGITS],
         "device": str(identity.get("device", "")),
         "seed": str(identity.get("seed", "")),
         "measured": f"{_when(begun[0])} to {_when(begun[-1])}" if begun else "nothing yet",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 import time
@@ -101,10 +100,9 @@ def _candidate(point: Point, recorded: Sequence[Point]) -> Candidate:
 
 def notes(study: Study, settings: ServerSettings, pin: str) -> list[str]:
     """What is not as it was when the study was made. Raises ModelError: the model is gone."""
-    known, path = study.identity, resolve_model(settings.model).path
+    known, digest = study.identity, resolve_model(settings.model).fingerprint().hex()
     with on_cores(pinned(pin).server):
         machine = f"{processor()}, {physical_cores()} cores"
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     found = []
     if known.get("model_hash", digest) != digest:
         found.append("the model file is another one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -202,12 +201,10 @@ def _space(request: Request, ready: dict[str, Any], cores: int) -> Space:
 
 
 def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity:
-    model = resolve_model(request.settings.model)
-    digest = hashlib.blake2b(Path(model.path).read_bytes(), digest_size=16).hexdigest()
     return Identity(
         {
             "model": request.settings.model,
-            "model_hash": digest,
+            "model_hash": resolve_model(request.settings.model).fingerprint().hex(),
             "device": ready["device"],
             "load": request.profile.model_dump(mode="json", exclude={"seed"}),
             "seed": request.study.seed,

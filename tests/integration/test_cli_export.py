@@ -1,7 +1,6 @@
 """`dlbench export` as a person runs it, on a small study made in code."""
 
 import csv
-import hashlib
 import json
 import re
 import shlex
@@ -17,6 +16,7 @@ from dlbench.cli.main import main
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
 from dlbench.tuner.point import Point, Resources
 from dlbench.tuner.study import Identity, Study
 
@@ -69,7 +69,7 @@ def study(tmp_path_factory, models):
     (folder / "affine.onnx").write_bytes(model.read_bytes())
     facts = {
         "model": str(folder / "affine.onnx"),
-        "model_hash": hashlib.blake2b(model.read_bytes(), digest_size=16).hexdigest(),
+        "model_hash": resolve_model(str(model)).fingerprint().hex(),
         "device": "cpu",
         "machine": "a machine, 2 cores",
         "load": LoadProfile().model_dump(mode="json"),

@@ -4,7 +4,6 @@ What costs little is run here on a study made by hand; everything is run, page a
 folder, by `make slow`. A block is left out by a comment above it: `<!-- not run: why -->`.
 """
 
-import hashlib
 import io
 import os
 import re
@@ -25,6 +24,7 @@ from dlbench.cli.main import app
 from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.demo import demo_path
+from dlbench.proxy.model import resolve_model
 from dlbench.tuner.point import Point, Resources
 from dlbench.tuner.study import Identity, Study
 
@@ -150,7 +150,7 @@ def measured(rate, p99):
 def with_a_study(tmp_path_factory):
     """A folder with mlp.db: two baselines and a configuration, verified."""
     folder = tmp_path_factory.mktemp("cheap")
-    digest = hashlib.blake2b(demo_path("mlp").read_bytes(), digest_size=16).hexdigest()
+    digest = resolve_model("demo:mlp").fingerprint().hex()
     about = {"model": "demo:mlp", "model_hash": digest, "device": "cpu", "load": {}}
     about["machine"] = "AMD EPYC, 2 cores"
     study = Study.create_or_resume(folder / "mlp.db", Identity(about))

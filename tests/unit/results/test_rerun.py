@@ -7,6 +7,7 @@ import pytest
 from dlbench.loadgen.machine import versions
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ModelError
+from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.rerun import Rerun, candidates, notes, rounds_within
 from dlbench.tuner.errors import NothingMeasured
@@ -80,3 +81,17 @@ def test_what_changed_since_is_said_and_a_model_that_is_gone_is_an_error(study, 
     assert "numpy 1.0 and" in notes(study, ServerSettings(model=str(models.affine())), "off")[1]
     with pytest.raises(ModelError, match="no such file"):
         notes(study, ServerSettings(model="gone.onnx"), "off")
+
+
+def test_weights_beside_the_model_are_part_of_what_a_study_is_about(tmp_path, models):
+    """The file itself stays as it is: exporters keep large weights in another."""
+    model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
+    model.write_bytes(models.affine().read_bytes())
+    weights.write_bytes(b"one")
+    about = {"model": str(model), "model_hash": resolve_model(str(model)).fingerprint().hex()}
+    study = Study.create_or_resume(tmp_path / "w.db", Identity(about))
+    assert notes(study, ServerSettings(model=str(model)), "off") == []
+    weights.write_bytes(b"two")
+    assert notes(study, ServerSettings(model=str(model)), "off") == [
+        "the model file is another one"
+    ]
