@@ -1,8 +1,6 @@
 """What is seen of a study while it runs."""
 
-import importlib.util
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +13,6 @@ from dlbench.tuner.predictions import Predictions
 from dlbench.tuner.space import build_space
 
 SHARES = (0.3, 0.5, 0.7, 0.9)
-
-
-@pytest.fixture(scope="module")
-def build():
-    path = Path(__file__).parents[1] / "tuner" / "builders.py"
-    spec = importlib.util.spec_from_file_location("tuner_builders", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The verified front as a table, and the answer below it, at the width of a terminal."""
 
-import importlib.util
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,15 +16,6 @@ EVERYTHING = {
     "cache_size": 16384,
     "scheduling_policy": "least_outstanding",
 }
-
-
-@pytest.fixture(scope="module")
-def build():
-    path = Path(__file__).parents[1] / "tuner" / "builders.py"
-    spec = importlib.util.spec_from_file_location("tuner_builders", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 
 def _load():
-    path = Path(__file__).with_name("builders.py")
+    path = Path(__file__).parent / "tuner" / "builders.py"
     spec = importlib.util.spec_from_file_location("tuner_builders", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
