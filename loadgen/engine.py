@@ -142,18 +142,20 @@ class Engine:
         due = [*(self._offsets + self.start_ns).tolist(), FAR_NS]
         fresh = not self.profile.keep_alive
         self.requests = requests = OpenLoop(
-            *self._common, limit, self._share, due_ns=due, fresh=fresh
+            *self._common,
+            limit,
+            self._share,
+            due_ns=due,
+            fresh=fresh,
+            pooled=bool(self.profile.connections),
         )
 
-        def wake() -> None:
-            now_ns = monotonic_ns()
-            requests.send_due(now_ns)
-            alarm.arm(min(requests.open_more(now_ns), requests.next_due_ns))
-
-        alarm = ALARMS[timerfd.SUPPORTED](self._loop, wake)
+        alarm = ALARMS[timerfd.SUPPORTED](
+            self._loop, lambda: alarm.arm(requests.wake(monotonic_ns()))
+        )
         requests.open_ahead()
         alarm.arm(requests.next_due_ns)
-        requests.on_shortage = lambda: alarm.arm(1)
+        requests.on_call = lambda: alarm.arm(1)
         return alarm.close
 
     def _start_closed(self) -> Callable[[], None]:

@@ -103,17 +103,28 @@ class RequestLoop:
 class OpenLoop(RequestLoop):
     """Sends every request when it is due, on a free connection or a new one."""
 
-    def __init__(self, *args: Any, due_ns: list[int], fresh: bool = False) -> None:  # noqa: ANN401 - the base's own
-        """`due_ns` are absolute times in order; the last one is a sentinel that never comes."""
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - the base's own
+        due_ns: list[int],
+        fresh: bool = False,
+        pooled: bool = False,
+    ) -> None:
+        """`due_ns` are absolute times in order; the last one is a sentinel that never comes.
+
+        `pooled`: the limit is the load's own, as that of a gateway, so a request that waits for a
+        connection to be free waits for the server. It was sent in time, to the pool.
+        """
         super().__init__(*args, fresh=fresh)
-        self._due = due_ns
-        # Called when requests begin to wait for a connection: have `open_more` called soon.
-        self.on_shortage: Callable[[], None] = lambda: None
+        self._due, self._pooled = due_ns, pooled
+        # Called when a connection is to be opened, or one is free again: call `wake` soon.
+        self.on_call: Callable[[], None] = lambda: None
         self._free: list[Connection] = []
         self._waiting: deque[int] = deque()
         self._lack = self._open_for if fresh else self._waiting.append
         self._open_at_once = sys.maxsize if fresh else OPEN_AT_ONCE
-        self._short = False
+        # Whether `on_call` was called since; whether only replies can help now.
+        self._called = self._resting = False
         self._next_open_ns = 0
         self.begun = 0
         self.ended = 0
@@ -124,6 +135,17 @@ class OpenLoop(RequestLoop):
     @property
     def next_due_ns(self) -> int:
         return self._due[self.begun]
+
+    def wake(self, now_ns: int) -> int:
+        """Send what is due, open connections where they lack; when to call again.
+
+        Not while a whole pool is busy: a request that becomes due then can only wait, and waking for
+        each costs the server beside us more than the requests do. The replies take them along.
+        """
+        self.send_due(now_ns)
+        open_ns = self.open_more(now_ns)
+        self._resting = self._pooled and open_ns == FAR_NS and bool(self._waiting)
+        return FAR_NS if self._resting else min(open_ns, self.next_due_ns)
 
     @property
     def drained(self) -> bool:
@@ -154,6 +176,14 @@ class OpenLoop(RequestLoop):
         else:
             self._waiting.append(index)
 
+    def _submit_waiting(self, connection: Connection, now_ns: int) -> None:
+        """Give the connection, free or new, to the request that waits longest."""
+        index = self._waiting.popleft()
+        self._submit(connection, index)
+        if self._pooled:
+            connection.sent_ns = self._due[index]
+            connection.connect_ns = now_ns - self._due[index]
+
     def open_more(self, now_ns: int) -> int:
         """Open some connections if requests wait for one; when to call again (FAR_NS: no need).
 
@@ -161,7 +191,7 @@ class OpenLoop(RequestLoop):
         both sides. A client that opens one for each late request, instead of reading the replies
         that would free another, is later still the next time, and never comes back from that.
         """
-        self._short = False
+        self._called = False
         if not self._waiting:
             return FAR_NS
         if now_ns < self._next_open_ns:
@@ -170,7 +200,7 @@ class OpenLoop(RequestLoop):
             connection = self._open()
             if connection is None:
                 return FAR_NS
-            self._submit(connection, self._waiting.popleft())
+            self._submit_waiting(connection, now_ns)
         self._next_open_ns = monotonic_ns() + OPEN_EVERY_NS
         return self._next_open_ns if self._waiting else FAR_NS
 
@@ -186,10 +216,14 @@ class OpenLoop(RequestLoop):
 
     def sweep(self, now_ns: int, timeout_ns: int) -> None:
         super().sweep(now_ns, timeout_ns)
+        self.send_due(now_ns)
         waiting = self._waiting
         while waiting and self._due[waiting[0]] < now_ns - timeout_ns:
             code = self._outcomes.code("timeout", "no connection was free")
-            self._end(waiting.popleft(), now_ns, now_ns, code)
+            index = waiting.popleft()
+            self._end(index, self._due[index] if self._pooled else now_ns, now_ns, code)
+        if self._resting and not waiting:
+            self._call()
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
         index = connection.index
@@ -205,15 +239,18 @@ class OpenLoop(RequestLoop):
         if connection.closing:
             connection.close()
             self.connections.discard(connection)
-            self._check_shortage()
+            self._call_if_short()
         elif self._waiting:
-            self._submit(connection, self._waiting.popleft())
+            self._submit_waiting(connection, now_ns)
         else:
             self._free.append(connection)
+            if self._resting:
+                self._call()
         # A burst of replies must not make the schedule wait for the timer's turn.
         if self._due[self.begun] <= now_ns:
             self.send_due(now_ns)
-            self._check_shortage()
+            if not self._resting:
+                self._call_if_short()
 
     def failed(self, connection: Connection, kind: str, detail: str) -> None:
         self.connections.discard(connection)
@@ -224,16 +261,20 @@ class OpenLoop(RequestLoop):
         self._connect_ns[index] = connection.connect_ns
         code = self._outcomes.code(kind, detail)
         self._end(index, connection.sent_ns, monotonic_ns(), code)
-        self._check_shortage()
+        self._call_if_short()
 
     def _end(self, index: int, sent_ns: int, now_ns: int, code: int) -> None:
         self._sent[index], self._done[index], self._outcome[index] = sent_ns, now_ns, code
         self.ended += 1
 
-    def _check_shortage(self) -> None:
-        if self._waiting and not self._short:
-            self._short = True
-            self.on_shortage()
+    def _call_if_short(self) -> None:
+        if self._waiting:
+            self._call()
+
+    def _call(self) -> None:
+        if not self._called:
+            self._called = True
+            self.on_call()
 
 
 class ClosedLoop(RequestLoop):

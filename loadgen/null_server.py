@@ -187,7 +187,11 @@ class NullProtocol(asyncio.Protocol):
             self._write(answer)
 
     def _later(self, answer: bytes) -> None:
-        asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, answer)
+        asyncio.get_running_loop().call_later(self._delay_s, self._answer, answer)
+
+    def _answer(self, answer: bytes) -> None:
+        if not self._transport.is_closing():  # the client may have given up meanwhile
+            self._transport.write(answer)
 
 
 def _stall(every_s: float, for_s: float) -> None:

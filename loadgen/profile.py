@@ -95,7 +95,9 @@ class LoadProfile(BaseModel):
     warmup_s: float = Field(1.0, description="load before that which is not counted", ge=0, le=3600)
     timeout_s: float = Field(10.0, description="a reply later than this is an error", gt=0)
     connections: int = Field(
-        0, description="most connections of an open loop; 0: as many as the load needs", ge=0
+        0,
+        description="most connections of an open loop, which requests wait for; 0: as many as the load needs",
+        ge=0,
     )
     keep_alive: bool = Field(True, description="keep connections; off: a new one for every request")
     protocol: Literal["auto", "v2", "grpc", "tfserving", "torchserve", "plain"] = Field(

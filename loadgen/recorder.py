@@ -52,7 +52,7 @@ class Recorder:
         self.sent = array("q", bytes(8 * requests))
         self.done = array("q", bytes(8 * requests))
         self.outcome = array("h", [PENDING]) * requests
-        # How long a request waited for its connection to stand; 0: it did not.
+        # How long a request waited for its connection, to stand or (from a pool) to be free; 0: it did not.
         self.connect_ns = array("q", bytes(8 * requests))
         # Closed loop only: which of the load's requests each row is. In an open loop the row tells.
         self.number = array("q")

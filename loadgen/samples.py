@@ -40,7 +40,7 @@ class Samples:
     sent_ns: Times
     done_ns: Times
     outcome: NDArray[np.int16]
-    # How long the request waited for its connection to stand; mostly 0.
+    # How long the request waited for its connection, to stand or (from a pool) to be free.
     connect_ns: Times
     # Index among the profile's request classes.
     request_class: NDArray[np.int8]

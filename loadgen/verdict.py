@@ -53,19 +53,18 @@ def all_failed(e: Evidence) -> str:
 
 
 def out_of_connections(e: Evidence) -> str:
-    """Only a limit of ours; that a server piles up all descriptors there are is saturation."""
-    if not (e.exhausted and e.late) or (not e.connections_asked and e.missing_share > 1 - KEPT_UP):
+    """Only the system's limit; that a server piles up all descriptors there are is saturation."""
+    if not (e.exhausted and e.late) or e.connections_asked or e.missing_share > 1 - KEPT_UP:
         return ""
-    remedy = "raise --connections" if e.connections_asked else "raise the limit with ulimit -n"
     return (
         f"all {e.connections:,} connections were busy, and requests waited for one "
-        f"({e.lateness_p99_ms:.3g} ms at p99); {remedy}"
+        f"({e.lateness_p99_ms:.3g} ms at p99); raise the limit with ulimit -n"
     )
 
 
 def sent_late(e: Evidence) -> str:
     """The client could not keep to its schedule, and not because a server held every connection."""
-    if not (e.is_open and e.late) or e.exhausted:
+    if not (e.is_open and e.late) or (e.exhausted and not e.connections_asked):
         return ""
     return (
         f"the client sent late: lateness p99 {e.lateness_p99_ms:.3g} ms against a latency p99 of "
@@ -86,9 +85,10 @@ def fell_behind(e: Evidence) -> str:
     if not e.is_open or e.missing_share <= 1 - KEPT_UP:
         return ""
     failed = f", {_kinds(e.errors)}" if e.errors else ""
+    pool = f"; raise --connections to see if {e.connections:,} hold it back"
     return (
         f"the server completed {e.completed / e.window_s:,.0f}/s of the {e.requests / e.window_s:,.0f}/s "
-        f"offered ({e.in_flight_end:,} in flight at the end{failed})"
+        f"offered ({e.in_flight_end:,} in flight at the end{failed}){pool if e.exhausted and e.connections_asked else ''}"
     )
 
 

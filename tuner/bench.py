@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 # A probe keeps every worker's queue full: two batches each, and some for the front itself.
 PROBE_USERS = 16
 MOST_PROBE_USERS = 512
+# Open loops have a pool of connections, as a gateway has. It gives the proxy more at once than the
+# probe does, so it is not what limits it; but a pile does not cost it a new connection for every
+# request. On two cores that client and server share, that alone made loads collapse which with a
+# pool complete without an error.
+POOL = 256
 # Warming a cache: windows of load until the hit ratio moves by less than this, or patience ends.
 WARM_WINDOW_S = 0.4
 CACHE_STEADY = 0.02
@@ -146,7 +151,7 @@ class Bench:
     ) -> dict[str, Any]:
         target = self._serve(step.config)
         self._warm_up(step.config, target)
-        profile = self._profile.model_copy(update={**_load(step), "seed": seed})
+        profile = self._profile.model_copy(update={**_load(step, self._profile), "seed": seed})
         around, meter = now(), Meter(self._server)
 
         def look(progress: Progress) -> None:
@@ -212,6 +217,10 @@ def _users(config: ServingConfig) -> int:
     return min(MOST_PROBE_USERS, PROBE_USERS + 2 * config.workers * config.max_batch_size)
 
 
+def _connections(config: ServingConfig) -> int:
+    return max(POOL, 2 * _users(config))
+
+
 def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measurement:
     """The measurement, invalid if Little's law says so."""
     found = run.measurement
@@ -223,11 +232,12 @@ def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measur
     return found.model_copy(update={"verdict": "invalid", "reason": why}) if why else found
 
 
-def _load(step: Step) -> dict[str, Any]:
+def _load(step: Step, asked: LoadProfile) -> dict[str, Any]:
     """The step as a load profile: a probe is a closed loop, the rest follows a schedule."""
     return {
         "users": _users(step.config) if step.rate is None else None,
         "rate": step.rate,
+        "connections": asked.connections or _connections(step.config),
         "duration_s": step.duration_s,
         "warmup_s": WARMUP_S,
     }

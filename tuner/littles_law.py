@@ -70,7 +70,8 @@ class Flow:
 def flow(samples: Samples, users: int, held: Held, *, calm: bool) -> Flow:
     """Of a whole run. `calm`: it kept up, and every process had a core when it wanted one."""
     succeeded = samples.outcome == 0
-    spent_s = float((samples.done_ns - samples.sent_ns)[succeeded].sum()) / NS
+    waited_ns = samples.sent_ns + samples.connect_ns
+    spent_s = float((samples.done_ns - waited_ns)[succeeded].sum()) / NS
     length_s = max(1.0, float(samples.done_ns.max() - samples.sent_ns.min())) / NS
     return Flow(
         client=spent_s / length_s,

@@ -184,6 +184,53 @@ def test_the_wait_for_a_connection_is_written_down(make_open):
     assert recorder.connect_ns.tolist() == [7, 0]
 
 
+def test_from_a_pool_a_request_is_sent_in_time_and_waits_for_its_connection(make_open):
+    loop, recorder, _ = make_open([0] * 3, limit=1, pooled=True)
+    loop.send_due(2)
+    loop.open_more(3)
+    (connection,) = loop.connections
+    for number in range(3):
+        loop.replied(connection, 200, 10 * number + 10, b"%d" % number)
+    assert recorder.sent.tolist() == [0, 0, 0]
+    assert recorder.connect_ns.tolist() == [3, 10, 20]
+
+
+def test_while_a_whole_pool_is_busy_only_replies_wake_it(make_open):
+    loop, recorder, asked = make_open([0, 0, 5, 90], limit=1, pooled=True)
+    calls = []
+    loop.on_call = lambda: calls.append(loop.ended)
+    loop.wake(0)
+    assert loop.wake(1) == FAR_NS
+    (connection,) = loop.connections
+    loop.replied(connection, 200, 7, b"0")  # takes what became due meanwhile along
+    assert (loop.begun, calls) == (3, [])
+    loop.replied(connection, 200, 8, b"1")
+    loop.replied(connection, 200, 9, b"2")
+    assert calls == [3]  # it is free: the schedule counts again
+    assert loop.wake(10) == 90
+    assert recorder.sent.tolist() == [0, 0, 5, 0]
+    assert asked == [0, 1, 2]
+
+
+def test_a_pool_whose_last_request_timed_out_while_waiting_wakes_up(make_open):
+    loop, _, _ = make_open([0, 0, 90], limit=1, pooled=True)
+    calls = []
+    loop.wake(0)
+    loop.on_call = lambda: calls.append(loop.ended)
+    assert loop.wake(1) == FAR_NS
+    loop.sweep(60, timeout_ns=50)
+    assert calls
+    assert loop.wake(61) == 90
+
+
+def test_what_became_due_while_a_pool_was_busy_has_begun_when_the_run_ends(make_open):
+    loop, _, _ = make_open([0, 0, 5], limit=1, pooled=True)
+    loop.wake(0)
+    loop.sweep(6, timeout_ns=50)
+    loop.cancel()
+    assert loop.begun == 3
+
+
 def test_without_keep_alive_every_request_opens_its_own_connection_at_once(make_open):
     loop, _, asked = make_open([0] * 100, fresh=True)
     loop.open_ahead()
@@ -200,7 +247,7 @@ def test_without_keep_alive_every_request_opens_its_own_connection_at_once(make_
 def test_without_keep_alive_the_limit_is_a_limit_too(make_open):
     woken = []
     loop, _, asked = make_open([0] * 5, fresh=True, limit=2)
-    loop.on_shortage = lambda: woken.append(loop.open_more(9))
+    loop.on_call = lambda: woken.append(loop.wake(9))
     loop.send_due(0)
     assert len(loop.connections) == 2
     for number in (0, 1, 2):
