@@ -259,7 +259,9 @@ def test_a_pinned_server_runs_on_its_cores_with_all_its_processes(model, tmp_pat
         for config in (CONFIG, CONFIG.model_copy(update={"workers": 2})):
             assert measure(bench, tmp_path, config).failure == ""
             assert affinities("dlbench.proxy.main") == [first]
-            assert affinities("dlbench.proxy.worker") == [first] * config.workers
+            workers = affinities("dlbench.proxy.worker")
+            assert len(workers) >= config.workers
+            assert all(cores == first for cores in workers)
             assert affinities("dlbench.loadgen.main") == [last]
     assert os.sched_getaffinity(0) == mine
 
