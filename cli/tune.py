@@ -54,7 +54,7 @@ dlbench tune demo:mlp --fix workers=2 --range max_batch_size=1..64 --slo "error_
 # What a study decides itself: the load, how long it lasts, and how its own server is spoken to.
 LEFT_OUT = [
     *("rate", "users", "duration_s", "warmup_s", "think_s", "think_times", "trace", "trace_scale"),
-    *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "request_class", "check"),
+    *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
     *("model", "host", "port"),
     # Of the server what no measurement depends on; a file may have it for dlbench serve.
@@ -144,6 +144,8 @@ def command(
     if result.recommended:
         target.write_text(recommended_toml(result.recommended, settings, said))
         said["serve"] = f"dlbench serve --config {target}"
+    elif target.exists():
+        notes.print(f"nothing is recommended now: {target} is from before", markup=False)
     if csv_path:
         with csv_path.open("w", newline="") as stream:
             write_csv(study_points(found.points(), result), stream, result.estimates)

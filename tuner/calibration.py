@@ -71,6 +71,11 @@ class Calibration(BaseModel):
             raise ValueError("at least one service time has to be measured")
         return services
 
+    def within(self, most_mb: float) -> Calibration:
+        """The same on a machine that has no more than so many MiB."""
+        here_mb = math.inf if self.memory_mb is None else self.memory_mb
+        return self.model_copy(update={"memory_mb": min(here_mb, most_mb)})
+
     def service_s(self, batch: int, threads: int = 1, busy: int = 1) -> float:
         """Mean seconds for one batch, while `busy` workers compute; never less for more of both."""
         return float(self.services_s(batch, threads, busy)[busy - 1, batch - 1])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlbench.proxy.cores import usable_cores
 from dlbench.tuner.constraint import Constraints, Objective, parse_memory, parse_slo
 from dlbench.tuner.pin import cores_apart
-from dlbench.tuner.recommend import Wish
+from dlbench.tuner.recommend import ALIKE, Wish
 from dlbench.tuner.restriction import restriction
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Rule = Literal["knee", "slo", "max-throughput", "min-p99", "cost", "weighted"]
 ProposerName = Literal["twin", "tpe", "nsga2", "random", "grid"]
@@ -79,10 +82,9 @@ class StudyConfig(BaseModel):
         """The name of the rule that recommends (`tuner.recommend.RULES`)."""
         return self.recommend or ("knee" if self.slo_p99_ms is None else "slo")
 
-    @property
-    def wish(self) -> Wish:
-        """What that rule is told."""
-        return Wish(self.slo_p99_ms, self.price_per_hour, self.reference_ms)
+    def wish(self, priorities: Mapping[int, float] = ALIKE) -> Wish:
+        """What that rule is told; `priorities` maps each to its share of the requests."""
+        return Wish(self.slo_p99_ms, self.price_per_hour, self.reference_ms, priorities)
 
     @property
     def constraints(self) -> Constraints:

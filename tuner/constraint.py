@@ -102,6 +102,13 @@ class Constraints:
         """By the measured values themselves, to search by: what is 0 or less seems to be met."""
         return tuple(o.violation(figure(point, o.field)) for o in self.objectives)
 
+    @property
+    def most_server_mb(self) -> float:
+        """What the server's memory is bounded to, in MB; infinite if nobody did."""
+        return min(
+            (o.bound for o in self.objectives if o.field == "server_rss_mb"), default=math.inf
+        )
+
     def standing(self, point: Point) -> Standing:
         """Met only if every demand is, missed if one of them is."""
         found = {o.standing(point) for o in self.objectives}

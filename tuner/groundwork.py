@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from dlbench.loadgen.machine import versions
 from dlbench.tuner.budget import services_s
 from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.constraint import BYTES_PER_MB
 from dlbench.tuner.errors import StudyMismatch
 from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import Plan
@@ -34,7 +35,8 @@ def drawn_up(
     calibration = _calibration(study, bench, services_s(request.study.budget_s), observer)
     observer.note("predicting what every configuration would do")
     began = time.perf_counter()
-    seen = foresee(space, calibration, load_of(request.profile))
+    most_mb = request.study.constraints.most_server_mb * BYTES_PER_MB / 2**20
+    seen = foresee(space, calibration.within(most_mb), load_of(request.profile))
     for text in seen.notes:
         observer.note(text)
     if seen.predictions is not None:

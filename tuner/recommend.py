@@ -8,6 +8,8 @@ from typing import Literal
 
 from dlbench.tuner.front import Outcome, knee
 
+# The share of requests of each priority, where nobody told them apart.
+ALIKE: Mapping[int, float] = {1: 1.0}
 Standing = Literal["met", "undecided", "missed"]
 
 
@@ -33,7 +35,7 @@ class Wish:
     slo_p99_ms: float | None = None
     price_per_hour: float | None = None
     reference_ms: float = 1000.0
-    priorities: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    priorities: Mapping[int, float] = field(default_factory=lambda: dict(ALIKE))
 
 
 Rule = Callable[[Sequence[Option], Wish], int | None]

@@ -157,7 +157,8 @@ def _report(plan: Plan, study: Study, request: Request) -> Verified:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
-    result = verified(repeats, request.study, plan.predictions, points)
+    mix = request.profile.priorities
+    result = verified(repeats, request.study, plan.predictions, points, mix)
     result = replace(result, limit=_limit(result, study, request.profile))
     study.verified = result.document
     return result

@@ -18,7 +18,7 @@ from dlbench.tuner.front import Outcome, front_indices
 from dlbench.tuner.insight import Insight, insight
 from dlbench.tuner.point import Point  # noqa: TC001 - pydantic has to know it at run time
 from dlbench.tuner.pool import pool
-from dlbench.tuner.recommend import RULES, Option
+from dlbench.tuner.recommend import ALIKE, RULES, Option, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,10 +81,11 @@ def verified(
     config: StudyConfig,
     predictions: Predictions | None = None,
     points: Sequence[Point] = (),
+    priorities: Mapping[int, float] = ALIKE,
 ) -> Verified:
     """Pool each candidate's repeats (name -> repeats in order), choose and report.
 
-    `points` is all that was recorded. With predictions the choice goes by smoothed values. What is
+    `points` is all that was recorded, `priorities` the share of requests of each. With predictions the choice goes by smoothed values. What is
     reported is measured: both are as near to the truth (off by 0.12-0.22 and 0.15 in ln p99 in
     simulations), but smoothing takes the noise for what the simulations make it, and samples take
     nothing for granted. Only where they cannot tell an interval, the smoothed one stands in.
@@ -95,7 +96,7 @@ def verified(
     estimates = _estimates(reported, for_report(points), predictions)
     reported, smoothed = _completed(reported, estimates)
     front = _front(choosing, reported)
-    pick = _pick(front, choosing, config)
+    pick = _pick(front, choosing, config, config.wish(priorities))
     marked = tuple(
         point.model_copy(update={"on_front": name in front, "recommended": name == pick})
         for name, point in reported.items()
@@ -175,12 +176,12 @@ def _surely_beats(one: Point, other: Point) -> bool:
     return ours.throughput_rps >= theirs.throughput_rps and ours.p99_high_ms < theirs.p99_low_ms
 
 
-def _pick(front: list[str], choosing: Pooled, config: StudyConfig) -> str | None:
+def _pick(front: list[str], choosing: Pooled, config: StudyConfig, wish: Wish) -> str | None:
     """By the rule asked for, among those that surely meet every bound, else those that seem to."""
     demands = config.constraints
     sure = [n for n in front if demands.standing(choosing[n]) == "met"]
     eligible = sure or [n for n in front if max(demands.estimated(choosing[n]), default=0.0) <= 0]
-    held = RULES[config.rule]([_option(choosing[name]) for name in eligible], config.wish)
+    held = RULES[config.rule]([_option(choosing[name]) for name in eligible], wish)
     return None if held is None else eligible[held]
 
 

@@ -104,7 +104,7 @@ def test_there_is_a_rule_for_every_name_and_a_name_for_every_rule():
     assert set(get_args(Rule)) == set(RULES)
     assert read(StudyConfig, {}, {}).rule == "knee"
     config = read(StudyConfig, {"recommend": "cost", "price_per_hour": 3.6}, {})
-    assert (config.rule, config.wish.price_per_hour) == ("cost", 3.6)
+    assert (config.rule, config.wish().price_per_hour) == ("cost", 3.6)
 
 
 def test_a_file_may_not_hold_unknown_keys(tmp_path):

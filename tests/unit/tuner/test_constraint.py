@@ -44,6 +44,13 @@ def test_a_bound_that_cannot_be_read_says_how(text, complaint):
         parse_slo(text)
 
 
+def test_what_the_servers_memory_is_bounded_to():
+    bounds = [parse_memory(text, "--max-memory", "server_rss_mb") for text in ("2GB", "1GB")]
+    gpu = parse_memory("1MB", "--max-gpu-memory", "gpu_mem_mb")
+    assert Constraints((*bounds, gpu)).most_server_mb == 1000
+    assert Constraints((gpu,)).most_server_mb == math.inf
+
+
 def test_memory_is_read_in_units_of_ten_and_of_two():
     assert parse_memory("2GB", "--max-memory", "server_rss_mb").bound == 2000
     assert parse_memory("1 MiB", "--max-memory", "server_rss_mb").bound == 1.048576

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -146,6 +148,17 @@ def test_what_does_not_fit_the_machine_says_why(knobs, reason):
     found = infeasible(ServingConfig(**knobs), calibration)
     assert found.startswith(reason)
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(("most_mb", "fits"), [(350, 3), (2000, 7), (math.inf, 7)])
+def test_a_bound_on_memory_is_a_smaller_machine(most_mb, fits):
+    calibration = BATCHED.model_copy(update={"worker_rss_mb": 100.0, "memory_mb": 750.0})
+    found = [
+        n
+        for n in range(1, 9)
+        if not infeasible(ServingConfig(workers=n), calibration.within(most_mb))
+    ]
+    assert found == list(range(1, fits + 1))
 
 
 def test_memory_that_was_not_measured_rules_nothing_out():

@@ -16,7 +16,7 @@ SHARES = (0.3, 0.5, 0.7, 0.9)
 
 @pytest.fixture
 def repeats_of(build):
-    def make(name, throughput, p99_by_repeat, verdicts=None, requests=800):
+    def make(name, throughput, p99_by_repeat, verdicts=None, requests=800, **figures):
         found = []
         for number, p99 in enumerate(p99_by_repeat, start=1):
             verdict = (verdicts or {}).get(number, "ok")
@@ -25,7 +25,11 @@ def repeats_of(build):
                 rng.exponential(p99 / 4.6, requests) * 1e6
             )  # p99 of an exponential: 4.6 means
             point = build.point(
-                name, "verify", 0.7, number, throughput=throughput, p99=p99, verdict=verdict
+                *(name, "verify", 0.7, number),
+                **figures,
+                throughput=throughput,
+                p99=p99,
+                verdict=verdict,
             )
             found.append((point, latencies.astype(np.int64)))
         return found
@@ -64,6 +68,15 @@ def test_nothing_holds(repeats_of):
     assert result.recommended is None
     assert result.front == []
     assert result.baseline("c01") is not None
+
+
+@pytest.mark.parametrize(("priorities", "chosen"), [({1: 1.0}, "c02"), ({8: 1.0}, "c01")])
+def test_whose_requests_may_take_long_is_served_in_larger_batches(repeats_of, priorities, chosen):
+    batched = repeats_of("c01", 200, [20] * 6, server_compute_ms=8.0, server_queue_ms=3.0)
+    prompt = repeats_of("c02", 100, [10] * 6, server_compute_ms=1.0, server_queue_ms=9.0)
+    repeats = {"c01@0.7": batched, "c02@0.7": prompt}
+    found = verified(repeats, StudyConfig(recommend="weighted"), priorities=priorities)
+    assert found.recommended.configuration == chosen
 
 
 def test_slo_is_met_only_by_the_whole_interval(repeats_of):
