@@ -130,6 +130,8 @@ def command(
     profile = read(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
+    if any(kind.data for kind in profile.request_class.values()):
+        raise UsageError("--request-class data=… is for dlbench load: a study has one --data")
     path = study or Path(f"{settings.name or resolve_model(settings.model).name}.db")
     target = recommended or path.with_suffix(".toml")
     if config is not None and target.resolve() == config.resolve():

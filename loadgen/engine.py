@@ -138,7 +138,8 @@ class Engine:
             self.requests.close()
 
     def _start_open(self) -> Callable[[], None]:
-        limit = -(-self.profile.connections // self._share.of) or descriptors()
+        asked = -(-self.profile.connections // self._share.of)
+        limit = min(asked, descriptors()) if asked else descriptors()
         due = [*(self._offsets + self.start_ns).tolist(), FAR_NS]
         fresh = not self.profile.keep_alive
         self.requests = requests = OpenLoop(

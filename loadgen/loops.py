@@ -164,6 +164,8 @@ class OpenLoop(RequestLoop):
             if self._free:
                 self._submit(self._free.pop(), index)
             else:
+                # While nobody looked at the schedule, all were busy: it waited since it was due.
+                self._sent[index] = due[index] if self._resting else now_ns
                 self._lack(index)
 
     def _submit(self, connection: Connection, index: int) -> None:
@@ -171,18 +173,19 @@ class OpenLoop(RequestLoop):
         connection.submit(request, index, self._due[index])
 
     def _open_for(self, index: int) -> None:
-        if connection := self._open():
-            self._submit(connection, index)
-        else:
+        connection = None if self._waiting else self._open()
+        if connection is None:
             self._waiting.append(index)
+        else:
+            self._submit(connection, index)
 
     def _submit_waiting(self, connection: Connection, now_ns: int) -> None:
         """Give the connection, free or new, to the request that waits longest."""
         index = self._waiting.popleft()
+        since_ns = self._sent[index]
         self._submit(connection, index)
         if self._pooled:
-            connection.sent_ns = self._due[index]
-            connection.connect_ns = now_ns - self._due[index]
+            connection.sent_ns, connection.connect_ns = since_ns, now_ns - since_ns
 
     def open_more(self, now_ns: int) -> int:
         """Open some connections if requests wait for one; when to call again (FAR_NS: no need).
@@ -206,7 +209,7 @@ class OpenLoop(RequestLoop):
 
     def open_ahead(self) -> None:
         """Some connections before the first request is due."""
-        for _ in range(0 if self._fresh else OPEN_AT_ONCE):
+        for _ in range(0 if self._fresh else min(OPEN_AT_ONCE, self._limit)):
             if connection := self._open():
                 self._free.append(connection)
 
@@ -221,8 +224,8 @@ class OpenLoop(RequestLoop):
         while waiting and self._due[waiting[0]] < now_ns - timeout_ns:
             code = self._outcomes.code("timeout", "no connection was free")
             index = waiting.popleft()
-            self._end(index, self._due[index] if self._pooled else now_ns, now_ns, code)
-        if self._resting and not waiting:
+            self._end(index, self._sent[index] if self._pooled else now_ns, now_ns, code)
+        if self._resting and (not waiting or len(self.connections) < self._limit):
             self._call()
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
@@ -236,6 +239,8 @@ class OpenLoop(RequestLoop):
             self._connect_ns[index] = connection.connect_ns
         self.ended += 1
         connection.index = IDLE
+        if self._resting:
+            self.send_due(now_ns)  # to wait behind the others, before a connection is free
         if connection.closing:
             connection.close()
             self.connections.discard(connection)
@@ -249,8 +254,7 @@ class OpenLoop(RequestLoop):
         # A burst of replies must not make the schedule wait for the timer's turn.
         if self._due[self.begun] <= now_ns:
             self.send_due(now_ns)
-            if not self._resting:
-                self._call_if_short()
+            self._call_if_short()
 
     def failed(self, connection: Connection, kind: str, detail: str) -> None:
         self.connections.discard(connection)
@@ -268,7 +272,7 @@ class OpenLoop(RequestLoop):
         self.ended += 1
 
     def _call_if_short(self) -> None:
-        if self._waiting:
+        if self._waiting or self._resting:
             self._call()
 
     def _call(self) -> None:

@@ -143,13 +143,12 @@ class LoadProfile(BaseModel):
     tls_insecure: bool = Field(False, description="do not verify the server's certificate")
     seed: int = Field(0, description="seed of arrivals, popularity and classes", ge=0)
 
-    @property
-    def priorities(self) -> dict[int, float]:
-        """The share of requests of each priority; those that tell none count as the highest, 1."""
+    def priorities(self, untold: int) -> dict[int, float]:
+        """The share of requests of each priority; those that tell none have `untold`."""
         classes = list(self.request_class.values()) or [RequestClass()]
         whole, shares = sum(kind.weight for kind in classes), dict[int, float]()
         for kind in classes:
-            level = kind.priority or 1
+            level = kind.priority or untold
             shares[level] = shares.get(level, 0.0) + kind.weight / whole
         return shares
 

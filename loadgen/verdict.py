@@ -74,8 +74,12 @@ def sent_late(e: Evidence) -> str:
 
 
 def client_busy(e: Evidence) -> str:
-    """A closed loop is as fast as its client; an open one shows it by lateness, even a small one."""
-    if e.client_cpu < BUSY_CPU or (e.is_open and e.lateness_p99_ms < LATENESS_FLOOR_MS / 2):
+    """A closed loop is as fast as its client; an open one shows it by lateness, even a small one.
+
+    Of a pool that is all busy it cannot be told: perhaps the client does not read its replies.
+    """
+    shows = e.is_open and not (e.exhausted and e.connections_asked)
+    if e.client_cpu < BUSY_CPU or (shows and e.lateness_p99_ms < LATENESS_FLOOR_MS / 2):
         return ""
     return f"the client used {e.client_cpu:.0%} of its core, so the server may be faster than this"
 

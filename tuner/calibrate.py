@@ -284,4 +284,5 @@ def _plain(profile: LoadProfile) -> LoadProfile:
     """The same requests, without a schedule; nobody gives up on a batch that may be measured."""
     defaults = {name: LoadProfile.model_fields[name].default for name in headroom.UNDONE}
     patience_s = max(profile.timeout_s, 2 * LONGEST_S)
-    return profile.model_copy(update={**defaults, "warmup_s": WARMUP_S, "timeout_s": patience_s})
+    plain = {"request_class": {}, "warmup_s": WARMUP_S, "timeout_s": patience_s}
+    return profile.model_copy(update={**defaults, **plain})

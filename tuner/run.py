@@ -12,6 +12,7 @@ from dlbench.loadgen.machine import facts, processor
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
+from dlbench.proxy.order import DEFAULT_PRIORITY
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drift import drift
@@ -22,11 +23,14 @@ from dlbench.tuner.limit import limit
 from dlbench.tuner.pin import pinned
 from dlbench.tuner.point import Point
 from dlbench.tuner.proposal import Done
+from dlbench.tuner.recommend import ALIKE
 from dlbench.tuner.space import Space, build_space
 from dlbench.tuner.study import Identity, Study
 from dlbench.tuner.verify import Verified, verified
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dlbench.loadgen.generator import Progress
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.settings import ServerSettings
@@ -157,11 +161,15 @@ def _report(plan: Plan, study: Study, request: Request) -> Verified:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
-    mix = request.profile.priorities
-    result = verified(repeats, request.study, plan.predictions, points, mix)
+    result = verified(repeats, request.study, plan.predictions, points, _mix(request.profile))
     result = replace(result, limit=_limit(result, study, request.profile))
     study.verified = result.document
     return result
+
+
+def _mix(profile: LoadProfile) -> Mapping[int, float]:
+    """The share of requests of each priority, as the proxy understands those that tell none."""
+    return profile.priorities(DEFAULT_PRIORITY) if profile.request_class else ALIKE
 
 
 def _limit(result: Verified, study: Study, profile: LoadProfile) -> str:

@@ -188,7 +188,9 @@ def _pick(front: list[str], choosing: Pooled, config: StudyConfig, wish: Wish) -
 def _option(point: Point) -> Option:
     m = _measured(point)
     assert m.p99_ms is not None
-    times = (m.server_compute_ms, m.server_queue_ms)
+    queued_ms = m.server_queue_ms
+    waiting_ms = None if queued_ms is None else queued_ms + (m.connect_mean_ms or 0.0)
+    times = (m.server_compute_ms, waiting_ms)
     return Option(m.throughput_rps, m.p99_ms, m.p99_low_ms, m.p99_high_ms, *times)
 
 

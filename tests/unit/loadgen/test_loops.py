@@ -191,8 +191,8 @@ def test_from_a_pool_a_request_is_sent_in_time_and_waits_for_its_connection(make
     (connection,) = loop.connections
     for number in range(3):
         loop.replied(connection, 200, 10 * number + 10, b"%d" % number)
-    assert recorder.sent.tolist() == [0, 0, 0]
-    assert recorder.connect_ns.tolist() == [3, 10, 20]
+    assert recorder.sent.tolist() == [2, 2, 2]
+    assert recorder.connect_ns.tolist() == [1, 8, 18]
 
 
 def test_while_a_whole_pool_is_busy_only_replies_wake_it(make_open):
@@ -229,6 +229,79 @@ def test_what_became_due_while_a_pool_was_busy_has_begun_when_the_run_ends(make_
     loop.sweep(6, timeout_ns=50)
     loop.cancel()
     assert loop.begun == 3
+
+
+def test_what_becomes_due_while_a_pool_is_busy_waited_for_it_and_was_not_late(make_open):
+    loop, recorder, _ = make_open([0, 0, 5, 90], limit=1, pooled=True)
+    loop.wake(0)
+    loop.wake(1)
+    (connection,) = loop.connections
+    loop.replied(connection, 200, 4, b"0")  # nobody waits any more, but the connection is busy
+    loop.replied(connection, 200, 40, b"1")
+    loop.replied(connection, 200, 41, b"2")
+    assert recorder.sent.tolist() == [0, 0, 5, 0]
+    assert recorder.connect_ns.tolist()[:3] == [0, 4, 35]
+
+
+def test_a_pooled_client_that_woke_late_was_late(make_open):
+    loop, recorder, _ = make_open([0, 0, 5], limit=1, pooled=True)
+    loop.wake(30)
+    (connection,) = loop.connections
+    for number in range(3):
+        loop.replied(connection, 200, 10 * number + 40, b"%d" % number)
+    assert recorder.sent.tolist() == [30, 30, 30]
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_a_pool_that_loses_its_connections_while_it_rests_gets_others(make_open, closing):
+    loop, _, asked = make_open([0, 0, 5, 90], limit=1, pooled=True)
+    loop.on_call = lambda: calls.append(loop.ended)
+    calls = []
+    loop.wake(0)
+    loop.wake(1)
+    (connection,) = loop.connections
+    loop.replied(connection, 200, 4, b"0")
+    calls.clear()
+    if closing:
+        connection.closing = True
+        loop.replied(connection, 200, 4, b"1")
+    else:
+        connection.fail("closed")
+    assert calls
+    loop.wake(6)
+    assert len(loop.connections) == 1
+    assert asked == [0, 1, 2]
+
+
+def test_a_pool_for_which_the_system_has_no_connection_asks_again(make_open, monkeypatch):
+    def none_left(_loop, _owner):
+        raise OSError("no more")
+
+    loop, _, asked = make_open([0, 90], limit=4, pooled=True)
+    monkeypatch.setattr(loop, "_connect", none_left)
+    loop.wake(0)
+    calls = []
+    loop.on_call = lambda: calls.append(1)
+    monkeypatch.undo()
+    loop.sweep(1, timeout_ns=50)
+    assert calls
+    loop.wake(2)
+    assert asked == [0]
+
+
+def test_a_small_pool_is_not_exhausted_before_the_first_request(make_open):
+    loop, _, _ = make_open([5], limit=3, pooled=True)
+    loop.open_ahead()
+    assert not loop.exhausted
+
+
+def test_without_keep_alive_those_that_wait_longest_come_first(make_open):
+    loop, _, asked = make_open([0, 0, 4], fresh=True, limit=1)
+    loop.send_due(0)
+    (connection,) = loop.connections
+    loop.replied(connection, 200, 5, b"0")
+    loop.wake(6)
+    assert asked == [0, 1]
 
 
 def test_without_keep_alive_every_request_opens_its_own_connection_at_once(make_open):

@@ -357,10 +357,10 @@ def test_token_and_new_connections_are_said_in_every_request(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "priorities"),
     [
-        ({}, {1: 1.0}),
-        ({"all": "weight=5"}, {1: 1.0}),
-        ({"a": "weight=1,priority=3", "b": "weight=2", "c": "priority=1"}, {3: 0.25, 1: 0.75}),
+        ({}, {2: 1.0}),
+        ({"all": "weight=5,priority=1"}, {1: 1.0}),
+        ({"a": "weight=1,priority=3", "b": "weight=2", "c": "priority=2"}, {3: 0.25, 2: 0.75}),
     ],
 )
 def test_the_share_of_each_priority(classes, priorities):
-    assert LoadProfile(request_class=classes).priorities == priorities
+    assert LoadProfile(request_class=classes).priorities(untold=2) == priorities

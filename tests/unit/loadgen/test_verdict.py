@@ -58,6 +58,11 @@ CASES = [
     ({**BUSY, "connections_asked": 8}, "invalid", "sent late"),
     ({**BUSY, "connections_asked": 8, "lateness_p99_ms": 0.1}, "ok", ""),
     (
+        {**BUSY, "connections_asked": 8, "lateness_p99_ms": 0.1, "client_cpu": 0.99},
+        "invalid",
+        "99% of its core",
+    ),
+    (
         {**BUSY, **PILED, "connections_asked": 8, "lateness_p99_ms": 0.1},
         "saturated",
         "raise --connections to see if 8 hold it back",
