@@ -66,6 +66,8 @@ DAY = {"duration_s": 40.0, "spike_at_s": 8.0, "spike_s": 20.0}
 QUICK_DAY = {"duration_s": 6.0, "spike_at_s": 1.0, "spike_s": 2.0}
 # (b)
 NODES, TASKS = 5, 100
+# The shop's gateway has so many connections to the model, and requests wait for one.
+CONNECTIONS = 256
 # What a closed loop needs to keep every side busy.
 USERS = 256
 CLOSED_S, WARMUP_S = 6.0, 1.0
@@ -110,7 +112,8 @@ def main() -> None:
     repeats = {"distinct": options.distinct, "zipf": options.zipf}
     with in_pieces.kept(options) as kept:
         for name in in_pieces.wanted(options, MODELS):
-            subject = Subject(kept, name, LoadProfile(**repeats), options.quick)
+            profile = LoadProfile(**repeats, connections=CONNECTIONS)
+            subject = Subject(kept, name, profile, options.quick)
             subject.tune(30.0 if options.quick else options.budget)
             for letter in CASES if options.case is None else (options.case,):
                 CASES[letter](subject, 1 if options.quick else options.rounds)
