@@ -105,6 +105,11 @@ def affordable_loads(capacity: float, configurations: int, budget_s: float) -> t
     return next(within, FEWER_LOADS[-1])
 
 
+def skipped(lower: float, upper: float) -> tuple[float, ...]:
+    """The highest load between two that a tight budget leaves out, if there is one."""
+    return tuple(share for share in LOADS if lower < share < upper)[-1:]
+
+
 def round_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
     """What one repeat of each of these takes, with a switch per configuration."""
     switches = len({c.configuration for c in candidates}) * switch_s

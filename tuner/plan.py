@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
@@ -147,17 +147,23 @@ class Plan:
     def _curve(
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
     ) -> Iterator[Step]:
-        """A probe of the capacity, then open loop at fixed shares of it, until one saturates."""
+        """A probe of the capacity, then open loop at fixed shares of it, until one saturates.
+
+        Where a tight budget skipped a load below that one, it may be the most that can be served.
+        """
         recorded = {p.share: p for p in of_search(points) if p.configuration == name}
         if None not in recorded:
             yield Step(name, config, "probe", self._probe_s(config))
             return
         capacity = self.capacity(recorded[None])
-        for share in self.loads(points) if capacity else ():
-            if share not in recorded:
-                rate = share * capacity
-                yield Step(name, config, phase, budget.screen_s(rate), share, rate)
-            elif not worth_going_on(recorded[share]):
+        loads = self.loads(points) if capacity else ()
+        for lower, share in pairwise((0.0, *loads)):
+            gone = share in recorded and not worth_going_on(recorded[share])
+            for load in (share, *(budget.skipped(lower, share) if gone else ())):
+                if load not in recorded:
+                    rate = load * capacity
+                    yield Step(name, config, phase, budget.screen_s(rate), load, rate)
+            if gone:
                 return
 
     def proposal(self, points: Sequence[Point]) -> ServingConfig | Done:

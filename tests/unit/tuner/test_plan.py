@@ -306,6 +306,24 @@ def test_a_curve_ends_where_it_saturates(build, space):
     assert plan.next_step(points).config != last.config
 
 
+@pytest.mark.parametrize(
+    ("limit", "tried"), [(0.4, (0.5, 0.3)), (0.6, (0.5, 0.9, 0.7)), (1.0, (0.5, 0.9))]
+)
+def test_below_a_load_that_saturates_comes_one_that_a_tight_budget_skipped(
+    build, space, limit, tried
+):
+    plan = make_plan(space, budget_s=60)
+    points = carry_out(
+        build,
+        plan,
+        stop_after=2 + len(tried),
+        verdict=lambda s: "saturated" if (s.share or 0) > limit else "ok",
+    )
+    assert plan.loads(points) == (0.5, 0.9)
+    assert tuple(p.share for p in points[2:]) == tried
+    assert plan.next_step(points).configuration != points[-1].configuration
+
+
 def test_a_configuration_that_fails_its_probe_is_left(build, space):
     plan = make_plan(space)
     before = next(
