@@ -147,7 +147,7 @@ def command(
         target.write_text(recommended_toml(result.recommended, settings, said))
         said["serve"] = f"dlbench serve --config {target}"
     elif target.exists():
-        notes.print(f"nothing is recommended now: {target} is from before", markup=False)
+        notes.print(f"nothing is recommended now: {target} is from before")
     if csv_path:
         with csv_path.open("w", newline="") as stream:
             write_csv(study_points(found.points(), result), stream, result.estimates)
