@@ -64,6 +64,12 @@ class Space:
         found = (self.configuration(dict(zip(self.values, c, strict=True))) for c in choices)
         return (config for config in dict.fromkeys(found) if self.sensible(config))
 
+    def __contains__(self, config: ServingConfig) -> bool:
+        """Whether a configuration is one that `configurations` would name."""
+        choice = {knob: getattr(config, knob) for knob in self.values}
+        known = all(value in self.values[knob] for knob, value in choice.items())
+        return known and self.sensible(config) and self.configuration(choice) == config
+
     def nearest(self, config: ServingConfig) -> ServingConfig:
         """The configuration of the space that differs least from another."""
         found = self.configuration({k: self._closest(k, getattr(config, k)) for k in self.values})
