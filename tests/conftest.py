@@ -250,6 +250,7 @@ class RunningProxy:
         return self._read(START_TIMEOUT_S)
 
     def connect(self):
+        assert self.process.poll() is None, f"the proxy ended with {self.process.returncode}"
         return socket.create_connection(self.address, timeout=START_TIMEOUT_S)
 
     def client(self):
