@@ -194,8 +194,8 @@ def _tails(
 
 
 def _rate(point: Point) -> float | None:
-    """Offered load of an operating point, None for a probe or a failure."""
-    if point.share is None or point.measurement is None:
+    """Offered load of an operating point, None for a probe, a failure, or more than the capacity."""
+    if point.share is None or point.measurement is None or point.share > MOST_LOAD:
         return None
     return point.measurement.offered_rps or point.measurement.throughput_rps
 

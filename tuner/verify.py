@@ -73,7 +73,8 @@ class Verified:
 
     def baseline(self, name: str) -> Point | None:
         """What a baseline did, measured in the same rounds as everything else."""
-        return next((p for p in self.points if p.configuration == name), None)
+        own = [p for p in self.points if p.configuration == name]
+        return min(own, key=lambda p: p.share or 0.0, default=None)
 
 
 def verified(

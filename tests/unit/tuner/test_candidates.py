@@ -67,3 +67,26 @@ def test_a_slow_model_gets_shorter_repeats_rather_than_more_time(build, rate):
     assert verify_s(chosen) <= 0.5 * 300 + 1e-6
     assert all(c.repeat_s >= REPEAT_S for c in chosen)
     assert any(c.cut < 1 for c in chosen) == (rate < 100)
+
+
+@pytest.mark.parametrize(
+    ("found_rps", "asked"),
+    [((80,), []), ((150,), [150]), ((290, 150, 80), [150]), ((400,), []), ((), [])],
+)
+def test_the_default_is_tried_beyond_what_its_one_probe_says(build, found_rps, asked):
+    """A probe in a bad moment makes a good configuration look bad; a good moment is as likely."""
+    points = [build.point("default", "probe", None, throughput=100, offered_rps=None)]
+    points += [build.point("default", "baseline", s, throughput=100 * s) for s in (0.5, 0.9)]
+    points += [
+        build.point(f"c0{n}", share=0.7, throughput=rps, p99=1 + rps, config=other(build, n))
+        for n, rps in enumerate(found_rps)
+    ]
+    chosen = candidates(points, ["default"], StudyConfig(budget_s=600))
+    beyond = [c for c in chosen if c.configuration == "default" and c.share > 0.9]
+    assert [c.rate for c in beyond] == asked
+    assert [c.name for c in beyond] == ["default@1.5"] * len(asked)
+    assert all(c.config == build.DEFAULT for c in beyond)
+
+
+def other(build, number):
+    return build.DEFAULT.model_copy(update={"max_batch_size": 2 + number})

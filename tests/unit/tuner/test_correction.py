@@ -204,3 +204,11 @@ def test_who_chooses_is_not_who_reports(build):
     assert chosen in choosing
     assert chosen not in reported
     assert for_report([probe, chosen, other]) == for_choice([probe, chosen, other])
+
+
+def test_a_load_beyond_the_capacity_is_neither_smoothed_nor_learnt_from(build, twin):
+    points = study(build, twin, [3], np.random.default_rng(0))
+    beyond = points[-1].model_copy(update={"share": 1.4})
+    found = Correction.of([*points, beyond], twin).estimates([*points, beyond])
+    assert found == Correction.of(points, twin).estimates(points)
+    assert beyond.name not in found

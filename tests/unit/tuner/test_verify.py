@@ -79,6 +79,16 @@ def test_whose_requests_may_take_long_is_served_in_larger_batches(repeats_of, pr
     assert found.recommended.configuration == chosen
 
 
+def test_a_default_that_does_more_than_its_probe_said_is_recommended(repeats_of):
+    knee, beyond = repeats_of("default", 100, [15] * 6), repeats_of("default", 200, [10] * 6)
+    beyond = [(p.model_copy(update={"share": 1.4}), own) for p, own in beyond]
+    other = repeats_of("c01", 200, [40] * 6)
+    repeats = {"default@1.4": beyond, "c01@0.7": other, "default@0.7": knee}
+    result = verified(repeats, StudyConfig())
+    assert result.recommended.name == "default@1.4"
+    assert result.baseline("default").name == "default@0.7"
+
+
 def test_slo_is_met_only_by_the_whole_interval(repeats_of):
     fast = repeats_of("c01", 200, [19] * 6, requests=300)
     slow = repeats_of("c02", 100, [5] * 6)
