@@ -30,6 +30,24 @@ from dlbench.tuner.plan import Step
 CONFIG = ServingConfig(workers=1)
 
 
+# Children of this process that a test did not begin: proxies that other tests share.
+OTHERS = set()
+
+
+@pytest.fixture(autouse=True)
+def _others():
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children())
+
+
+def ours():
+    """The processes that this test began, and theirs."""
+    for child in psutil.Process().children():
+        if child.pid not in OTHERS:
+            with contextlib.suppress(psutil.Error):  # it may just have ended
+                yield from (child, *child.children(recursive=True))
+
+
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.onnx"
@@ -202,7 +220,7 @@ def test_workers_that_die_under_load_make_a_failed_point_with_the_proxy_s_words(
 def kill_workers(over):
     """As a system does that has run out of memory."""
     while not over.wait(0.01):
-        for process in psutil.Process().children(recursive=True):
+        for process in ours():
             with contextlib.suppress(psutil.Error):
                 if "dlbench.proxy.worker" in process.cmdline():
                     process.kill()
@@ -222,7 +240,7 @@ def test_a_server_that_dies_is_a_failed_point_and_the_study_goes_on(bench, tmp_p
     killed = threading.Event()
 
     def kill_once(_: object) -> None:
-        for child in [] if killed.is_set() else psutil.Process().children():
+        for child in [] if killed.is_set() else ours():
             with contextlib.suppress(psutil.Error):  # another child may just have ended
                 if "dlbench.proxy.main" in child.cmdline():
                     child.kill()
@@ -237,7 +255,7 @@ def test_a_server_that_dies_is_a_failed_point_and_the_study_goes_on(bench, tmp_p
 
 def test_knobs_change_in_place_and_workers_by_a_restart(bench, tmp_path):
     def front():
-        alive = [c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE]
+        alive = [c for c in ours() if c.status() != psutil.STATUS_ZOMBIE]
         return [c.pid for c in alive if "dlbench.proxy.main" in c.cmdline()]
 
     before = front()
@@ -268,9 +286,9 @@ def test_a_pinned_server_runs_on_its_cores_with_all_its_processes(model, tmp_pat
 
 def affinities(module):
     """Cores of our processes that run this module, with all their threads."""
-    children = psutil.Process().children(recursive=True)
-    ours = [c for c in children if c.status() != psutil.STATUS_ZOMBIE and module in c.cmdline()]
-    found = [{frozenset(os.sched_getaffinity(t.id)) for t in c.threads()} for c in ours]
+    alive = [c for c in ours() if c.status() != psutil.STATUS_ZOMBIE]
+    children = [c for c in alive if module in c.cmdline()]
+    found = [{frozenset(os.sched_getaffinity(t.id)) for t in c.threads()} for c in children]
     return [set().union(*cores) for cores in found]
 
 
