@@ -17,8 +17,8 @@ from dlbench.loadgen.tls import Tls
 
 if TYPE_CHECKING:
     from dlbench.loadgen.connection import Wires
-    from dlbench.loadgen.loops import Connect
     from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.request_loop import Connect
     from dlbench.loadgen.target import Target
 
 SCHEMES = {False: "http", True: "https"}

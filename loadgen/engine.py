@@ -1,6 +1,6 @@
 """Runs one job on gevent's event loop: the schedule's alarm, the time-outs, the ends, the GC.
 
-The requests themselves go through `loops` and `connection`, as callbacks; no greenlet switches
+The requests themselves go through the loops and `connection`, as callbacks; no greenlet switches
 under load, the one that calls `run` sleeps until the run is over.
 """
 
@@ -20,11 +20,13 @@ import numpy as np
 from dlbench.loadgen import timerfd
 from dlbench.loadgen.alarm import ALARMS
 from dlbench.loadgen.budget import descriptors
-from dlbench.loadgen.loops import FAR_NS, ClosedLoop, OpenLoop
+from dlbench.loadgen.closed_loop import ClosedLoop
 from dlbench.loadgen.messages import Facts, Progress
+from dlbench.loadgen.open_loop import OpenLoop
 from dlbench.loadgen.priority import PRIORITIES
 from dlbench.loadgen.progress import Batch, Watch
 from dlbench.loadgen.recorder import PENDING, Recorder
+from dlbench.loadgen.request_loop import FAR_NS
 from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.schedule import WHOLE, Share, offsets_ns
 from dlbench.loadgen.think import think_times_ns
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.loadgen.judge import Judge
-    from dlbench.loadgen.loops import Connect
     from dlbench.loadgen.payloads import Requests
     from dlbench.loadgen.profile import LoadProfile
+    from dlbench.loadgen.request_loop import Connect
 
 NS = 1_000_000_000
 # Between two looks at time-outs and ends. It costs 20 us, and delays a request by no more.

@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 from dlbench.loadgen import http2
+from dlbench.loadgen.closed_loop import ClosedLoop
 from dlbench.loadgen.connection import READ, Http
 from dlbench.loadgen.credentials import tls_context
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.grpc_connection import Grpc
 from dlbench.loadgen.http2 import Flag, Kind, frame, header_block
-from dlbench.loadgen.loops import ClosedLoop
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.recorder import Recorder
 from dlbench.loadgen.tls import Tls

@@ -7,9 +7,11 @@ from time import monotonic_ns
 
 import pytest
 
+from dlbench.loadgen.closed_loop import ClosedLoop
 from dlbench.loadgen.connection import IDLE, Http
-from dlbench.loadgen.loops import FAR_NS, OPEN_AT_ONCE, ClosedLoop, OpenLoop
+from dlbench.loadgen.open_loop import OPEN_AT_ONCE, OpenLoop
 from dlbench.loadgen.recorder import OK, PENDING, Recorder
+from dlbench.loadgen.request_loop import FAR_NS
 
 Address = namedtuple("Address", "family sockaddr")
 Share = namedtuple("Share", "index of")
