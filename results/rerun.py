@@ -20,6 +20,7 @@ from dlbench.results.comparison import difference
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.budget import WARMUP_S, Candidate
 from dlbench.tuner.disturbance import tally
+from dlbench.tuner.drift import REFERENCE
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.pin import on_cores, pinned
 from dlbench.tuner.plan import Step
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from dlbench.tuner.study import Study
     from dlbench.tuner.verify import Verified
 
-# Beside the recommendation: if it changed as much, it is the machine that did.
-REFERENCE = "default"
 # Away from the seeds of a study, which are random in 31 bits.
 FIRST_SEED = 1 << 32
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dlbench.tuner.budget import VERIFY_SHARE, Candidate, shortened, switch_s, verify_s
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.correction import Correction
+from dlbench.tuner.drift import REFERENCE
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, knee
 from dlbench.tuner.point import with_outcome
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     Known = tuple[Point, Outcome]
 
-DEFAULT = "default"
 # Equal probes, minutes apart on shared cores, differed by up to 2.8 times.
 LUCK = 3.0
 MOST = 6
@@ -66,13 +66,13 @@ def _default_beyond(points: Sequence[Point], chosen: Sequence[Candidate]) -> lis
     All that is known of its capacity is one probe. Had that a bad moment, then whatever was probed
     in a better one would seem to be better, and hold when it is measured again.
     """
-    own = [p for p in points if p.configuration == DEFAULT and p.measurement is not None]
+    own = [p for p in points if p.configuration == REFERENCE and p.measurement is not None]
     capacity = max((_rate(p) for p in own if p.share is None), default=0.0)
     most = max((_rate(p) for p in own if p.share is not None), default=capacity)
     beyond = [c.rate for c in chosen if most < c.rate <= LUCK * capacity]
     if not beyond:
         return []
-    return [Candidate(DEFAULT, own[0].config, round(min(beyond) / capacity, 2), min(beyond))]
+    return [Candidate(REFERENCE, own[0].config, round(min(beyond) / capacity, 2), min(beyond))]
 
 
 def contenders(
