@@ -7,17 +7,6 @@ import sys
 # It ends with us, however we end.
 LOOP = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
-
-def main():
-    """Exits with pytest's code; none of the loops is left."""
-    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(os.cpu_count())]
-    try:
-        raise SystemExit(subprocess.call([sys.executable, "-m", "pytest", *sys.argv[1:]]))
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
-if __name__ == "__main__":
-    main()
+for _ in range(os.cpu_count()):
+    subprocess.Popen([sys.executable, "-c", LOOP])
+os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])

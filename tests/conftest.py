@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import select
 import shutil
@@ -18,6 +19,7 @@ import zipfile
 from itertools import filterfalse
 from pathlib import Path
 
+import httpx
 import hypothesis
 import numpy as np
 import platformdirs
@@ -37,6 +39,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("same")
 
 START_TIMEOUT_S = PATIENCE_S = LISTEN_TIMEOUT_S = 60
+# httpx has it for every request that names none: five seconds are not enough everywhere.
+for part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, part, PATIENCE_S)
 REAL_MODELS = {
     "silero-vad": "silero_vad/data/silero_vad_half.onnx",
     "magika": "magika/models/standard_v3_3/model.onnx",
@@ -47,7 +52,7 @@ REAL_MODELS = {
 # What tests see of the environment; the rest (colours, widths, languages, proxies, dlbench's own
 # variables, a home with its caches and files of settings) is each person's and may not matter.
 ENVIRONMENT = re.compile(r"(PYTHON)?PATH|TMPDIR|TZ|VIRTUAL_ENV|(LD_|CUDA|NVIDIA_|PYENV_|PYTEST_).*")
-SET = {"LANG": "C.UTF-8", "TERM": "dumb"}
+SET = {"LANG": "C.UTF-8", "TERM": "xterm-256color"}
 BEFORE = dict(os.environ)
 # Kept from one run to the next, since others serve it to us.
 WHEELS = Path(platformdirs.user_cache_dir("dlbench")) / "test-wheels"
@@ -218,7 +223,7 @@ class TinyModels:
         constants = [("zero", np.array(0, np.float32))]
         return self._save("kinds", nodes, [("x", ("batch", 3))], outputs, constants)
 
-    def slow(self, size=1400):
+    def slow(self, size=800):
         """A row takes tens of milliseconds, so that something can happen meanwhile."""
         # Each product depends on x, so that nothing is folded away when the model is loaded.
         nodes = [("Mul", ["big", "scale"], ["w0"], {})]
@@ -370,8 +375,14 @@ def _started():
         return running[-1]
 
     yield start
-    for proxy in running:
-        proxy.stop()
+    _stop(running)
+
+
+def _stop(proxies):
+    """All of them, also when one does not end well."""
+    with contextlib.ExitStack() as stack:
+        for proxy in proxies:
+            stack.callback(proxy.stop)
 
 
 @pytest.fixture(scope="session")
@@ -386,8 +397,7 @@ def shared_proxies():
         return running[key]
 
     yield get
-    for proxy in running.values():
-        proxy.stop()
+    _stop(running.values())
 
 
 class CacheServer:
@@ -397,7 +407,6 @@ class CacheServer:
         self._program, self._folder = program, folder
         self.port = _free_port()
         self._process = None
-        self.start()
 
     def start(self):
         command = [str(self._program), *self.options()]
@@ -480,8 +489,25 @@ class Memcached(CacheServer):
 
 
 def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """For who cannot say which one it took: below those that the system gives to connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """A function that gives a port on which nobody listens, for a process that is told its port."""
+    return _free_port
+
+
+@pytest.fixture
+def dead_port():
+    """A port that refuses everybody, and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.fixture
@@ -492,6 +518,7 @@ def start_server(tmp_path, wheel_file):
     def start(kind):
         program = PROGRAMS[kind](wheel_file)
         running.append((Redis if kind == "redis" else Memcached)(program, tmp_path))
+        running[-1].start()
         return running[-1]
 
     yield start

@@ -25,7 +25,7 @@ CORPUS = [path.read_bytes() for path in sorted((HERE / "corpus").iterdir())]
 LIMITS = {"body_timeout_s": 1.0, "header_timeout_s": 1.0, "idle_timeout_s": 5.0}
 CONNECTIONS = 20
 # What a busy machine may need; nothing in here waits so long when it works.
-PATIENCE_S = 20
+PATIENCE_S = 60
 # Rounds until the front has seen everything that it keeps, and what it may grow by after that.
 WARM_ROUNDS = 20
 GROWTH_BYTES = 64 << 20

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ECHO_FRONT = Path(__file__).parents[1] / "fuzz" / "echo_front.py"
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="session")

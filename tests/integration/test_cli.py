@@ -46,7 +46,7 @@ def serving(*arguments):
         yield process, found[0]
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
         process.stderr.close()
 
 
@@ -76,7 +76,7 @@ def test_a_script_starts_a_quiet_server_and_reads_where_it_is():
         assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=20)
+        rest = process.communicate(timeout=60)
     assert rest == ("", "")
 
 
@@ -145,7 +145,7 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
     )
     process.stderr.readline()  # the first line of progress: it runs
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out)["complete"] is False
     assert json.loads(out)["requests"] > 0
@@ -241,8 +241,8 @@ def stop(process, how):
     """End it and see that nothing of it is left; returns what it said last."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
-    _, said = process.communicate(timeout=30)
-    _, left = psutil.wait_procs(children, timeout=15)
+    _, said = process.communicate(timeout=60)
+    _, left = psutil.wait_procs(children, timeout=60)
     assert not left
     return said
 

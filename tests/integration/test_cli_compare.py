@@ -207,7 +207,7 @@ def test_the_recipe_for_a_pipeline(tmp_path, models, slower, code):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=60)[0]
     if ended == 3:
         pytest.skip(f"the client was the limit: {said[-300:]}")
     assert ended == code, said

@@ -117,11 +117,11 @@ def test_interrupted_it_leaves_nothing(tmp_path, models, how):
         running = psutil.Process(process.pid).children(recursive=True)
         assert running
         os.kill(process.pid, how)
-        out, rest = process.communicate(timeout=30)
+        out, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert rest.splitlines()[-1] == "interrupted: nothing is compared, the study is as it was"
-    _, alive = psutil.wait_procs(running, timeout=10)
+    _, alive = psutil.wait_procs(running, timeout=60)
     assert alive == []
 
 

@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import tomllib
@@ -223,7 +222,7 @@ def servers(folder):
         while running:
             process = running.pop()
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
     def start(line, environment):
         stop()
@@ -249,8 +248,8 @@ def servers(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", in_order(), ids=lambda page: page.name)
-def test_a_page_works_as_it_stands(page, folder, servers):
-    environment = reader()
+def test_a_page_works_as_it_stands(page, folder, servers, free_port):
+    environment = reader(free_port())
     for block in blocks(page):
         if block.why_not:
             continue
@@ -265,10 +264,8 @@ def test_a_page_works_as_it_stands(page, folder, servers):
                 run(["bash", "-c", PRELUDE + script], folder, environment, block)
 
 
-def reader():
+def reader(port):
     """The environment: this virtual one first on the path, and a port that nobody else has."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "DLBENCH_PORT": str(port), "COLUMNS": "100"}
 

@@ -36,7 +36,7 @@ def test_serve_takes_it_unchanged(model):
         assert httpx.get(f"{url}/v2/models/mine/ready").status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 

@@ -39,7 +39,7 @@ def null_server(*arguments):
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.stdin.close()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.fixture

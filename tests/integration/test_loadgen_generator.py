@@ -31,7 +31,7 @@ def null_server(*arguments):
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.stdin.close()
-            process.wait(10)
+            process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -223,12 +223,12 @@ def controller(url):
 def test_nothing_survives_the_death_of_the_controller(controller):
     process, generator = controller
     process.kill()
-    generator.wait(10)  # raises when it is still there
+    generator.wait(60)  # raises when it is still there
 
 
 def test_ctrl_c_ends_the_run_early_and_keeps_it(controller):
     process, generator = controller
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     assert process.stdout.read().split()[-1] == "incomplete"
-    assert process.wait(10) == 0
-    generator.wait(10)
+    assert process.wait(60) == 0
+    generator.wait(60)

@@ -41,7 +41,7 @@ def ask(url, profile, number=0, context=True):
         target.url + line.split(" ")[1],
         content=body,
         headers=headers,
-        timeout=30,
+        timeout=60,
         verify=context,
         trust_env=False,
     )
@@ -151,7 +151,7 @@ def call(target, requests, number, token=None):
     with grpc.insecure_channel(target.authority) as channel:
         metadata = [("authorization", f"Bearer {token}")] if token else []
         return channel.unary_unary(target.path)(
-            bytes(requests.at(number)), timeout=30, metadata=metadata
+            bytes(requests.at(number)), timeout=60, metadata=metadata
         )
 
 

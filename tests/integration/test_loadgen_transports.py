@@ -30,7 +30,7 @@ from dlbench.loadgen.tls import Tls
 
 Address = namedtuple("Address", "family sockaddr")
 Share = namedtuple("Share", "index of")
-PATIENCE_S = 20
+PATIENCE_S = 60
 METHOD = "/test.Service/Echo"
 
 

@@ -94,7 +94,7 @@ class Served:
         head = [word for name, value in self.headers.items() for word in ("-H", f"{name}: {value}")]
         command = ["curl", "--silent", "--show-error", *trust, *head, *options]
         return subprocess.run(
-            [*command, self.url + path], capture_output=True, timeout=30, check=True
+            [*command, self.url + path], capture_output=True, timeout=60, check=True
         ).stdout
 
 

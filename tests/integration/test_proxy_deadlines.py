@@ -98,7 +98,11 @@ def held(proxy):
 @pytest.mark.parametrize("policy", ["shared_queue", "least_outstanding"])
 def test_a_higher_priority_overtakes(models, start_proxy, policy):
     proxy = start_proxy(
-        models.slow(), max_batch_size=1, queue_order="priority", scheduling_policy=policy
+        models.slow(1400),
+        max_batch_size=1,
+        queue_order="priority",
+        priority_ageing_ms=3_600_000,
+        scheduling_policy=policy,
     )
     with held(proxy) as it:
         it.ask("low", priority=3)
@@ -112,7 +116,7 @@ def test_a_higher_priority_overtakes(models, start_proxy, policy):
 
 def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
     proxy = start_proxy(
-        models.slow(), max_batch_size=1, queue_order="priority", priority_ageing_ms=1
+        models.slow(1400), max_batch_size=1, queue_order="priority", priority_ageing_ms=1
     )
     with held(proxy) as it:
         it.ask("low", priority=3)
@@ -124,7 +128,7 @@ def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
 
 
 def test_the_earliest_deadline_is_first_and_none_is_late(models, start_proxy):
-    proxy = start_proxy(models.slow(), max_batch_size=1, queue_order="edf")
+    proxy = start_proxy(models.slow(1400), max_batch_size=1, queue_order="edf")
     with held(proxy) as it:
         for name, seconds in (("patient", 50), ("hurried", 20), ("soonest", 9), ("none", 0)):
             it.ask(name, timeout=seconds * 10**6)
@@ -172,7 +176,7 @@ def test_identical_requests_share_an_answer_but_not_a_deadline(models, start_pro
     """The one that was first expires; who joined it has no deadline, and is run."""
     proxy = start_proxy(models.affine(), max_batch_size=1, cache_size=8)
     with held(proxy) as it:
-        it.ask("first", 7, timeout=200_000)
+        it.ask("first", 7, timeout=1_000_000)
         it.ask("second", 7)
         it.ask("third", 7)
         wait_until(lambda: "first" in it.answers)
@@ -183,11 +187,11 @@ def test_identical_requests_share_an_answer_but_not_a_deadline(models, start_pro
 
 
 def test_what_waits_is_answered_after_a_reconfiguration_in_the_new_order(models, start_proxy):
-    proxy = start_proxy(models.slow(), max_batch_size=1)
+    proxy = start_proxy(models.slow(1400), max_batch_size=1, priority_ageing_ms=3_600_000)
     with held(proxy) as it:
         it.ask("low", priority=3)
         it.ask("high", priority=1)
-        it.ask("hurried", timeout=300_000)
+        it.ask("hurried", timeout=1_000_000)
         knobs = {"queue_order": "priority", "scheduling_policy": "round_robin"}
         assert proxy.ask("configure", knobs=knobs) == {"ok": True}
         wait_until(lambda: "hurried" in it.answers)

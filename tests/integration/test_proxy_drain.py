@@ -28,7 +28,7 @@ def test_a_request_that_is_half_there_is_answered(models, start_proxy, sent):
         status, headers, _ = client.reply()
         assert (status, headers["connection"]) == (200, "close")
         assert client.ended()
-    assert proxy.process.wait(20) == 0
+    assert proxy.process.wait(60) == 0
 
 
 def test_a_request_that_crosses_the_signal_is_answered(models, start_proxy):
@@ -36,11 +36,13 @@ def test_a_request_that_crosses_the_signal_is_answered(models, start_proxy):
     with proxy.client() as client:
         client.send(post("affine"))
         assert client.reply()[0] == 200
+        os.kill(proxy.process.pid, signal.SIGSTOP)
         os.kill(proxy.process.pid, signal.SIGTERM)
         client.send(post("affine"))
+        os.kill(proxy.process.pid, signal.SIGCONT)
         assert client.reply()[0] == 200
         assert client.ended()
-    assert proxy.process.wait(20) == 0
+    assert proxy.process.wait(60) == 0
 
 
 def test_a_second_signal_does_not_wait(models, start_proxy):
@@ -53,7 +55,7 @@ def test_a_second_signal_does_not_wait(models, start_proxy):
         assert witness.ended()
         os.kill(proxy.process.pid, signal.SIGTERM)
         assert client.ended()
-        assert proxy.process.wait(20) == 0
+        assert proxy.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("known", [False, True])

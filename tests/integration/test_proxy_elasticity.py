@@ -22,7 +22,7 @@ from dlbench.proxy.request import all_outputs, lay_out, make_request
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.spans import make_spans
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
 
 
@@ -159,7 +159,7 @@ def test_load_makes_workers_come_and_quiet_lets_them_go(models, name, policy):
                 assert it.crew.size == 3
             while it.crew.size > 1 or it.live > 1:  # a trickle must not notice that workers go
                 await it.ask()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
             await until(lambda: len(workers_alive()) == 1)
             await it.settle()
 
@@ -278,7 +278,7 @@ def test_a_start_that_is_cancelled_at_once_ends(models):
         starting = asyncio.ensure_future(start)
         await asyncio.sleep(0)
         starting.cancel()
-        done, _ = await asyncio.wait([starting], timeout=5)
+        done, _ = await asyncio.wait([starting], timeout=60)
         assert done
 
     run(story())

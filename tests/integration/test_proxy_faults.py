@@ -24,18 +24,18 @@ def wait_until(true, seconds=60):
 
 
 def test_a_hung_worker_is_replaced_and_its_request_answered(models, start_proxy):
-    proxy = start_proxy(models.slow(), workers=2, worker_timeout_s=0.5)
+    proxy = start_proxy(models.affine(), workers=2, worker_timeout_s=1)
     hung = proxy.workers()[0]
     os.kill(hung, signal.SIGSTOP)
     with httpx.Client(base_url=proxy.url, timeout=60) as client:
         for _ in range(4):  # the stopped one gets one of them
-            assert client.post("/v2/models/slow/infer", json=X).status_code == 200
+            assert client.post("/v2/models/affine/infer", json=X).status_code == 200
     wait_until(lambda: hung not in proxy.workers() and len(proxy.workers()) == 2)
     assert not psutil.pid_exists(hung) or psutil.Process(hung).status() == "zombie"
 
 
 def test_a_request_that_kills_two_workers_is_not_tried_again(models, start_proxy):
-    proxy = start_proxy(models.slow(), workers=1)
+    proxy = start_proxy(models.slow(1400), workers=1)
     killed = []
 
     def kill_whoever_runs():

@@ -12,7 +12,7 @@ import pytest
 grpcclient = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Client:
@@ -284,21 +284,26 @@ def test_a_message_over_the_limit_is_refused(start, connect, models):
 
 
 def test_a_request_under_way_is_answered_when_the_proxy_stops(start, connect, models):
-    proxy = start(models.slow())
+    proxy = start(models.affine())
     client = connect(proxy)
+    (pid,) = proxy.workers()
     outcomes = queue.Queue()
-    client.triton.async_infer(
-        "slow",
-        given(x=ROWS),
-        callback=lambda result, error: outcomes.put((result, error)),
-        client_timeout=PATIENCE_S,
-    )
-    while not proxy.ask("counters")["in_flight"]:
-        pass
-    assert proxy.ask("stop") == {"ok": True}
+    psutil.Process(pid).suspend()
+    try:
+        client.triton.async_infer(
+            "affine",
+            given(x=ROWS),
+            callback=lambda result, error: outcomes.put((result, error)),
+            client_timeout=PATIENCE_S,
+        )
+        while not proxy.ask("counters")["in_flight"]:
+            pass
+        assert proxy.ask("stop") == {"ok": True}
+    finally:
+        psutil.Process(pid).resume()
     result, error = outcomes.get(timeout=PATIENCE_S)
     assert error is None
-    np.testing.assert_array_equal(result.as_numpy("y"), ROWS)
+    np.testing.assert_array_equal(result.as_numpy("y"), 2 * ROWS + 1)
 
 
 def test_a_port_in_use_is_named(start, models):

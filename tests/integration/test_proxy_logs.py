@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -55,7 +54,7 @@ def test_each_of_many_at_once_has_its_line_and_its_id(logged):
     }
 
     def ask(number):
-        with httpx.Client(base_url=proxy.url, timeout=30) as client:
+        with httpx.Client(base_url=proxy.url, timeout=60) as client:
             for kind, (method, path, body, status) in asks.items():
                 headers = {"x-request-id": f"{kind}-{number}"}
                 reply = client.request(method, path, json=body, headers=headers)
@@ -121,7 +120,7 @@ def test_what_is_late_or_too_much_is_noted_as_such(logged):
     def ask(name, **parameters):
         body = {"inputs": [X], "parameters": parameters}
         headers = {"x-request-id": name}
-        return httpx.post(f"{proxy.url}{INFER}", json=body, headers=headers, timeout=30)
+        return httpx.post(f"{proxy.url}{INFER}", json=body, headers=headers, timeout=60)
 
     with ThreadPoolExecutor(2) as pool:
         psutil.Process(pid).suspend()
@@ -309,7 +308,7 @@ def test_errors_have_their_status_and_only_ours_are_errors(models, traced):
         body = {"inputs": [i], "parameters": parameters}
         headers = {"traceparent": trace(number)[1]}
         url = f"{proxy.url}/v2/models/picky/infer"
-        return httpx.post(url, json=body, headers=headers, timeout=30).status_code
+        return httpx.post(url, json=body, headers=headers, timeout=60).status_code
 
     with ThreadPoolExecutor(1) as pool:
         psutil.Process(pid).suspend()
@@ -328,10 +327,10 @@ def test_errors_have_their_status_and_only_ours_are_errors(models, traced):
     assert (refused.status.code, late.status.code) == (0, 2)
 
 
-def test_a_collector_that_is_away_costs_no_request_and_no_patience(models, start_proxy, capfd):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-    proxy = start_proxy(models.affine(), {"otlp_endpoint": url})
+def test_a_collector_that_is_away_costs_no_request_and_no_patience(
+    models, start_proxy, capfd, dead_port
+):
+    proxy = start_proxy(models.affine(), {"otlp_endpoint": f"http://127.0.0.1:{dead_port}"})
     with httpx.Client(base_url=proxy.url) as client:
         for _ in range(20):
             assert client.post(INFER, json={"inputs": [X]}).status_code == 200

@@ -59,7 +59,7 @@ class MixedLoad:
     def send(self, *indices, **parameters):
         tensor = {"name": "i", "datatype": "INT64", "shape": [len(indices)], "data": indices}
         body = {"inputs": [tensor], "parameters": parameters}
-        self.statuses[httpx.post(self.url, json=body, timeout=30).status_code] += 1
+        self.statuses[httpx.post(self.url, json=body, timeout=60).status_code] += 1
 
     def run(self):
         with ThreadPoolExecutor(8) as pool:

@@ -43,7 +43,7 @@ def test_sigterm_answers_what_was_accepted(models, start_proxy, to_all):
             assert client.ended()
     with idle:
         assert idle.ended()
-    assert proxy.process.wait(20) == 0
+    assert proxy.process.wait(60) == 0
 
 
 def test_a_large_reply_is_sent_to_its_end_before_the_proxy_stops(models, start_proxy):
@@ -58,7 +58,7 @@ def test_a_large_reply_is_sent_to_its_end_before_the_proxy_stops(models, start_p
         status, headers, answer = client.reply()
         assert status == 200
         assert len(answer) == int(headers["content-length"]) > 1_000_000
-    assert proxy.process.wait(20) == 0
+    assert proxy.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("policy", ["shared_queue", "least_outstanding"])
@@ -102,7 +102,7 @@ def test_the_control_line(models, shared_proxies):
 def test_stop_on_command_and_when_the_line_ends(models, start_proxy):
     proxy = start_proxy(models.affine())
     assert proxy.ask("stop") == {"ok": True}
-    assert proxy.process.wait(20) == 0
+    assert proxy.process.wait(60) == 0
     assert start_proxy(models.affine()).stop() == 0
 
 
@@ -118,7 +118,7 @@ def test_a_line_that_ends_during_start_up_ends_the_proxy(models, tmp_path):
             text=True,
         )
     ours.close()
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=60)
     assert (process.returncode, log) == (0, "")
 
 
@@ -146,7 +146,7 @@ def test_nothing_survives_the_kill_of_the_parent(models):
         processes = [psutil.Process(pid) for pid in (pids["front"], *pids["workers"])]
         assert len(processes) == 3
         parent.kill()
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive
 
 

@@ -15,7 +15,7 @@ DOUBLED = [[3.0, 5.0, 7.0], [9.0, 11.0, 13.0]]
 
 @pytest.fixture
 def client(shared_proxies, models):
-    with httpx.Client(base_url=shared_proxies(models.affine()).url, timeout=30) as found:
+    with httpx.Client(base_url=shared_proxies(models.affine()).url, timeout=60) as found:
         yield found
 
 
@@ -84,7 +84,7 @@ def test_curl(client):
 def test_a_batch_on_another_axis_and_several_tensors(shared_proxies, models):
     proxy = shared_proxies(models.second_axis())
     rows = [{"x": row, "state": np.full((2, 4), i).tolist()} for i, row in enumerate(ROWS)]
-    with httpx.Client(base_url=proxy.url, timeout=30) as client:
+    with httpx.Client(base_url=proxy.url, timeout=60) as client:
         reply = client.post("/v1/models/second_axis:predict", json={"instances": rows}).json()
         assert reply["predictions"] == [
             {"y": [2.0, 4.0, 6.0], "next": [[6.0] * 4] * 2},
@@ -96,7 +96,7 @@ def test_a_batch_on_another_axis_and_several_tensors(shared_proxies, models):
 
 
 def test_a_model_nailed_to_one_row(shared_proxies, models):
-    with httpx.Client(base_url=shared_proxies(models.fixed()).url, timeout=30) as client:
+    with httpx.Client(base_url=shared_proxies(models.fixed()).url, timeout=60) as client:
         assert client.post("/predict", json={"input": ROWS[0]}).json() == {"output": DOUBLED[0]}
         one = client.post("/v1/models/fixed:predict", json={"instances": ROWS[:1]})
         assert one.json() == {"predictions": DOUBLED[:1]}
@@ -144,7 +144,7 @@ def test_results_are_bounded_while_a_model_is_busy(start_proxy, models):
     proxy = start_proxy(models.affine(), {"async_results": 2})
     (pid,) = proxy.workers()
     headers = {"prefer": "respond-async"}
-    with httpx.Client(base_url=proxy.url, timeout=30) as client:
+    with httpx.Client(base_url=proxy.url, timeout=60) as client:
         psutil.Process(pid).suspend()
         locations = []
         try:

@@ -87,7 +87,7 @@ def test_a_file_that_is_gone_is_an_answer(models, tmp_path, start_proxy):
     path = shutil.copy(models.affine(), tmp_path / "m.onnx")
     proxy = start_proxy(path)
     path.unlink()
-    with httpx.Client(base_url=proxy.url, timeout=30) as client:
+    with httpx.Client(base_url=proxy.url, timeout=60) as client:
         reply = client.post("/v2/repository/models/m/load")
         assert reply.status_code == 400
         assert f"{path}: No such file" in reply.json()["error"]

@@ -41,7 +41,7 @@ def _no_exporter_stays_behind():
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -59,7 +59,7 @@ def receiver():
 
 
 def spans_of(receiver):
-    path, request = receiver.received.get(timeout=30)
+    path, request = receiver.received.get(timeout=60)
     assert path == "/v1/traces"
     (resource,) = request.resource_spans
     service = {a.key: a.value.string_value for a in resource.resource.attributes}["service.name"]
