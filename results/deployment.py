@@ -39,8 +39,8 @@ class Deployment:
     """A point, its model, and what was known where it was measured.
 
     `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
-    the tensors `batch_axis` is -1 where there is none. `cores` are those that the server had, None
-    where nobody knows. `versions` has at least our own. `options` are those of the export besides the
+    the tensors `batch_axis` is -1 where there is none. `point` has its numbers of workers spelled out.
+    `cores` are those that the server had, None where nobody knows. `versions` has at least our own. `options` are those of the export besides the
     point, as words.
     """
 
@@ -126,16 +126,15 @@ class Deployment:
 
     @property
     def cpu_limit(self) -> float | None:
-        """Cores that may be busy at once: each worker's threads and the front, as far as measured.
+        """Cores that may be busy at once: every thread of every worker that is started, and the front.
 
-        Less would throttle bursts; more than the machine had was never tried.
+        With less the quota is spent early in each period, and all of them stand still for its rest.
         """
         if self.cpu_request is None:
             return None
         config = self.config
-        workers = config.workers if config.autoscaler == "none" else config.max_workers
-        wanted = (workers or self.cores or 1) * config.intra_op_threads + 1
-        return max(self.cpu_request, min(wanted, self.cores or wanted))
+        workers = config.workers if config.autoscaler == "none" else config.most_workers
+        return max(self.cpu_request, workers * config.intra_op_threads + 1)
 
     @property
     def memory_mib(self) -> int | None:
@@ -198,8 +197,7 @@ class Deployment:
         if self.cpu_request is None:
             return ["CPU and memory were not measured at this point: no requests, no limits"]
         return [
-            f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads that compute at once and the "
-            "front, at most the cores measured on",
+            f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads of all workers, and the front",
             f"memory request and limit: resident x {MEMORY_MARGIN:g}"
             + (", and cache_max_mb" if self.caches else ""),
         ]

@@ -45,6 +45,6 @@ def test_what_is_started_is_the_model_under_its_name(any_deployment):
 
 def test_limits_are_what_was_measured(deploy):
     text = unit(deploy())
-    assert "\nCPUQuota=200%\nMemoryMax=287M\n" in text
+    assert "\nCPUQuota=300%\nMemoryMax=287M\n" in text
     assert "CPUQuota" not in unit(deploy(resources={}))
     assert "\nTimeoutStopSec=40\n" in text
