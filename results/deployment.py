@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.results.printable import as_path, check_printable, escaped
 from dlbench.tuner.export import recommended_toml
 from dlbench.tuner.report import digits, numbers, shown
 
@@ -58,6 +59,18 @@ class Deployment:
     load: Mapping[str, Any]
     versions: Mapping[str, str]
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is a command or a path in the files, and would be another one there.
+
+        Raises:
+            Unprintable: a name or a path has a line break, or what else cannot be copied.
+        """
+        check_printable("the model's name", self.name)
+        check_printable("the model's path", str(self.path))
+        check_printable("the study's name", self.study)
+        for text in self.options:
+            check_printable("the option", text)
 
     @property
     def config(self) -> ServingConfig:
@@ -151,7 +164,7 @@ class Deployment:
     def export(self, target: str) -> str:
         """The command that writes this deployment for another target, of the same settings."""
         words = ["--to", target, "--point", self.point.name, *self.options]
-        return shlex.join(["dlbench", "export", self.study, *words])
+        return shlex.join(["dlbench", "export", as_path(self.study), *words])
 
     @cached_property
     def tag(self) -> str:
@@ -160,8 +173,12 @@ class Deployment:
         return hashlib.blake2b(served.encode(), digest_size=6).hexdigest()
 
     def toml(self, **settings: Any) -> str:  # noqa: ANN401 - fields of ServerSettings
-        """What `dlbench serve --config` takes, with some settings as they are where it will run."""
-        return recommended_toml(self.point, self.settings.model_copy(update=settings), {}).lstrip()
+        """What `dlbench serve --config` takes, with some settings as they are where it will run.
+
+        Line breaks are all that is not printable in it: files of other kinds hold it as it is.
+        """
+        text = recommended_toml(self.point, self.settings.model_copy(update=settings), {})
+        return "".join(f"{escaped(line)}\n" for line in text.lstrip().rstrip("\n").split("\n"))
 
     def toml_in_container(self) -> str:
         """The same inside a container, where only its own address and its own GPUs are left."""
@@ -179,7 +196,8 @@ class Deployment:
         used = self.point.resources
         again = "verified" if self.point.phase == "verify" else "measured once, NOT verified"
         lines = [
-            f"{self.name}, operating point {self.point.name} of {self.study}: "
+            # A name is never the first word: "# escape=x" is an order to Docker.
+            f"operating point {self.point.name} of {self.study}, {self.name}: "
             f"{_changes(ServingConfig(), self.config) or 'all defaults'}",
             f"{again}: {numbers(self.point)} (95 % intervals)",
             f"on {self.machine}, {self.device}; {_pairs(self.versions, TOLD)}",
@@ -214,7 +232,7 @@ class Deployment:
 
 def comment(*groups: list[str]) -> str:
     """Lines as comments, groups apart; a line stays one, whatever a model is called."""
-    whole = [[" ".join(line.splitlines()) for line in lines] for lines in groups if lines]
+    whole = [[escaped(line) for line in lines] for lines in groups if lines]
     return "#\n".join("".join(f"# {line}\n" for line in lines) for lines in whole)
 
 
