@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,11 @@ def command(
     4 a regression.
     """
     outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
-    present(_compared(first, second), outputs, f"dlbench compare {first.name} {second.name}")
+    present(
+        _compared(first, second),
+        outputs,
+        shlex.join(["dlbench", "compare", first.name, second.name]),
+    )
 
 
 def _compared(first: Path, second: Path) -> Compared:
@@ -79,7 +84,7 @@ def _finished(path: Path) -> Finished:
     study = Study.open(path)
     result = Verified.of(study.verified)
     if not result.points:
-        raise NothingMeasured(f"{path} has no result yet: dlbench tune --study {path} goes on")
+        raise NothingMeasured(f"{path} is unfinished; resume it with {study.command}")
     return Finished(result, study.identity, study.calibration.get("versions", {}))
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import textwrap
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -18,6 +19,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, search_values
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
+from dlbench.results.printable import escaped
 from dlbench.tuner.config import StudyConfig
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def command(
         sys.stdout.write(document(DEFAULT_OUTPUT, values))
         return
     _write(output, document(output, values), force)
-    lines = f"wrote {output}\n  dlbench serve --config {output}\n  dlbench tune --config {output}"
+    told = quote(str(output))
+    lines = f"wrote {output}\n  dlbench serve --config {told}\n  dlbench tune --config {told}"
     notes_console(quiet=quiet).print(lines, markup=False)
     if as_json:
         print_json({"config": str(output), "model": model})
@@ -94,7 +97,7 @@ def _write(path: Path, text: str, force: bool) -> None:
 
 def document(path: Path, values: Mapping[str, Any]) -> str:
     """The whole file; what is in `values` is set, all else commented out."""
-    parts = [HEAD.format(path=path, prefix=f"{ENVIRONMENT_PREFIX}…")]
+    parts = [HEAD.format(path=escaped(quote(str(path))), prefix=f"{ENVIRONMENT_PREFIX}…")]
     for heading, fields in sections():
         parts += [heading, *(_entry(name, field, values) for name, field in fields.items())]
     return "\n\n".join(parts) + "\n"
@@ -154,4 +157,4 @@ def _plain(bound: float) -> str:
 
 def _toml(value: Any) -> str:  # noqa: ANN401 - a setting's value
     """What JSON writes for these is TOML too, and on one line."""
-    return json.dumps(value, ensure_ascii=False)
+    return escaped(json.dumps(value, ensure_ascii=False))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -171,7 +172,7 @@ def _role_notes(role: roles.Role) -> list[str]:
     notes = []
     if role.master:
         workers = f"{role.expect_workers} worker{'s' * (role.expect_workers > 1)}"
-        notes.append(f"waiting for {workers}: dlbench load --worker {role.master}")
+        notes.append(f"waiting for {workers}: dlbench load --worker {quote(role.master)}")
     if role.web:
         host, _, port = role.web.rpartition(":")
         notes.append(f"Locust's page: http://{host or '127.0.0.1'}:{port}")

@@ -22,6 +22,7 @@ from dlbench.cli.failure import (
 from dlbench.cli.output import notes_console
 from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
+from dlbench.results.printable import escaped
 from dlbench.tuner.errors import TuneError
 
 if TYPE_CHECKING:
@@ -153,12 +154,17 @@ def main() -> None:
 
 
 def _text(error: Any) -> str:  # noqa: ANN401 - Typer's errors have private types
-    """What is wrong; where Typer found it, also whose help lists what is right."""
+    """What is wrong, in one line; where Typer found it, also whose help lists what is right."""
     if not isinstance(error, typer.TyperException):
-        return str(error)
+        return _line(str(error))
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context else ""
-    return str(error.format_message()).rstrip(".") + hint
+    return _line(error.format_message()).rstrip(".") + hint
+
+
+def _line(text: str) -> str:
+    """Whatever names and other people's errors are in it, without control characters."""
+    return escaped(" ".join(text.splitlines()))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def command(
     said = findings(result, search)
     if result.recommended:
         target.write_text(recommended_toml(result.recommended, settings, said))
-        said["serve"] = f"dlbench serve --config {target}"
+        said["serve"] = shlex.join(["dlbench", "serve", "--config", str(target)])
     elif target.exists():
         notes.print(f"nothing is recommended now: {target} is from before")
     if csv_path:

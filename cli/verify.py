@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,7 @@ def command(
         again = measure_again(task, say)
     before = {point.name: point for point in result.points}
     compared = rerun(before, again.points, [*said, *filter(None, [again.disturbed])])
-    present(compared, outputs, f"dlbench verify {study.name}")
+    present(compared, outputs, shlex.join(["dlbench", "verify", study.name]))
 
 
 @contextmanager

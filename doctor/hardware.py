@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlbench.doctor.finding import Judgement, at_least, judged
+from dlbench.proxy.quota import whole_cores
 from dlbench.tuner.pin import cores_apart
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def cores(facts: Facts) -> Judgement:
     if usable < known:
         return Judgement("note", seen, f"if that is not meant: taskset -pc 0-{known - 1} $$")
     logical = [core for group in facts.cores for core in group]
-    if cores_apart("auto", logical, facts.cores).server is None:
+    if cores_apart("auto", logical, facts.cores, facts.machine.cpu_limit).server is None:
         advice = "for capacities run dlbench load on another machine"
         return Judgement("note", f"{seen}; client and server share them", advice)
     return Judgement("good", seen)
@@ -45,13 +46,14 @@ def cpu_limit(facts: Facts) -> Judgement:
     limit = facts.machine.cpu_limit
     if limit is None:
         return Judgement("good", "no limit")
-    if limit >= len(facts.cores):
-        advice = "docker run --cpuset-cpus instead of --cpus: cores without a quota"
-        return Judgement("note", f"{limit:g} cores: who spends them stands still", advice)
-    workers = max(1, int(limit))
-    seen = f"{limit:g} cores of {len(facts.cores)}: a worker for each is held back"
-    advice = f"dlbench serve --workers {workers}, or docker run --cpuset-cpus, not --cpus"
-    return Judgement("bad", seen, advice)
+    started = min(whole_cores(limit), len(facts.cores))
+    seen = (
+        f"{limit:g} cores of {len(facts.cores)}: {started} worker{'s' * (started > 1)} by default"
+    )
+    if limit < 1:
+        return Judgement("bad", f"{seen}, stopped when the time is spent", "docker run --cpus 1")
+    advice = "docker run --cpuset-cpus instead of --cpus: cores without a quota"
+    return Judgement("note", f"{seen}; who spends the time stands still", advice)
 
 
 def governor(facts: Facts) -> Judgement:

@@ -61,21 +61,31 @@ def _folders(root: Path) -> Iterator[Path]:
     mount = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
-        top = mount / controllers
-        group = top / path.strip("/")
-        yield group
-        yield from (folder for folder in group.parents if folder.is_relative_to(top))
+        for top in _tops(mount, controllers):
+            group = top / path.strip("/")
+            yield group
+            yield from (folder for folder in group.parents if folder.is_relative_to(top))
+
+
+def _tops(mount: Path, controllers: str) -> set[Path]:
+    """Where a hierarchy may be mounted: v2 alone or beside v1, and v1 under any of its names."""
+    names = ["", "unified"] if not controllers else [controllers, *controllers.split(",")]
+    return {mount / name for name in names}
 
 
 def _cpu_v2(folder: Path) -> Iterator[float]:
     quota, _, period = _text(folder / "cpu.max").partition(" ")
-    if quota.isdecimal():
-        yield int(quota) / int(period)
+    yield from _cores(quota, period)
 
 
 def _cpu_v1(folder: Path) -> Iterator[float]:
     quota, period = (_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    if quota.isdecimal():  # -1: no limit
+    yield from _cores(quota, period)
+
+
+def _cores(quota: str, period: str) -> Iterator[float]:
+    """v2 says `max` and v1 -1 where there is no limit."""
+    if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
         yield int(quota) / int(period)
 
 

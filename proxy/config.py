@@ -7,12 +7,16 @@ are all derived from `ServingConfig`; nothing else may repeat a knob's name, bou
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dlbench.proxy.cores import hyperthreads, usable_cores
+from dlbench.proxy.quota import ROOT, cpu_quota, whole_cores
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Measured on 2 cores: one single-threaded worker per physical core beats fewer workers with more
 # threads. On a GPU a second worker per device hides the copies of the first.
@@ -79,7 +83,8 @@ class ServingConfig(BaseModel):
     )
     workers: int = knob(
         0,
-        "worker processes, one model session each; 0: one per physical core, on a GPU two per device",
+        "worker processes, one model session each; 0: one per physical core it may "
+        "use, on a GPU two per device",
         search=(1, 2, 3, 4, 6, 8, 12, 16),
         restart=True,
         ge=0,
@@ -100,7 +105,7 @@ class ServingConfig(BaseModel):
     )
     max_workers: int = knob(
         0,
-        "most workers that the autoscaler starts; 0: one per physical core",
+        "most workers that the autoscaler starts; 0: one per physical core it may use",
         restart=True,
         ge=0,
         le=256,
@@ -244,7 +249,14 @@ def metadata(field: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's FieldIn
     return dict(field.json_schema_extra)
 
 
-def physical_cores() -> int:
-    """Physical cores this process may use (affinity respected), at least one."""
+def physical_cores(root: Path = ROOT) -> int:
+    """Physical cores' worth of time that this process may use, at least one.
+
+    The machine's, those in the affinity mask, or what a container's quota pays for, whichever is
+    least. `root` is where /proc and /sys lie.
+    """
     usable = len(hyperthreads(usable_cores())) or os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or usable, usable)
+    known = [psutil.cpu_count(logical=False) or usable, usable]
+    if (quota := cpu_quota(root)) is not None:
+        known.append(whole_cores(quota))
+    return min(known)

@@ -18,6 +18,7 @@ def compose_yaml(deployment: Deployment) -> str:
     head = comment(
         deployment.provenance,
         deployment.margins,
+        _no_limit(deployment),
         [
             "It is built from the Dockerfile beside it, whose head says what else has to lie there:",
             f"  {deployment.export('docker')}",
@@ -60,8 +61,7 @@ def _resources(deployment: Deployment) -> str:
     if cpus is not None and memory is not None:
         limits = f"""\
         limits:
-          cpus: "{deployment.cpu_limit:g}"
-          memory: {memory}M
+{_cpu_limit(deployment)}          memory: {memory}M
 """
         reserved = f"""\
           cpus: "{cpus:g}"
@@ -76,6 +76,18 @@ def _resources(deployment: Deployment) -> str:
 """
     body = limits + (f"        reservations:\n{reserved}" if reserved else "")
     return f"    deploy:\n      resources:\n{body}" if body else ""
+
+
+def _cpu_limit(deployment: Deployment) -> str:
+    """The line; Docker refuses more than a machine has, and a limit of all that it has is none."""
+    return "" if _no_limit(deployment) else f'          cpus: "{deployment.cpu_limit:g}"\n'
+
+
+def _no_limit(deployment: Deployment) -> list[str]:
+    limit, cores = deployment.cpu_limit, deployment.cores
+    if limit is None or (cores and limit < cores):
+        return []
+    return [f"No CPU limit here: {limit:g} cores are all that the machine measured on has."]
 
 
 def _which_gpus(deployment: Deployment) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.results.printable import as_path, check_printable, escaped
 from dlbench.tuner.export import recommended_toml
 from dlbench.tuner.report import digits, numbers, shown
 
@@ -39,8 +40,8 @@ class Deployment:
     """A point, its model, and what was known where it was measured.
 
     `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
-    the tensors `batch_axis` is -1 where there is none. `cores` are those that the server had, None
-    where nobody knows. `versions` has at least our own. `options` are those of the export besides the
+    the tensors `batch_axis` is -1 where there is none. `point` has its numbers of workers spelled out.
+    `cores` are those that the server had, None where nobody knows. `versions` has at least our own. `options` are those of the export besides the
     point, as words.
     """
 
@@ -58,6 +59,18 @@ class Deployment:
     load: Mapping[str, Any]
     versions: Mapping[str, str]
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is a command or a path in the files, and would be another one there.
+
+        Raises:
+            Unprintable: a name or a path has a line break, or what else cannot be copied.
+        """
+        check_printable("the model's name", self.name)
+        check_printable("the model's path", str(self.path))
+        check_printable("the study's name", self.study)
+        for text in self.options:
+            check_printable("the option", text)
 
     @property
     def config(self) -> ServingConfig:
@@ -126,16 +139,15 @@ class Deployment:
 
     @property
     def cpu_limit(self) -> float | None:
-        """Cores that may be busy at once: each worker's threads and the front, as far as measured.
+        """Cores that may be busy at once: every thread of every worker that is started, and the front.
 
-        Less would throttle bursts; more than the machine had was never tried.
+        With less the quota is spent early in each period, and all of them stand still for its rest.
         """
         if self.cpu_request is None:
             return None
         config = self.config
-        workers = config.workers if config.autoscaler == "none" else config.max_workers
-        wanted = (workers or self.cores or 1) * config.intra_op_threads + 1
-        return max(self.cpu_request, min(wanted, self.cores or wanted))
+        workers = config.workers if config.autoscaler == "none" else config.most_workers
+        return max(self.cpu_request, workers * config.intra_op_threads + 1)
 
     @property
     def memory_mib(self) -> int | None:
@@ -152,7 +164,7 @@ class Deployment:
     def export(self, target: str) -> str:
         """The command that writes this deployment for another target, of the same settings."""
         words = ["--to", target, "--point", self.point.name, *self.options]
-        return shlex.join(["dlbench", "export", self.study, *words])
+        return shlex.join(["dlbench", "export", as_path(self.study), *words])
 
     @cached_property
     def tag(self) -> str:
@@ -161,8 +173,12 @@ class Deployment:
         return hashlib.blake2b(served.encode(), digest_size=6).hexdigest()
 
     def toml(self, **settings: Any) -> str:  # noqa: ANN401 - fields of ServerSettings
-        """What `dlbench serve --config` takes, with some settings as they are where it will run."""
-        return recommended_toml(self.point, self.settings.model_copy(update=settings), {}).lstrip()
+        """What `dlbench serve --config` takes, with some settings as they are where it will run.
+
+        Line breaks are all that is not printable in it: files of other kinds hold it as it is.
+        """
+        text = recommended_toml(self.point, self.settings.model_copy(update=settings), {})
+        return "".join(f"{escaped(line)}\n" for line in text.lstrip().rstrip("\n").split("\n"))
 
     def toml_in_container(self) -> str:
         """The same inside a container, where only its own address and its own GPUs are left."""
@@ -180,7 +196,8 @@ class Deployment:
         used = self.point.resources
         again = "verified" if self.point.phase == "verify" else "measured once, NOT verified"
         lines = [
-            f"{self.name}, operating point {self.point.name} of {self.study}: "
+            # A name is never the first word: "# escape=x" is an order to Docker.
+            f"operating point {self.point.name} of {self.study}, {self.name}: "
             f"{_changes(ServingConfig(), self.config) or 'all defaults'}",
             f"{again}: {numbers(self.point)} (95 % intervals)",
             f"on {self.machine}, {self.device}; {_pairs(self.versions, TOLD)}",
@@ -198,8 +215,7 @@ class Deployment:
         if self.cpu_request is None:
             return ["CPU and memory were not measured at this point: no requests, no limits"]
         return [
-            f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads that compute at once and the "
-            "front, at most the cores measured on",
+            f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads of all workers, and the front",
             f"memory request and limit: resident x {MEMORY_MARGIN:g}"
             + (", and cache_max_mb" if self.caches else ""),
         ]
@@ -216,7 +232,7 @@ class Deployment:
 
 def comment(*groups: list[str]) -> str:
     """Lines as comments, groups apart; a line stays one, whatever a model is called."""
-    whole = [[" ".join(line.splitlines()) for line in lines] for lines in groups if lines]
+    whole = [[escaped(line) for line in lines] for lines in groups if lines]
     return "#\n".join("".join(f"# {line}\n" for line in lines) for lines in whole)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import comment
+from dlbench.results.printable import word
 
 if TYPE_CHECKING:
     from dlbench.results.deployment import Deployment
@@ -30,7 +30,7 @@ def dockerfile(deployment: Deployment) -> str:
         deployment.provenance,
         [
             "In this file's folder, with the model and whatever weights lie next to it:",
-            f"  mkdir models && cp {quote(str(deployment.path))}* models/",
+            f"  mkdir models && cp {word(str(deployment.path))}* models/",
             "  pip wheel --no-deps -w . FOLDER    # dlbench's source, unless an index has this version",
             f"  {build_command(deployment)}    # --build-arg DEVICE=cpu or cuda",
             f"  docker run {_run_options(deployment)} {deployment.label}:{deployment.tag}",

@@ -6,8 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlbench.proxy.config import GPU_WORKERS_PER_DEVICE
 from dlbench.proxy.errors import ModelError
 from dlbench.proxy.model import ModelFile, resolve_model
+from dlbench.proxy.quota import whole_cores
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.deployment import Deployment
 from dlbench.results.missing import NothingToShow
@@ -49,18 +51,19 @@ def deployment(
         "port": settings.port or DEFAULT_PORT,
     }
     facts = study.calibration
+    cores = _cores(study)
     return Deployment(
         name=settings.name or model.name,
         path=model.path,
         model_hash=about["model_hash"],
         inputs=inputs,
         outputs=outputs,
-        point=point,
+        point=spelled_out(point, cores or 1, device, len(settings.device_ids)),
         settings=settings.model_copy(update=served),
         study=study.path.name,
         device=device,
         machine=about["machine"],
-        cores=facts.get("calibration", {}).get("cores"),
+        cores=cores,
         load=about["load"],
         versions={"dlbench": version("dlbench"), **facts.get("versions", {})},
         options=tuple(options),
@@ -80,6 +83,28 @@ def chosen(points: Sequence[Point], name: str) -> Point:
         missing = f"there is no point {name!r} that held" if name else "nothing is recommended"
         raise NothingToShow(f"{missing}: choose another with --point; there is {names}")
     return found[-1]
+
+
+def spelled_out(point: Point, cores: int, device: str, devices: int) -> Point:
+    """The point with the workers that were started where it was measured.
+
+    0 means "as many as there are cores", and in a container that is another number.
+    """
+    config, update = point.config, dict[str, int]()
+    if not config.workers:
+        update["workers"] = cores if device == "cpu" else GPU_WORKERS_PER_DEVICE * devices
+    if config.autoscaler != "none" and not config.max_workers:
+        update["max_workers"] = max(config.min_workers, cores)
+    return point.model_copy(update={"config": config.model_copy(update=update)})
+
+
+def _cores(study: Study) -> int | None:
+    """Those that the server was measured on, or at least those that this machine had."""
+    if found := study.calibration.get("calibration", {}).get("cores"):
+        return int(found)
+    machine = study.sittings[-1].get("machine", {}) if study.sittings else {}
+    usable, limit = machine.get("usable_cores"), machine.get("cpu_limit")
+    return min(usable, whole_cores(limit or usable)) if usable else None
 
 
 def _model(name: str) -> ModelFile:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.deployment import comment, unsaid
 from dlbench.results.kubernetes import resources
+from dlbench.results.printable import word
 from dlbench.results.triton import CANNOT, server_options
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def inference_service(deployment: Deployment) -> str:
         unsaid(deployment.config, CANNOT),
         [
             "storageUri has to hold the model's folder:",
-            f"  {deployment.name}/config.pbtxt",
-            f"  {deployment.name}/1/model.onnx, which is {deployment.path}",
+            f"  {word(deployment.name)}/config.pbtxt",
+            f"  {word(deployment.name)}/1/model.onnx, which is {word(str(deployment.path))}",
         ],
     )
     return head + _manifest(deployment)

@@ -79,8 +79,9 @@ def candidates(study: Study, result: Verified) -> tuple[Candidate, ...]:
     """
     pick = result.recommended
     if pick is None:
-        state = "recommends nothing" if result.points else "is not finished: dlbench tune goes on"
-        raise NothingMeasured(f"{study.path} {state}; there is nothing to verify")
+        if not result.points:
+            raise NothingMeasured(f"{study.path} is unfinished; resume it with {study.command}")
+        raise NothingMeasured(f"{study.path} recommends nothing; there is nothing to verify")
     # Beside the recommendation: if it changed as much, it is the machine that did.
     wanted, beside = [pick], result.baseline(REFERENCE)
     if beside is not None and beside.outcome is not None and beside.config != pick.config:

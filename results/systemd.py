@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import comment
+from dlbench.results.printable import word
 
 if TYPE_CHECKING:
     from dlbench.results.deployment import Deployment
@@ -27,7 +27,7 @@ def unit(deployment: Deployment) -> str:
             "As root, in the folder of the study and this file:",
             "  python3 -m venv /opt/dlbench",
             f"  /opt/dlbench/bin/pip install '{deployment.package()}'    # or the folder of its source",
-            f"  install -D -m 644 -t {MODELS} {quote(str(deployment.path))}*",
+            f"  install -D -m 644 -t {MODELS} {word(str(deployment.path))}*",
             f"  mkdir -p /etc/dlbench && {deployment.export('toml')} {config}",
             f"  install -m 644 {deployment.label}.service /etc/systemd/system/",
             f"  systemctl daemon-reload && systemctl enable --now {deployment.label}",
@@ -36,13 +36,13 @@ def unit(deployment: Deployment) -> str:
     )
     return f"""\
 {head}[Unit]
-Description=dlbench proxy for {_escaped(deployment.name)}
+Description=dlbench proxy for {_described(deployment.name)}
 After=network-online.target
 Wants=network-online.target
 
 [Service]
 Type=exec
-ExecStart={PROGRAM} serve "{_escaped(model)}" --name "{_escaped(deployment.name)}" --config {config}
+ExecStart={PROGRAM} serve "{_escaped(model)}" "--name={_escaped(deployment.name)}" --config {config}
 # The front answers what it has accepted and ends its workers itself.
 KillMode=mixed
 TimeoutStopSec={deployment.stop_s}
@@ -66,6 +66,11 @@ def _limits(deployment: Deployment) -> str:
     if cpus is None or memory is None:
         return ""
     return f"CPUQuota={math.ceil(cpus * 100)}%\nMemoryMax={memory}M\n"
+
+
+def _described(text: str) -> str:
+    r"""As plain text in a unit, where % still is a specifier, and \\ at the end goes on."""
+    return text.replace("%", "%%").replace("\\", "\\\\").strip()
 
 
 def _escaped(text: str) -> str:

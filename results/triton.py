@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dlbench.results.deployment import MIB, comment, unsaid
+from dlbench.results.printable import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def _batch_notes(deployment: Deployment) -> list[str]:
     others = [s for s in (*deployment.inputs, *deployment.outputs) if s.batch_axis != 0]
     if not others:
         return []
-    names = ", ".join(json.dumps(spec.name) for spec in others)
+    names = ", ".join(_quoted(spec.name) for spec in others)
     return [
         f"max_batch_size is 0, and nothing is said of batches and queues: the first dimension of {names}",
         "is not the batch, and no other can be one in Triton",
@@ -124,7 +125,7 @@ def _preferred(config: ServingConfig) -> list[int]:
 def _fields(deployment: Deployment) -> Iterator[str]:
     config, first = deployment.config, _batch_first(deployment)
     rows = config.max_batch_size if first else 0
-    yield f"name: {json.dumps(deployment.name)}"
+    yield f"name: {_quoted(deployment.name)}"
     yield 'platform: "onnxruntime_onnx"'
     yield 'backend: "onnxruntime"'
     yield f"max_batch_size: {rows}"
@@ -144,9 +145,12 @@ def _tensor(field: str, spec: TensorSpec, *, drop: bool) -> str:
     """One input or output; Triton wants at least one dimension of what has none."""
     dims = spec.shape[1:] if drop else spec.shape
     shape = f"dims: {dims}" if dims else "dims: [ 1 ] reshape { shape: [ ] }"
-    return (
-        f"{field} [ {{ name: {json.dumps(spec.name)} data_type: TYPE_{spec.datatype} {shape} }} ]"
-    )
+    return f"{field} [ {{ name: {_quoted(spec.name)} data_type: TYPE_{spec.datatype} {shape} }} ]"
+
+
+def _quoted(text: str) -> str:
+    """As protobuf's text format has it: unlike JSON's, its escapes are never halves of a character."""
+    return escaped(json.dumps(text, ensure_ascii=False))
 
 
 def _dynamic_batching(config: ServingConfig) -> Iterator[str]:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlbench.proxy.cores import core_list, hyperthreads, usable_cores
+from dlbench.proxy.quota import ROOT, cpu_quota, whole_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     Cores = tuple[int, ...]
 
@@ -33,23 +35,28 @@ class Pinning(NamedTuple):
 ANYWHERE = Pinning()
 
 
-def pinned(pin: str) -> Pinning:
-    """What `--pin` means on this machine.
+def pinned(pin: str, root: Path = ROOT) -> Pinning:
+    """What `--pin` means on this machine, whose /proc and /sys lie in `root`.
 
     Raises:
         ValueError: no such cores, in one line that names --pin.
     """
     available = usable_cores()
-    return cores_apart(pin, available, hyperthreads(available))
+    return cores_apart(pin, available, hyperthreads(available), cpu_quota(root))
 
 
 def cores_apart(
-    pin: str, available: Sequence[int], physical: Sequence[Sequence[int]] = ()
+    pin: str,
+    available: Sequence[int],
+    physical: Sequence[Sequence[int]] = (),
+    quota: float | None = None,
 ) -> Pinning:
     """Decide: "auto", "off", or the server's cores as `0-3,6`.
 
     `available` holds the logical cores that may be used, () where they cannot be chosen; `physical`
-    groups them by the physical core they share (without it each stands alone).
+    groups them by the physical core they share (without it each stands alone). `quota` is the cores'
+    worth of time that server and client may use together: on more cores than it pays for, each would
+    stand still for what the other has used.
 
     Raises:
         ValueError: no such cores, in one line that names --pin.
@@ -59,7 +66,8 @@ def cores_apart(
     if not available:
         return Pinning(note="cores cannot be chosen on this system: client and server share them")
     if pin == "auto":
-        return _auto(physical or [(core,) for core in available])
+        cores = physical or [(core,) for core in available]
+        return _auto(cores if quota is None else cores[: whole_cores(quota)])
     return _stated(pin, available)
 
 

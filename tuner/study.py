@@ -10,6 +10,7 @@ Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 import warnings
@@ -140,6 +141,14 @@ class Study:
     def sittings(self) -> list[dict[str, Any]]:
         """For each time that `tune` worked on it: `began`, `command`, `study`, `settings`, `machine`."""
         return list(self._study.user_attrs.get("sittings", []))
+
+    @property
+    def command(self) -> str:
+        """What goes on with it, as a shell takes it: the last sitting's, that starts nothing over."""
+        words = ["dlbench", "tune", self.identity["model"], "--study", str(self.path)]
+        if self.sittings and (last := self.sittings[-1].get("command")):
+            words = [word for word in shlex.split(last) if word != "--fresh"]
+        return shlex.join(words)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_two_studies(run, tmp_path):
     assert "note" not in said
     code, said = run("compare", "before.db", "open.db")
     assert code == 1
-    assert "open.db has no result yet" in said
+    assert "open.db is unfinished; resume it with dlbench tune" in said
     code, said = run("compare", "before.db", "gone.db")
     assert code == 1
     assert "gone.db: no such study file" in said

@@ -145,7 +145,7 @@ def test_what_cannot_be_verified_is_one_line(tmp_path, run, models):
     gone = study(tmp_path / "gone.db", tmp_path / "gone.onnx", point(9))
     for path, says in (
         (nothing, "recommends nothing; there is nothing to verify"),
-        (under_way, "is not finished: dlbench tune goes on"),
+        (under_way, "is unfinished; resume it with dlbench tune "),
         (gone, "gone.onnx: no such file"),
         (tmp_path / "none.db", "none.db: no such study file"),
     ):

@@ -1,5 +1,6 @@
 """Every `dlbench` line of the README, the pages and the help is one that the program understands."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ from dlbench.cli.options import read
 from dlbench.loadgen.profile import LoadProfile
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("cli", "results", "doctor", "tuner", "proxy", "loadgen")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -61,3 +63,33 @@ def test_every_command_has_examples_and_the_options_of_scripts(name):
     options = {option: p for p in command_of(name).params for option in p.opts}
     assert options["--quiet"] is options["-q"]
     assert "--json" in options
+
+
+# What is a word, or words, of a shell already.
+QUOTED = ("quote(", "word(", "join(", ".command", "told")
+A_COMMAND = re.compile(rf"\bdlbench (?:{'|'.join(COMMANDS)})(?: --[\w-]+| \{{\}})*[ =]$")
+
+
+def values_in_commands():
+    """Every value that a text of ours puts into a command line: where, and what it is."""
+    for path in sorted(p for p in ROOT.glob("*/*.py") if p.parent.name in PACKAGES):
+        for text in ast.walk(ast.parse(path.read_text())):
+            if isinstance(text, ast.JoinedStr):
+                yield from ((path.name, value) for value in in_command(text))
+
+
+def in_command(text):
+    before = ""
+    for part in text.values:
+        if isinstance(part, ast.Constant):
+            before += part.value
+        else:
+            if A_COMMAND.search(before):
+                yield ast.unparse(part.value)
+            before += "{}"
+
+
+def test_every_value_in_a_command_that_is_printed_is_quoted():
+    found = list(values_in_commands())
+    assert ("load.py", "quote(role.master)") in found
+    assert [one for one in found if not any(mark in one[1] for mark in QUOTED)] == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -141,3 +142,11 @@ def test_what_cannot_be_done_writes_nothing(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert init(*arguments).exit_code != 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["my file.toml", "a'b.toml", "x\ny.toml", "$HOME # .toml"])
+def test_its_own_name_is_quoted_and_on_one_line(name):
+    text = document(Path(name), {"model": "a\nb \x7f.onnx"})
+    assert tomllib.loads(text)["model"] == "a\nb \x7f.onnx"
+    first = text.splitlines()[0].removeprefix("# ")
+    assert shlex.split(first) == ["dlbench", "serve", "--config", name.replace("\n", "\\u000a")]

@@ -63,8 +63,7 @@ def test_no_name_stands_for_two_things():
         ("cores", {"cores": ((0,), (1,))}, "note", "share them"),
         ("cores", {"machine__usable_cores": 4, "cores": ((0,),) * 4}, "note", "taskset -pc 0-7"),
         ("hyperthreads", {"cores": ((0, 4), (1, 5), (2, 6), (3, 7))}, "note", "2 to a core"),
-        ("CPU limit", {"machine__cpu_limit": 2.5}, "bad", "--workers 2,"),
-        ("CPU limit", {"machine__cpu_limit": 0.5}, "bad", "--workers 1,"),
+        ("CPU limit", {"machine__cpu_limit": 4.5}, "note", "4.5 cores of 8: 4 workers by default"),
         ("CPU limit", {"machine__cpu_limit": 8}, "note", "--cpuset-cpus"),
         ("governor", {"machine__governor": "powersave"}, "note", "cpupower"),
         ("governor", {"machine__governor": None}, "unknown", "not said"),
@@ -118,6 +117,21 @@ def test_one_thing_changed_is_one_thing_found(machine, name, changes, verdict, s
     others = {one.name: one.verdict for one in examine(facts) if one.name != name}
     # A provider that fails lets its libraries be suspected; nothing else has to do with another.
     assert {n for n, v in others.items() if v != "good"} <= {"CUDA libraries"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "said"),
+    [
+        (2.5, "note", "2.5 cores of 8: 2 workers by default"),
+        (1.5, "note", "1.5 cores of 8: 1 worker by default"),
+        (0.5, "bad", "--cpus 1"),
+    ],
+)
+def test_a_small_limit_is_shared_by_server_and_client(machine, limit, verdict, said):
+    facts = machine(machine__cpu_limit=limit)
+    found = finding(facts, "CPU limit")
+    assert (found.verdict, said in f"{found.seen} | {found.advice}") == (verdict, True)
+    assert "client and server share them" in finding(facts, "cores").seen
 
 
 @pytest.mark.parametrize(

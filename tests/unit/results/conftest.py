@@ -1,5 +1,8 @@
 """Results and studies made by hand; importlib mode has no package to import them from."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.tensors import TensorSpec
 from dlbench.results.deployment import Deployment
+from dlbench.results.systemd import PROGRAM
 from dlbench.results.two_studies import Finished
 from dlbench.tuner.point import Point, Resources
 from dlbench.tuner.verify import Verified
@@ -182,3 +186,29 @@ def any_deployment(request):
 def deploy():
     """`deployed`."""
     return deployed
+
+
+@pytest.fixture(scope="session")
+def verify(tmp_path_factory):
+    """What `systemd-analyze verify` says of a unit, with a program in it that is here."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze")
+    path = tmp_path_factory.mktemp("units") / "dlbench-test.service"
+
+    def said(text):
+        path.write_text(text.replace(PROGRAM, sys.executable))
+        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    return said
+
+
+@pytest.fixture(scope="session")
+def hadolint():
+    """What the linter says of a Dockerfile."""
+    beside = Path(sys.executable).with_name("hadolint")
+    program = beside if beside.exists() else shutil.which("hadolint")
+    if not program:
+        pytest.skip("no hadolint")
+    command = [program, "--no-color", "-"]
+    return lambda text: subprocess.run(command, input=text, capture_output=True, text=True).stdout

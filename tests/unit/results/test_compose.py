@@ -45,9 +45,19 @@ def test_the_configuration_survives_what_compose_does_to_dollars(any_deployment)
 def test_it_listens_on_this_machine_alone(deploy):
     proxy = yaml.safe_load(compose_yaml(deploy(settings={"grpc_port": 8001})))["services"]["proxy"]
     assert proxy["ports"] == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001"]
-    assert proxy["deploy"]["resources"]["limits"] == {"cpus": "2", "memory": "287M"}
+    assert proxy["deploy"]["resources"]["limits"] == {"memory": "287M"}
     assert proxy["deploy"]["resources"]["reservations"] == {"cpus": "0.65", "memory": "287M"}
     assert proxy["stop_grace_period"] == "40s"
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit"), [(8, "3"), (4, "3"), (3, None), (2, None), (None, None)]
+)
+def test_a_limit_is_less_than_the_machine_has_which_docker_demands(deploy, cores, limit):
+    text = compose_yaml(deploy(cores=cores))
+    limits = yaml.safe_load(text)["services"]["proxy"]["deploy"]["resources"]["limits"]
+    assert limits.get("cpus") == limit
+    assert ("No CPU limit here: 3 cores" in text) is (limit is None)
 
 
 def test_gpus_are_reserved(deploy):

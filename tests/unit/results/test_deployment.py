@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.deployment import comment, unsaid
+from dlbench.results.handover import spelled_out
+from dlbench.results.printable import UNPRINTABLE
 from dlbench.results.targets import TARGETS
 
 
-@given(name=st.text())
+@given(name=st.text(st.characters(exclude_categories=sorted(UNPRINTABLE))))
 def test_a_label_is_one_whatever_a_model_is_called(deploy, name):
     label = deploy(name=name).label
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", label)
@@ -27,7 +29,7 @@ def test_requests_and_limits_follow_from_what_was_measured(deploy):
     assert found.cpu_request == 0.65  # 0.5 x 1.25, rounded up
     assert found.cpu_limit == 5  # four workers and the front
     assert found.memory_mib == 287  # 200 MB x 1.5 in MiB, rounded up
-    assert deploy(ServingConfig(workers=4), cores=2).cpu_limit == 2
+    assert deploy(ServingConfig(workers=4), cores=2).cpu_limit == 5
     assert deploy(ServingConfig(workers=4, intra_op_threads=3), cores=None).cpu_limit == 13
     assert deploy(resources={"server_cpu": 4.0, "server_rss_mb": 1.0}, cores=2).cpu_limit == 5
     assert deploy(resources={}).cpu_limit is None
@@ -37,6 +39,26 @@ def test_requests_and_limits_follow_from_what_was_measured(deploy):
 def test_a_scaled_deployment_may_use_all_its_workers(deploy):
     scaled = ServingConfig(workers=1, autoscaler="cost", max_workers=6)
     assert deploy(scaled, cores=16).cpu_limit == 7
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "started"),
+    [
+        (ServingConfig(workers=3), "cpu", (3, 0)),
+        (ServingConfig(workers=0), "cpu", (4, 0)),
+        (ServingConfig(workers=0), "cuda", (2, 0)),
+        (ServingConfig(workers=2, autoscaler="cost"), "cpu", (2, 4)),
+        (ServingConfig(workers=2, autoscaler="cost", min_workers=6), "cpu", (2, 6)),
+        (ServingConfig(workers=2, autoscaler="cost", max_workers=3), "cpu", (2, 3)),
+    ],
+)
+def test_as_many_as_there_are_cores_is_spelled_out(deploy, config, device, started):
+    """In a pod with a limit it would be another number than the limit was made for."""
+    found = spelled_out(deploy(config).point, 4, device, 1)
+    assert (found.config.workers, found.config.max_workers) == started
+    limit = deploy(config, point=found).cpu_limit
+    assert limit == max(started) + 1
+    assert f"cpu: {1000 * limit}m\n" in TARGETS["k8s"].render(deploy(config, point=found))
 
 
 def test_the_tag_changes_with_what_is_served(deploy):
@@ -95,7 +117,7 @@ def test_what_was_measured_once_is_said_to_be(deploy):
 
 
 def test_a_comment_never_leaves_its_line(deploy):
-    text = comment(deploy(name="a\nb", machine="x\r\ny").provenance, ["a\u2028b"])
+    text = comment(deploy(machine="x\r\ny").provenance, ["a\u2028b"])
     assert all(line.startswith("# ") or line == "#" for line in text.splitlines())
 
 

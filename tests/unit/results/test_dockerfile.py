@@ -1,36 +1,16 @@
 """The Dockerfile, by hadolint. Nothing builds an image here."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
 
 from dlbench.results.dockerfile import dockerfile
 
-BESIDE = Path(sys.executable).with_name("hadolint")
+
+def test_the_linter_has_nothing_to_say(any_deployment, hadolint):
+    assert hadolint(dockerfile(any_deployment)) == ""
 
 
-@pytest.fixture(scope="module")
-def lint():
-    program = BESIDE if BESIDE.exists() else shutil.which("hadolint")
-    if not program:
-        pytest.skip("no hadolint")
-    return lambda text: (
-        subprocess.run(
-            [program, "--no-color", "-"], input=text, capture_output=True, text=True
-        ).stdout
-    )
-
-
-def test_the_linter_has_nothing_to_say(any_deployment, lint):
-    assert lint(dockerfile(any_deployment)) == ""
-
-
-def test_the_linter_would(deploy, lint):
-    assert "DL3007" in lint(dockerfile(deploy()).replace("3.12-slim", "latest"))
+def test_the_linter_would(deploy, hadolint):
+    assert "DL3007" in hadolint(dockerfile(deploy()).replace("3.12-slim", "latest"))
 
 
 def test_the_configuration_in_it_is_whole(any_deployment):

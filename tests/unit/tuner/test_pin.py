@@ -39,6 +39,18 @@ def test_hyperthreads_are_no_cores_to_spare():
     assert cores_apart("auto", range(4), [(0, 1), (2, 3)]).server is None
 
 
+@pytest.mark.parametrize(
+    ("quota", "server", "client"),
+    [(2.0, None, None), (3.9, None, None), (4.5, 3, 1), (8.0, 6, 2), (100.0, 62, 2), (None, 62, 2)],
+)
+def test_both_together_have_no_more_cores_than_a_quota_pays_for(quota, server, client):
+    found = cores_apart("auto", range(64), quota=quota)
+    assert (found.server and len(found.server), found.client and len(found.client)) == (
+        server,
+        client,
+    )
+
+
 def test_a_list_is_the_server_s_and_the_rest_the_client_s():
     found = cores_apart("0-3,6", EIGHT)
     assert found == Pinning(

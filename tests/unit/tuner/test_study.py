@@ -1,6 +1,7 @@
 """The study file: what goes in comes out, and Optuna can read it as it is."""
 
 import math
+import shlex
 import sqlite3
 
 import optuna
@@ -106,6 +107,14 @@ def test_every_sitting_is_noted(tmp_path, identity):
         "dlbench tune a.onnx",
         "dlbench tune a.onnx --budget 10m",
     ]
+
+
+def test_what_goes_on_with_it_starts_nothing_over_and_is_quoted(tmp_path):
+    study = Study.create_or_resume(tmp_path / "a b.db", Identity({"model": "a'b.onnx"}))
+    words = ["dlbench", "tune", "a'b.onnx", "--study", str(study.path)]
+    assert shlex.split(study.command) == words
+    study.sit_down({"command": "dlbench tune 'my m.onnx' --fresh --zipf 1.1"})
+    assert study.command == "dlbench tune 'my m.onnx' --zipf 1.1"
 
 
 def test_calibration_and_result_are_kept(tmp_path, identity):
