@@ -50,7 +50,10 @@ LOAD = (
     *("rate", "arrivals", "gamma_cv", "distinct", "zipf", "churn", "seed"),
     *("encoding", "shape", "data"),
 )
-SERVER = ("name", "device", "device_ids", "provider_option", "io_binding", "batch_axis")
+SERVER = (
+    *("name", "device", "device_ids", "provider_option", "io_binding"),
+    *("batch_axis", "rows_independent"),
+)
 MODELS = (LoadProfile, ServerSettings, ServingConfig)
 LEFT_OUT = [
     *(set(LoadProfile.model_fields) - set(LOAD)),

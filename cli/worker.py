@@ -29,7 +29,7 @@ dlbench serve model.onnx --remote-workers 10.0.0.2:9000 --token-file tokens.txt
 """
 # How a session is made, and who may come: the rest is the front's business.
 SETTINGS = {"device", "device_ids", "provider_option", "io_binding", "batch_axis", "shape"}
-SETTINGS |= {"token_file", "insecure", "log_format"}
+SETTINGS |= {"rows_independent", "token_file", "insecure", "log_format"}
 KNOBS = {"intra_op_threads", "graph_optimization", "memory_arena", "allow_spinning"}
 OTHERS = {*ServerSettings.model_fields, *ServingConfig.model_fields} - SETTINGS - KNOBS
 

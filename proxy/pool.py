@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 
 
 async def start_workers(
-    path: str, settings: ServerSettings, config: ServingConfig, numbers: range
+    path: str,
+    settings: ServerSettings,
+    config: ServingConfig,
+    numbers: range,
+    independent: bool | None = None,
 ) -> list[WorkerLink]:
     """Start the workers of these numbers at once; if one fails, none is left.
+
+    `independent` is what another worker found out about the model's rows.
 
     Raises:
         ModelError, DeviceError, StartError: in the first failing worker's words.
     """
-    starts = (start_worker(path, settings, config, number) for number in numbers)
+    starts = (start_worker(path, settings, config, n, independent) for n in numbers)
     found = await asyncio.gather(*starts, return_exceptions=True)
     links = [link for link in found if isinstance(link, WorkerLink)]
     if errors := [error for error in found if isinstance(error, BaseException)]:
@@ -32,10 +38,14 @@ async def start_workers(
 
 
 async def start_worker(
-    path: str, settings: ServerSettings, config: ServingConfig, index: int = 0
+    path: str,
+    settings: ServerSettings,
+    config: ServingConfig,
+    index: int = 0,
+    independent: bool | None = None,
 ) -> WorkerLink:
     """Start worker number `index`."""
-    return await started(ProcessLink(arguments(path, settings, config, index)))
+    return await started(ProcessLink(arguments(path, settings, config, index, independent)))
 
 
 async def started(link: WorkerLink) -> WorkerLink:
@@ -50,7 +60,11 @@ async def started(link: WorkerLink) -> WorkerLink:
 
 
 def arguments(
-    path: str, settings: ServerSettings, config: ServingConfig, index: int = 0
+    path: str,
+    settings: ServerSettings,
+    config: ServingConfig,
+    index: int = 0,
+    independent: bool | None = None,
 ) -> dict[str, Any]:
     """What worker number `index` is told on its command line."""
     return {
@@ -59,4 +73,5 @@ def arguments(
         "max_batch_size": config.max_batch_size,
         "batch_axis": settings.batch_axis,
         "shape": settings.shape,
+        "independent": settings.rows_independent or independent,
     }

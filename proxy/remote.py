@@ -171,4 +171,6 @@ class RemoteLink(WorkerLink):
 
     def _compare(self, found: Signature) -> None:
         if replace(found, notes=()) != replace(self._signature, notes=()):
-            raise StartError("it understands the model otherwise: same --batch-axis and --shape?")
+            raise StartError(
+                "it understands the model otherwise: same --batch-axis, --shape and --rows-independent?"
+            )

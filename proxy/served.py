@@ -169,17 +169,19 @@ async def serve_model(
     fingerprint = await asyncio.to_thread(source.fingerprint)
     front_hello = FrontHello.of(settings, config, fingerprint)
     addresses = [Address.parse(text) for text in settings.remote_workers]
-    # Without a number the first worker tells the device, and that the number.
-    links = await start_workers(path, settings, config, range(config.workers or 1))
+    # The first worker tells the device, and that the number of workers where none was given; and
+    # whether rows may share a batch, for all the others: two that disagree would garble answers.
+    links = await start_workers(path, settings, config, range(1))
     hello = links[0].hello.result()
     config = config.resolved(hello["device"], len(settings.device_ids))
+    signature = signature_from(hello["signature"])
+    independent = signature.batchable
     try:
-        more = range(len(links), config.workers)
-        links += await start_workers(path, settings, config, more)
+        more = range(1, config.workers)
+        links += await start_workers(path, settings, config, more, independent)
     except BaseException:
         await asyncio.gather(*(link.shutdown() for link in links))
         raise
-    signature = signature_from(hello["signature"])
     identity = f"{source.name}/{source.version}/".encode() + fingerprint
     dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
     served = ServedModel(source, signature, hello, dispatcher)
@@ -189,7 +191,7 @@ async def serve_model(
     async def start(number: int) -> WorkerLink:
         if number in remote:
             return await started(RemoteLink(remote[number], front_hello, signature))
-        link = await start_worker(path, settings, config, number)
+        link = await start_worker(path, settings, config, number, independent)
         if await asyncio.to_thread(source.fingerprint) != fingerprint:
             await link.shutdown()
             served.hurried = True  # those who wait for a worker of the old file wait in vain

@@ -48,6 +48,10 @@ class ServerSettings(BaseModel):
         default_factory=dict,
         description="sizes of a tensor with symbolic dimensions, batch axis included, as NAME=D1,D2",
     )
+    rows_independent: bool = Field(
+        False,
+        description="the model's rows do not depend on each other: batch them without checking",
+    )
     insecure: bool = Field(False, description="allow a public address without --token-file")
     token_file: str = Field(
         "", description="file with one bearer token per line; requests need one of them"

@@ -191,12 +191,18 @@ def _with_axis(spec: TensorSpec, axis: int, override: Mapping[str, int]) -> Tens
 
 def unbatchable(signature: Signature, why: str) -> Signature:
     """The same model taken one request at a time: no tensor keeps a batch axis."""
-    return Signature(
+    single = Signature(
         tuple(replace(s, batch_axis=-1) for s in signature.inputs),
         tuple(replace(s, batch_axis=-1) for s in signature.outputs),
         batchable=False,
-        notes=(*signature.notes, f"served with batch 1: {why}"),
+        notes=signature.notes,
     )
+    return noted(single, f"served with batch 1: {why}")
+
+
+def noted(signature: Signature, note: str) -> Signature:
+    """The same with one more note."""
+    return replace(signature, notes=(*signature.notes, note))
 
 
 def _check_names(

@@ -21,11 +21,11 @@ import orjson
 from dlbench.proxy import frames
 from dlbench.proxy.channel import Channel
 from dlbench.proxy.errors import ModelError, ProxyError
-from dlbench.proxy.independence import coupled_output
+from dlbench.proxy.independence import Finding, examine
 from dlbench.proxy.prepared import PreparedBatch
 from dlbench.proxy.providers import Executor
 from dlbench.proxy.session import Session
-from dlbench.proxy.signature import first_line, row_shapes, settle, unbatchable
+from dlbench.proxy.signature import first_line, noted, row_shapes, settle, unbatchable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ WARMUP_RUNS = 2
 # some 8 kB beside its arrays, so their bytes alone are no bound.
 KEPT_BYTES = 64 << 20
 KEPT_SHAPES = 1024
+LEFT_OUT = "a slow model: {} of the trials whether rows depend on each other were left out"
 
 
 def main() -> None:
@@ -78,15 +79,16 @@ class Worker:
         max_batch_size: int,
         batch_axis: dict[str, int],
         shape: dict[str, list[int]],
+        independent: bool | None,
     ) -> None:
+        """`independent` says whether rows may share a batch; None: that is to be found out."""
         self._session = Session(path, Executor(**executor))
         sizes = {name: tuple(values) for name, values in shape.items()}
         self.signature, self._one_row = settle(
             self._session.inputs, self._session.outputs, self._session.shapes_of, batch_axis, sizes
         )
-        # Who names the batch axis knows the model and is believed.
-        if self.signature.batchable and not batch_axis:
-            self._check_independence()
+        if self.signature.batchable and not independent:
+            self._settle_independence(independent, max_batch_size)
         self._warm_up(max_batch_size)
         self._room: NDArray[np.uint8] | None = None
         self._prepared: dict[Shapes, PreparedBatch] = {}
@@ -138,12 +140,16 @@ class Worker:
         kept = self._prepared
         return len(kept) >= KEPT_SHAPES or sum(b.kept_bytes for b in kept.values()) > KEPT_BYTES
 
-    def _check_independence(self) -> None:
+    def _settle_independence(self, known: bool | None, most_rows: int) -> None:
         """One request at a time where a batch would change the answers."""
-        output = coupled_output(self.signature, self._one_row, self._session.run)
-        if output:
-            why = f"the rows of output {output!r} depend on each other (--batch-axis overrules)"
-            self.signature = unbatchable(self.signature, why)
+        found = Finding("as the first worker found")
+        if known is None:
+            run = self._session.run
+            found = examine(self.signature, self._one_row, run, most_rows, time.monotonic)
+        if found.why:
+            self.signature = unbatchable(self.signature, found.why)
+        elif found.left_out:
+            self.signature = noted(self.signature, LEFT_OUT.format(found.left_out))
 
     def _warm_up(self, max_batch_size: int) -> None:
         """Run one row and a full batch, so that no client pays for the first allocations."""

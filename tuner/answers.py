@@ -39,8 +39,8 @@ SEED = 21
 ROWS = 8
 # For asking them one by one; a slow model answers fewer, and all of them together.
 ALONE_S = 0.03
-# Of an output's largest value. The second is for models that quantise by the batch, as in
-# proxy/independence.py; whole numbers then may fall either way, and are not looked at.
+# Of an output's largest value. The second is for models that quantise by the batch, where
+# rows_independent lets them; whole numbers then may fall either way, and are not looked at.
 DIGITS, QUANTISED = 1e-3, 0.1
 SAME = "the model does not give the same answers twice: those of configurations are not compared"
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERSION = 2
 # What of the server and of its requests a calibration depends on.
 SERVER = {"device", "device_ids", "provider_option", "io_binding", "batch_axis"}
+SERVER |= {"rows_independent"}
 REQUESTS = {"encoding", "shape"}
 
 

@@ -172,8 +172,8 @@ def test_a_configuration_that_answers_otherwise_is_a_failed_point(bench, model, 
 
 
 def test_answers_of_a_model_with_coupled_rows_are_not_compared(tmp_path, coupled):
-    """Whoever names the batch axis is believed; the answers then depend on who else asks."""
-    settings = ServerSettings(model=str(coupled), batch_axis={"x": 0})
+    """Whoever says that its rows are independent is believed; answers depend on who else asks."""
+    settings = ServerSettings(model=str(coupled), rows_independent=True)
     with Bench(settings, LoadProfile(), tmp_path / "server.log") as bench:
         bench.start(CONFIG)
         assert any("not compared" in note for note in bench.notes)
