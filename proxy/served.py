@@ -63,6 +63,7 @@ class ServedModel:
         self.wire = Wire(source.name, source.version, signature)
         self.dispatcher = dispatcher
         self.stats = dispatcher.stats
+        dispatcher.on_less = self._batches_less
         self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
         self.crew: Crew
         self.hurried = False  # nobody waits for what is under way any more
@@ -132,6 +133,9 @@ class ServedModel:
         while self.in_flight and not self.hurried and now_ns() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
         await self.shutdown()
+
+    def _batches_less(self, rows: int, why: str) -> None:
+        LOG.warning("%s is served with batches of at most %d from now on: %s", self.name, rows, why)
 
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
