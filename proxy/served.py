@@ -163,8 +163,8 @@ async def serve_model(
 ) -> ServedModel:
     """Start a model's workers and what stands before them.
 
-    `on_changed` hears when a worker is to be started and the file is no longer the one that the
-    others, and the keys of cached results, were made from.
+    `on_changed` hears when a worker is to be started and the file, or one of its weights, is no
+    longer what the others, and the keys of cached results, were made from.
 
     Raises:
         ModelError, DeviceError, StartError: in the failing worker's words; nothing is left.
@@ -183,6 +183,8 @@ async def serve_model(
     try:
         more = range(1, config.workers)
         links += await start_workers(path, settings, config, more, independent)
+        if await asyncio.to_thread(source.fingerprint) != fingerprint:
+            raise ModelError(f"{path} or its weights changed while workers loaded them: try again")
     except BaseException:
         await asyncio.gather(*(link.shutdown() for link in links))
         raise
@@ -200,7 +202,7 @@ async def serve_model(
             await link.shutdown()
             served.hurried = True  # those who wait for a worker of the old file wait in vain
             on_changed()
-            raise ModelError(f"{path} has changed: it is loaded anew")
+            raise ModelError(f"{path} or its weights have changed: it is loaded anew")
         return link
 
     crew = Crew(dispatcher, start, config.worker_weights, on_fatal, remote)
