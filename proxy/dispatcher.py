@@ -12,6 +12,7 @@ from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import DeadlineExceeded, Overloaded, RequestError
 from dlbench.proxy.job import Job, Seat, Whole
 from dlbench.proxy.lineup import NS_PER_MS
+from dlbench.proxy.output_shapes import unlike
 from dlbench.proxy.results import Results
 from dlbench.proxy.rows import merge, spread
 from dlbench.proxy.runner import Runner
@@ -48,8 +49,15 @@ class Dispatcher:
         self._cache: Cache = NoCache()
         self._per_worker = False
         self.on_lost: Callable[[Seat], None] = lambda _: None  # a worker that died
+        # Batches are smaller from now on: the most rows, and why.
+        self.on_less: Callable[[int, str], None] = lambda _, __: None
         self._runner = Runner(
-            signature, config, stats, self._finish, lambda seat: self.on_lost(seat)
+            signature,
+            config,
+            stats,
+            self._finish,
+            lambda seat: self.on_lost(seat),
+            lambda rows, why: self.on_less(rows, why),
         )
         self._lineup = self._runner.lineup
         self.configure(config)
@@ -144,7 +152,7 @@ class Dispatcher:
     def _parts(self, rows: int) -> int:
         """Over how many workers a request is spread: none of them gets less than half a batch."""
         most = self.config.split_batch_over
-        if most == 1 or rows <= self.config.max_batch_size or not self._signature.batchable:
+        if most == 1 or rows <= self.config.max_batch_size or not self._runner.batches:
             return 1
         return min(most, -(-rows // self.config.max_batch_size), max(1, len(self.live)))
 
@@ -181,7 +189,16 @@ class Dispatcher:
         if isinstance(found, RequestError):
             self._finish(whole.job, found)
         elif found is not None:
-            self._finish(whole.job, merge(self._signature, found))
+            self._join(whole.job, found)
+
+    def _join(self, job: Job, parts: list[Outputs]) -> None:
+        """Answer a job from its parts, if these show that a part is answered as the whole would be."""
+        if name := unlike(self._signature, parts):
+            self._runner.batch_less(1, f"the shape of output {name!r} depends on the data")
+        if self._runner.batches:
+            self._finish(job, merge(self._signature, parts))
+        else:
+            self._runner.run_alone([job])
 
     # When a worker is lost
 

@@ -10,6 +10,8 @@ from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dlbench.proxy.batcher import Batcher
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.link import WorkerLink
@@ -25,7 +27,7 @@ class Job:
 
     `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it. `home` is
     the worker in whose cache it was looked for, `seat` the one before which it waits, `whole` the
-    job that it is a part of.
+    job that it is a part of, `refused` the batch that the model refused with it.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class Job:
         "deaths",
         "home",
         "part",
+        "refused",
         "reply",
         "request",
         "seat",
@@ -52,6 +55,7 @@ class Job:
         self.seat: Seat | None = None
         self.whole: Whole | None = None
         self.part = 0
+        self.refused: Refused | None = None
 
     def answer(self, outcome: Outputs | RequestError, stats: ModelStats) -> None:
         """Count how it ended, and tell whoever asked."""
@@ -64,6 +68,20 @@ class Job:
             self.reply(outcome)
         except Exception:  # whoever else is answered in the same breath must not pay for it
             LOG.exception("an answer broke the proxy")
+
+
+class Refused:
+    """A batch that the model refused: with one guilty request in it, or for being a batch."""
+
+    def __init__(self, jobs: Sequence[Job], text: str) -> None:
+        self.rows = sum(job.request.rows for job in jobs)
+        self.text = text
+        self._left = {*jobs}
+
+    def cleared(self, job: Job) -> bool:
+        """A job went well alone; whether they all have, and the batch itself was the trouble."""
+        self._left.discard(job)
+        return not self._left
 
 
 class Whole:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.proxy.demo import DEMOS, demo_path
 from dlbench.proxy.errors import ModelError
+from dlbench.proxy.external_data import locations
+from dlbench.proxy.file_digest import digest
 
 DEMO_PREFIX = "demo:"
 FIRST_VERSION = "1"
-# What torch, onnx and Hugging Face call a file of external weights.
-WEIGHTS = re.compile(r"[._](data|bin|weights)$")
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,22 @@ class ModelFile:
     version: str = FIRST_VERSION
 
     def fingerprint(self) -> bytes:
-        """A hash of the file, and of the weights that exporters put beside it (STEM.onnx.data, …)."""
+        """A hash of the file, and of all files that it says it keeps tensors in.
+
+        Raises:
+            ModelError: one of them is missing, or cannot be read.
+        """
         found = hashlib.blake2b()
-        beside = self.path.parent.glob(f"{self.path.stem}.*")
-        for path in [self.path, *sorted(p for p in beside if WEIGHTS.search(p.name))]:
-            with path.open("rb") as stream:
-                found.update(hashlib.file_digest(stream, "blake2b").digest())
+        try:
+            found.update(digest(self.path))
+            weights = [self.path.parent / location for location in locations(self.path)]
+        except OSError as error:
+            raise ModelError(f"{self.path}: {error.strerror}") from None
+        for path in weights:
+            try:
+                found.update(digest(path))
+            except OSError as error:
+                raise ModelError(f"{self.path}: its weights in {path}: {error.strerror}") from None
         return found.digest()
 
 

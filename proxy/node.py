@@ -125,11 +125,14 @@ class Node:
         except Unauthorized:
             raise StartError("wrong token: front and node need the same --token-file") from None
         if hello.fingerprint != self._source.fingerprint():
-            raise ModelError(f"{self._source.path.name} there is not the file served here")
+            raise ModelError(
+                f"{self._source.path.name} or its weights differ between front and node"
+            )
 
     def _work(self, number: int, stream: socket.socket, name: str, hello: FrontHello) -> None:
         config = self._config.model_copy(update={"max_batch_size": hello.max_batch_size})
         told = arguments(str(self._source.path), self._settings, config, number)
+        told["fingerprint"] = hello.fingerprint.hex()  # the file may change until it is loaded
         lifeline, theirs = socket.socketpair()
         with lifeline:
             with theirs:

@@ -10,13 +10,16 @@ from dlbench.proxy.batch_limit import BATCH_LIMITS
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import BadRequest, DeadlineExceeded, RequestError, WorkerFailed
 from dlbench.proxy.frames import Result, encode_batch
+from dlbench.proxy.job import Refused
 from dlbench.proxy.lineup import NS_PER_MS, Lineup
+from dlbench.proxy.output_shapes import OutputShapes
 from dlbench.proxy.rows import gather, scatter
 from dlbench.proxy.timer import make_timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
+    from dlbench.proxy.batch_limit import BatchLimit
     from dlbench.proxy.batcher import Batcher
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.job import Job, Seat
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 PREFETCH_BELOW_NS = 5_000_000
 # A request that was there when two workers died is suspected of killing them.
 MOST_DEATHS = 2
+# As many as the knob takes, and more.
+MOST_ROWS = 1 << 16
 
 
 class Runner:
@@ -43,9 +48,14 @@ class Runner:
         stats: ModelStats,
         finish: Callable[[Job, Outputs | RequestError], None],
         on_lost: Callable[[Seat], None],
+        on_less: Callable[[int, str], None],
     ) -> None:
+        """`on_less` hears of smaller batches from now on: the most rows, and why."""
         self._signature, self._stats = signature, stats
-        self._finish, self._tell_lost = finish, on_lost
+        self._finish, self._tell_lost, self._tell_less = finish, on_lost, on_less
+        self._shapes = OutputShapes(signature)
+        # More rows than this the model has shown not to take together; a new knob changes nothing.
+        self._most_rows = MOST_ROWS if signature.batchable else 1
         self._number = 0
         self._timer = make_timer(asyncio.get_running_loop(), self._on_time)
         self._leaving: set[Seat] = set()  # what they run is not done yet
@@ -54,10 +64,27 @@ class Runner:
 
     def configure(self, config: ServingConfig) -> list[Job]:
         """Take other knobs; what waited comes back, to be run again."""
-        most = config.max_batch_size if self._signature.batchable else 1
-        self._limit = BATCH_LIMITS[config.batching](most, int(config.slo_ms * NS_PER_MS))
+        self._config = config
+        self._limit = self._new_limit()
         self._commits = config.queue_order == "fifo"
         return self.lineup.configure(config, self._limit.limit)
+
+    @property
+    def batches(self) -> bool:
+        """Whether rows may share a batch."""
+        return self._most_rows > 1
+
+    def _new_limit(self) -> BatchLimit:
+        most = min(self._config.max_batch_size, self._most_rows)
+        return BATCH_LIMITS[self._config.batching](most, int(self._config.slo_ms * NS_PER_MS))
+
+    def batch_less(self, rows: int, why: str) -> None:
+        """Never again more rows than so many in one batch, and one line that says why."""
+        if rows < self._most_rows:
+            self._most_rows = rows
+            self._limit = self._new_limit()
+            self.lineup.limit_batches(self._limit.limit)
+            self._tell_less(rows, why)
 
     def join(self, seat: Seat) -> None:
         """A worker that is ready gets work from now on."""
@@ -106,7 +133,8 @@ class Runner:
             job.home = None
             self.run(job, job.request.batch_key)
 
-    def _run_alone(self, jobs: Iterable[Job]) -> None:
+    def run_alone(self, jobs: Iterable[Job]) -> None:
+        """Run each again, in a batch of its own."""
         for job in jobs:
             job.home = None
             self.run(job, ("alone", id(job)))
@@ -207,21 +235,32 @@ class Runner:
         """The model refused a batch: each request is run alone, so that only the guilty one fails."""
         if len(jobs) == 1:
             self._finish(jobs[0], BadRequest(f"the model refused the request: {text}"))
-        else:
-            self._run_alone(jobs)
+            return
+        refused = Refused(jobs, text)
+        for job in jobs:
+            job.refused = refused
+        self.run_alone(jobs)
 
     def _answer(self, jobs: list[Job], tensors: Outputs, rows: int) -> None:
+        if self.batches:
+            self._look_at(jobs, tensors, rows)
         if len(jobs) == 1:
             self._finish(jobs[0], tensors)
             return
-        pairs = zip(self._signature.outputs, tensors, strict=True)
-        if any(tensor.shape[spec.batch_axis] != rows for spec, tensor in pairs):
-            # It grew with the batch when it was tried, but its size depends on the data.
-            self._run_alone(jobs)
+        if not self.batches:  # what fits may fit by chance
+            self.run_alone(jobs)
             return
         found = scatter(self._signature, tensors, [job.request.rows for job in jobs])
         for job, outputs in zip(jobs, found, strict=True):
             self._finish(job, outputs)
+
+    def _look_at(self, jobs: list[Job], tensors: Outputs, rows: int) -> None:
+        """Learn from a result whether the model should get smaller batches."""
+        job = jobs[0]
+        if name := self._shapes.misfit(job.request.layout.row_shapes, tensors, rows):
+            self.batch_less(1, f"the shape of output {name!r} depends on the data")
+        elif job.refused is not None and job.refused.cleared(job):
+            self.batch_less(job.refused.rows // 2, f"it refused more: {job.refused.text}")
 
     def _adapt(self, rows: int, latency_ns: int, compute_ns: int) -> None:
         before = self._limit.limit
@@ -241,7 +280,7 @@ class Runner:
             if job.deaths >= MOST_DEATHS:
                 self._finish(job, WorkerFailed("two workers died while they ran this request"))
             else:
-                self._run_alone([job])
+                self.run_alone([job])
 
     def _taken_from(self, seat: Seat) -> list[Job]:
         """What runs on a worker, and will not be done there."""

@@ -63,6 +63,7 @@ class ServedModel:
         self.wire = Wire(source.name, source.version, signature)
         self.dispatcher = dispatcher
         self.stats = dispatcher.stats
+        dispatcher.on_less = self._batches_less
         self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
         self.crew: Crew
         self.hurried = False  # nobody waits for what is under way any more
@@ -133,6 +134,9 @@ class ServedModel:
             await asyncio.sleep(DRAIN_POLL_S)
         await self.shutdown()
 
+    def _batches_less(self, rows: int, why: str) -> None:
+        LOG.warning("%s is served with batches of at most %d from now on: %s", self.name, rows, why)
+
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
         scaling = Scaling(self.config, self.dispatcher, self.crew)
@@ -159,8 +163,8 @@ async def serve_model(
 ) -> ServedModel:
     """Start a model's workers and what stands before them.
 
-    `on_changed` hears when a worker is to be started and the file is no longer the one that the
-    others, and the keys of cached results, were made from.
+    `on_changed` hears when a worker is to be started and the file, or one of its weights, is no
+    longer what the others, and the keys of cached results, were made from.
 
     Raises:
         ModelError, DeviceError, StartError: in the failing worker's words; nothing is left.
@@ -179,6 +183,8 @@ async def serve_model(
     try:
         more = range(1, config.workers)
         links += await start_workers(path, settings, config, more, independent)
+        if await asyncio.to_thread(source.fingerprint) != fingerprint:
+            raise ModelError(f"{path} or its weights changed while workers loaded them: try again")
     except BaseException:
         await asyncio.gather(*(link.shutdown() for link in links))
         raise
@@ -196,7 +202,7 @@ async def serve_model(
             await link.shutdown()
             served.hurried = True  # those who wait for a worker of the old file wait in vain
             on_changed()
-            raise ModelError(f"{path} has changed: it is loaded anew")
+            raise ModelError(f"{path} or its weights have changed: it is loaded anew")
         return link
 
     crew = Crew(dispatcher, start, config.worker_weights, on_fatal, remote)

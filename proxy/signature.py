@@ -41,7 +41,12 @@ def settle(
     _check_names(inputs, outputs, batch_axis, shape)
     lead = next((spec for spec in inputs if _open_first(spec)), inputs[0])
     inputs = [_with_axis(spec, input_axis(spec, lead), batch_axis) for spec in inputs]
-    one_row, notes = _runnable(inputs, run, shape)
+    try:
+        one_row, notes = _runnable(inputs, run, shape)
+    except ModelError:
+        if batch_axis or all(spec.batch_axis < 0 for spec in inputs):
+            raise
+        return _without_batch(inputs, outputs, run, shape)
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
     if all(spec.batch_axis < 0 for spec in inputs):
         return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
@@ -55,6 +60,21 @@ def settle(
     if lonely := [spec.name for spec in outputs if spec.batch_axis < 0]:
         return unbatchable(single, f"output {lonely[0]!r} does not grow with the batch"), one_row
     return Signature(tuple(inputs), tuple(outputs), batchable=True, notes=tuple(notes)), one_row
+
+
+def _without_batch(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    run: Run,
+    shape: Mapping[str, tuple[int, ...]],
+) -> tuple[Signature, Shapes]:
+    """One row of nothing runs: the open first axis may count something else, as a graph's nodes."""
+    lead = next(spec.name for spec in inputs if spec.batch_axis >= 0)
+    inputs = [replace(spec, batch_axis=-1) for spec in inputs]
+    found, notes = _runnable(inputs, run, shape)
+    single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
+    why = f"it does not run with axis 0 of {lead!r} as the batch (--batch-axis NAME=K for others)"
+    return unbatchable(single, why), found
 
 
 def input_axis(spec: TensorSpec, lead: TensorSpec) -> int:
@@ -114,7 +134,8 @@ def _runnable(
         return shapes, _tried(inputs, shapes, shape)
     hint = " x ".join(spec.name for spec in inputs if _open_axes(spec)) or "its inputs"
     raise ModelError(
-        f"the model ran with no size that was tried ({hint}: --shape NAME=D1,D2): {reason}"
+        f"the model ran with no size that was tried "
+        f"({hint}: --shape NAME=D1,D2, or --batch-axis NAME=K): {reason}"
     )
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +23,7 @@ from dlbench.proxy import frames
 from dlbench.proxy.channel import Channel
 from dlbench.proxy.errors import ModelError, ProxyError
 from dlbench.proxy.independence import Finding, examine
+from dlbench.proxy.model import ModelFile
 from dlbench.proxy.prepared import PreparedBatch
 from dlbench.proxy.providers import Executor
 from dlbench.proxy.session import Session
@@ -80,9 +82,15 @@ class Worker:
         batch_axis: dict[str, int],
         shape: dict[str, list[int]],
         independent: bool | None,
+        fingerprint: str = "",
     ) -> None:
-        """`independent` says whether rows may share a batch; None: that is to be found out."""
+        """`independent` says whether rows may share a batch; None: that is to be found out.
+
+        With a `fingerprint` the file and its weights have to be those, once they are loaded.
+        """
         self._session = Session(path, Executor(**executor))
+        if fingerprint and ModelFile(Path(path), "").fingerprint().hex() != fingerprint:
+            raise ModelError(f"{path} or its weights changed while they were loaded")
         sizes = {name: tuple(values) for name, values in shape.items()}
         self.signature, self._one_row = settle(
             self._session.inputs, self._session.outputs, self._session.shapes_of, batch_axis, sizes

@@ -245,6 +245,39 @@ def models(tmp_path_factory):
     return TinyModels(tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture
+def weighted(tmp_path):
+    """A function that makes a model y = weight x in a folder: the weight is in a file of its own."""
+
+    def make(folder, weight):
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in "xy"]
+        graph = helper.make_graph(
+            [helper.make_node("Mul", ["x", "encoder.layer.0"], ["y"])],
+            "weighted",
+            values[:1],
+            values[1:],
+            [numpy_helper.from_array(np.full(3, weight, np.float32), "encoder.layer.0")],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        how = {"all_tensors_to_one_file": False, "size_threshold": 0}
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / "weighted.onnx"
+        # As a deployment does it: what loads meanwhile finds the one or the other.
+        aside = tmp_path / f"{folder} aside"
+        aside.mkdir()
+        onnx.save(model, aside / path.name, save_as_external_data=True, **how)
+        for file in aside.iterdir():
+            os.replace(file, path.parent / file.name)
+        aside.rmdir()
+        return path
+
+    return make
+
+
 class RawClient:
     """A socket and a reader of replies; a context manager."""
 

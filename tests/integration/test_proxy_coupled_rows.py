@@ -1,12 +1,15 @@
-"""A model whose rows depend on each other is served one request at a time, and says so."""
+"""Models whose rows or shapes depend on other rows: served one request at a time, and said so."""
 
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture
@@ -56,3 +59,77 @@ def test_all_workers_go_by_what_the_first_one_found(start_proxy, centred):
     for _ in range(6):
         reply = httpx.post(f"{proxy.url}/v2/models/centred/infer", json={"inputs": [x]})
         assert reply.json()["outputs"][0]["data"] == [-1, -2, -3, 1, 2, 3]
+
+
+FAR = 20_000.0  # beyond what is tried at the start
+FOUND_LATE = {
+    "rows": "float[n,2] x) => (float[m,2] y) { s = ReduceMax <keepdims=0> (x, axis1) "
+    "k = Less (s, far) y = Compress <axis=0> (x, k) }",
+    "width": "float[n,2] x) => (float[n,t] y) { m = ReduceMax <keepdims=0> (x) f = Less (m, far) "
+    "i = Cast <to=7> (f) w = Add (i, axis1) y = Slice (x, axis0, w, axis1) }",
+}
+
+
+@pytest.fixture
+def late(tmp_path):
+    """A function that makes a model whose size depends on values that nobody tries beforehand."""
+
+    def make(name):
+        graph = onnx.parser.parse_graph(f"g ({FOUND_LATE[name]}")
+        values = {"far": np.float32(FAR), "axis0": np.int64([0]), "axis1": np.int64([1])}
+        used = {name for node in graph.node for name in node.input}
+        graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(value), n)
+            for n, value in values.items()
+            if n in used
+        )
+        opset = [helper.make_opsetid("", 18)]
+        onnx.save(
+            helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "late.onnx"
+        )
+        return tmp_path / "late.onnx"
+
+    return make
+
+
+EXPECTED = {
+    "rows": lambda x: x[x.max(axis=1) < FAR],
+    "width": lambda x: x[:, : 1 + int(x.max() < FAR)],
+}
+
+
+def ask(proxy, x):
+    tensor = {"name": "x", "datatype": "FP32", "shape": x.shape, "data": x.ravel().tolist()}
+    reply = httpx.post(f"{proxy.url}/v2/models/late/infer", json={"inputs": [tensor]}, timeout=60)
+    assert reply.status_code == 200, reply.text
+    output = reply.json()["outputs"][0]
+    return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+@pytest.mark.parametrize("name", FOUND_LATE)
+def test_a_size_that_turns_out_to_depend_on_the_data_is_learned_once(start_proxy, late, name):
+    proxy = start_proxy(late(name), max_batch_size=8, max_queue_delay_ms=5)
+    assert proxy.first["batchable"] is True
+    random = np.random.default_rng(1)
+    rows = [random.random((1, 2), np.float32) for _ in range(48)]
+    rows[0][:] = 2 * FAR
+
+    def check(x):
+        np.testing.assert_array_equal(ask(proxy, x), EXPECTED[name](x))
+
+    check(rows[1])
+    check(rows[0])
+    before = proxy.ask("counters")
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(check, rows))
+    after = proxy.ask("counters")
+    assert after["batches"] - before["batches"] == 48  # none shared, none run twice
+
+
+@pytest.mark.parametrize("name", FOUND_LATE)
+def test_a_large_request_of_such_a_model_is_answered_as_a_whole(start_proxy, late, name):
+    proxy = start_proxy(late(name), max_batch_size=2, split_batch_over=2, workers=2)
+    x = np.arange(16, dtype=np.float32).reshape(8, 2)
+    x[1] = 2 * FAR
+    for _ in range(2):
+        np.testing.assert_array_equal(ask(proxy, x), EXPECTED[name](x))

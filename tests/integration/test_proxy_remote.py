@@ -286,12 +286,21 @@ def test_a_front_that_reads_its_token_from_the_file_is_served(
 def test_a_node_of_another_model_file_is_not_used(models, start_node):
     node = start_node(models.affine())
     why = connected(node, models.scaled())
-    assert why == f"{node.address}: affine.onnx there is not the file served here"
+    assert why == f"{node.address}: affine.onnx or its weights differ between front and node"
+
+
+def test_a_node_with_other_weights_is_not_used(weighted, start_node):
+    """The same file, but not the file that its weights are in."""
+    here, there = weighted("here", 2), weighted("there", 3)
+    assert here.read_bytes() == there.read_bytes()
+    node = start_node(there)
+    assert "or its weights differ between front and node" in connected(node, here)
+    assert connected(node, there) is None
 
 
 def test_a_node_that_understands_the_model_otherwise_is_not_used(models, start_node):
     node = start_node(models.affine(), "--batch-axis", "x=-1", "--batch-axis", "y=-1")
-    assert "same --batch-axis and --shape?" in connected(node, models.affine())
+    assert "same --batch-axis, --shape and --rows-independent?" in connected(node, models.affine())
     assert "exit code 0" in node.says("worker 0 of").string
 
 

@@ -33,6 +33,7 @@ from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 
 MODULES = (dispatcher_module, job_module, results_module, runner_module, scaling_module)
 MS = 1_000_000
+WIDER = (0, 1)
 POISON = 13  # the model refuses this value
 ADDED = 1000  # to every value that it takes
 
@@ -56,15 +57,21 @@ class Worker:
     def took(self, compute_ns):
         self.service_ns = compute_ns
 
-    def finish(self, compute_ns=MS, *, odd=False):
-        """Answer the oldest batch; an `odd` one comes back with a row too many."""
+    def finish(self, compute_ns=MS, *, odd=False, more=(0, 0), refuse=False):
+        """Answer the oldest batch; an `odd` one comes back with a row too many.
+
+        One alone may have `more` rows and columns, too.
+        """
         number, rows, shape, data = self.batches.popleft()
-        if POISON in data:
+        if POISON in data or refuse:
             self.on_result(self, number, "poison")
             return
         data = data + ADDED
         if odd and len(rows) > 1:
             shape = tuple(size + 1 for size in shape)
+            data = np.zeros(shape, "<i8")
+        if any(more):
+            shape = tuple(size + further for size, further in zip(shape, more, strict=True))
             data = np.zeros(shape, "<i8")
         tensors = (Tensor(shape, data.tobytes()),)
         self.on_result(self, number, Result(1, compute_ns, 1, tensors))
@@ -126,6 +133,7 @@ class World:
         self.now_ns = 10**12
         self.seats = []  # all that ever joined
         self.answers = []  # one list per request
+        self.wrong = []  # what was wrong with them
         self.dispatcher = Dispatcher(
             self.signature, b"model", config, backend, ModelStats(lambda: 0.0)
         )
@@ -162,7 +170,10 @@ class World:
 
         def reply(outcome):
             answers.append(outcome)
-            self.check(request, outcome, since_ns)
+            try:
+                self.check(request, outcome, since_ns)
+            except AssertionError as error:  # the proxy survives whatever a reply raises
+                self.wrong.append(error)
             then()
 
         self.dispatcher.submit(request, reply)
@@ -209,6 +220,7 @@ class World:
 
     def check_nothing_left(self):
         assert [len(found) for found in self.answers] == [1] * len(self.answers)
+        assert not self.wrong
         it = self.dispatcher
         assert (it.waiting, it.in_flight) == (0, 0)
         assert not it._results._joined
@@ -535,3 +547,129 @@ def test_a_refused_client_hears_how_long_the_queue_takes_also_after_a_quiet_time
         found = [it.submit(number) for number in range(23)][-1]
         assert found[0].retry_after_s == 10
         it.settle()
+
+
+# What cannot be batched after all
+
+
+def four_waiting(it):
+    """A worker that is busy with one request, and four that wait for it."""
+    seat = it.join()
+    for number in range(5):
+        it.submit(number)
+    return seat
+
+
+def sizes(seat):
+    """Rows of the batches that a worker gets until there is nothing left."""
+    found = []
+    while seat.link.batches:
+        found.append(sum(seat.link.batches[0][1]))
+        seat.link.finish()
+    return found
+
+
+def test_a_model_whose_row_count_depends_on_the_data_gets_no_second_batch():
+    with world(max_batch_size=4) as it:
+        seat, said = four_waiting(it), []
+        it.dispatcher.on_less = lambda *less: said.append(less)
+        seat.link.finish()
+        seat.link.finish(odd=True)
+        for number in range(5):
+            it.submit(number)
+        assert sizes(seat) == [1] * 9
+        it.dispatcher.configure(ServingConfig(workers=1, max_batch_size=8, batching="adaptive"))
+        for number in range(5):
+            it.submit(number)
+        assert sizes(seat) == [1] * 5
+        assert said == [(1, "the shape of output 'x' depends on the data")]
+        it.settle()
+
+
+def test_a_batch_that_fits_is_not_believed_once_another_did_not():
+    """Three boxes and one add up to the rows of two pictures."""
+    with world(max_batch_size=2) as it:
+        first, second = it.join(), it.join()
+        for number in range(6):
+            it.submit(number)
+        for seat in (first, second):
+            seat.link.finish(8 * MS)  # too slow to get a batch ahead
+        assert [len(seat.link.batches[0][1]) for seat in (first, second)] == [2, 2]
+        first.link.finish(odd=True)
+        second.link.finish()
+        assert it.outcomes() == ["tuple"] * 2
+        it.settle()
+        assert it.outcomes() == ["tuple"] * 6
+
+
+def test_rows_that_come_out_wider_than_before_are_not_handed_out():
+    with world(max_batch_size=4) as it:
+        seat = four_waiting(it)
+        seat.link.finish()
+        seat.link.finish(more=WIDER)
+        assert sizes(seat) == [1] * 4
+        it.settle()
+
+
+def test_a_single_request_with_other_rows_than_its_own_is_warning_enough():
+    with world(max_batch_size=4) as it:
+        seat = it.join()
+        it.answers.append([])
+        it.dispatcher.submit(it.request(1, rows=2), it.answers[0].append)
+        seat.link.finish(more=WIDER)
+        for number in range(3):
+            it.submit(number)
+        seat.link.finish()  # as wide as it is, and yet not as before
+        assert sizes(seat) == [2, 1, 1]  # the first was on its way already
+        it.settle()
+
+
+def test_a_batch_refused_though_all_its_requests_are_fine_is_not_tried_again():
+    with world(max_batch_size=4) as it:
+        seat, said = four_waiting(it), []
+        it.dispatcher.on_less = lambda *less: said.append(less)
+        seat.link.finish()
+        seat.link.finish(refuse=True)
+        assert sizes(seat) == [1] * 4
+        for number in range(5):
+            it.submit(number)
+        assert sizes(seat) == [1, 2, 2]
+        assert said == [(2, "it refused more: poison")]
+        it.settle()
+
+
+def test_a_guilty_request_does_not_make_the_batches_smaller():
+    with world(max_batch_size=4) as it:
+        seat = four_waiting(it)
+        it.submit(0, rows=14)  # poisoned
+        it.settle()
+        for number in range(5):
+            it.submit(number)
+        assert sizes(seat) == [1, 4]
+        it.settle()
+
+
+def test_parts_that_do_not_fit_together_are_run_as_a_whole():
+    with world(max_batch_size=2, split_batch_over=2) as it:
+        first, second = it.join(), it.join()
+        it.submit(1, rows=4)
+        first.link.finish()
+        second.link.finish(more=WIDER)
+        assert it.outcomes() == []
+        it.settle()
+        assert it.outcomes() == ["tuple"]
+        it.submit(2, rows=4)
+        assert len(it.busy()) == 1
+        it.settle()
+
+
+def test_parts_with_rows_that_only_add_up_are_run_as_a_whole():
+    """One box and three are the four that were asked for."""
+    with world(max_batch_size=2, split_batch_over=2) as it:
+        first, second = it.join(), it.join()
+        it.submit(1, rows=4)
+        first.link.finish(more=(-1, 0))
+        second.link.finish(more=(1, 0))
+        assert it.outcomes() == []
+        it.settle()
+        assert it.outcomes() == ["tuple"]

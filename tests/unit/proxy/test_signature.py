@@ -134,7 +134,9 @@ def test_no_size_that_runs_names_the_option_and_the_first_reason():
         tried.append(shapes)
         raise ValueError(f"bad size {shapes[0][1]}\nmore")
 
-    with pytest.raises(ModelError, match=rf"--shape NAME=D1,D2\): bad size {SIZES[0]}$"):
+    with pytest.raises(
+        ModelError, match=rf"--shape NAME=D1,D2, or --batch-axis NAME=K\): bad size {SIZES[0]}$"
+    ):
         settle([spec("x", "n", "t")], [spec("y", "n")], run, {}, {})
     assert len(tried) >= len(SIZES)
 
@@ -167,3 +169,22 @@ def test_overrides_that_make_no_sense(batch_axis, shape, text):
 def test_row_shapes_fill_open_sizes_in_order():
     inputs = [TensorSpec("x", "FP32", ("n", "h", 3, "w"), 0), TensorSpec("s", "FP32", (2, "n"), 1)]
     assert row_shapes(inputs, {"x": (5, 6)}, 4) == [(4, 5, 3, 6), (2, 4)]
+
+
+def test_an_open_first_axis_that_is_no_batch_is_served_one_by_one():
+    """A graph: indices of nodes, of which one row has none to point at."""
+
+    def run(shapes):
+        nodes, edges = shapes
+        if nodes[0] < 2 or edges[0] != 2:
+            raise ValueError("indices out of bounds")
+        return [nodes]
+
+    inputs, outputs = [spec("x", "nodes", 4), spec("edges", 2, "edges")], [spec("y", "nodes", 4)]
+    found, one_row = settle(inputs, outputs, run, {}, {})
+    assert not found.batchable
+    assert axes([*found.inputs, *found.outputs]) == {"x": -1, "edges": -1, "y": -1}
+    assert one_row == [(16, 4), (2, 16)]
+    assert "--batch-axis NAME=K" in found.notes[-1]
+    with pytest.raises(ModelError, match="--batch-axis NAME=K"):
+        settle(inputs, outputs, run, {"x": 0}, {})
