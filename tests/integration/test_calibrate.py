@@ -150,6 +150,6 @@ def test_a_model_that_cannot_be_loaded(tmp_path, driven):
 
 def test_processor_time_is_that_of_the_process():
     before_s, ours_s = processor_s(os.getpid()), time.process_time()
-    while time.process_time() < ours_s + 0.05:
+    while time.process_time() < ours_s + 0.3:
         pass
-    assert processor_s(os.getpid()) - before_s == pytest.approx(0.05, abs=0.02)
+    assert processor_s(os.getpid()) - before_s == pytest.approx(0.3, abs=0.05)

@@ -45,9 +45,17 @@ def serving(*arguments):
         assert found, first + process.stderr.read()
         yield process, found[0]
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        ended(process)
         process.stderr.close()
+
+
+def ended(process):
+    """The end that Ctrl-C brings about, and in any case an end; what it still said."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +83,7 @@ def test_a_script_starts_a_quiet_server_and_reads_where_it_is():
         url = json.loads(said)["url"]
         assert httpx.get(f"{url}/v2/health/ready").status_code == 200
     finally:
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)
+        rest = ended(process)
     assert rest == ("", "")
 
 
@@ -135,6 +142,8 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
             "100",
             "--duration",
             "60s",
+            "--warmup",
+            "0.1s",
             "--calibration",
             "off",
             "--json",
@@ -143,9 +152,10 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stderr.readline()  # the first line of progress: it runs
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    try:
+        assert any(" p99 " in line for line in process.stderr)  # it is under way
+    finally:
+        out, _ = ended(process)
     assert process.returncode == 130
     assert json.loads(out)["complete"] is False
     assert json.loads(out)["requests"] > 0
@@ -175,13 +185,16 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
         (["export", "missing.db", "-"], 1, "no such study"),
     ],
 )
-def test_bad_input_gets_one_clear_line_and_a_code(arguments, code, text, tmp_path):
-    done = dlbench(*arguments, cwd=tmp_path)
-    assert done.returncode == code
-    assert text in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_bad_input_gets_one_clear_line_and_a_code(
+    arguments, code, text, tmp_path, monkeypatch, run_here
+):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run_here(*arguments)
+    assert found == code
+    assert text in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
 
 
 def test_a_terminal_without_some_letter_shows_the_rest(tmp_path):
@@ -241,7 +254,10 @@ def stop(process, how):
     """End it and see that nothing of it is left; returns what it said last."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     _, left = psutil.wait_procs(children, timeout=60)
     assert not left
     return said

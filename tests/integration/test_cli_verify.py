@@ -110,14 +110,16 @@ def test_interrupted_it_leaves_nothing(tmp_path, models, how):
         text=True,
     )
     said = ""
-    with process:
+    try:
         while "round 1" not in said:
-            assert select.select([process.stderr], [], [], 60)[0]
+            assert select.select([process.stderr], [], [], 60)[0], said
             said += process.stderr.readline()
         running = psutil.Process(process.pid).children(recursive=True)
         assert running
         os.kill(process.pid, how)
         out, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out == ""
     assert rest.splitlines()[-1] == "interrupted: nothing is compared, the study is as it was"

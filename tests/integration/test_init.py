@@ -34,9 +34,10 @@ def test_serve_takes_it_unchanged(model):
     try:
         url = json.loads("".join([*iter(process.stdout.readline, "}\n"), "}"]))["url"]
         assert httpx.get(f"{url}/v2/models/mine/ready").status_code == 200
-    finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+    finally:
+        process.kill()
         process.stdout.close()
 
 

@@ -384,11 +384,13 @@ def test_while_a_model_is_replaced_under_load_each_answer_is_of_one_file(serve, 
 
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(ask) for _ in range(2)]
-        put(3)
-        load(client)
-        loaded.set()
-        assert client.infer("m", x=x) == (200, {"y": [4] * 3})
-        done.set()
+        try:
+            put(3)
+            load(client)
+            loaded.set()
+            assert client.infer("m", x=x) == (200, {"y": [4] * 3})
+        finally:
+            done.set()
         found = [one for answers in asking for one in answers.result()]
     for after, (status, outputs) in found:
         assert status == 200

@@ -106,8 +106,10 @@ class Model:
         """So many clients that ask again as soon as they have their answer."""
         done = asyncio.Event()
         tasks = [asyncio.ensure_future(self.keep_asking(done)) for _ in range(clients)]
-        yield
-        done.set()
+        try:
+            yield
+        finally:
+            done.set()
         await asyncio.gather(*tasks)
 
     @property
@@ -305,13 +307,14 @@ def test_a_proxy_under_load_grows_and_is_stopped_in_the_midst_of_it(models, star
         asker.start()
     deadline = time.monotonic() + PATIENCE_S
     children = psutil.Process(proxy.process.pid).children
-    while len(children()) < 3:
-        assert time.monotonic() < deadline
-    processes = children()
-    done.set()
-    os.kill(proxy.process.pid, signal.SIGTERM)
-    for asker in askers:
-        asker.join()
+    try:
+        while len(processes := children()) < 3:
+            assert time.monotonic() < deadline, "no more workers than at first"
+    finally:
+        done.set()
+        os.kill(proxy.process.pid, signal.SIGTERM)
+        for asker in askers:
+            asker.join()
     assert proxy.process.wait(PATIENCE_S) == 0
     assert set(statuses) == {200}
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)

@@ -97,12 +97,14 @@ def test_workers_killed_under_load_lose_no_request(models, start_proxy, policy):
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
         asker.start()
-    for _ in range(3):
-        wait_until(lambda: len(proxy.workers()) == 2)
-        before = len(statuses)
-        os.kill(proxy.workers()[0], signal.SIGKILL)
-        wait_until(lambda before=before: len(statuses) > before + 20)
-    done.set()
-    for asker in askers:
-        asker.join()
+    try:
+        for _ in range(3):
+            wait_until(lambda: len(proxy.workers()) == 2)
+            before = len(statuses)
+            os.kill(proxy.workers()[0], signal.SIGKILL)
+            wait_until(lambda before=before: len(statuses) > before + 20)
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
     assert set(statuses) == {200}

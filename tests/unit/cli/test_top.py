@@ -232,13 +232,16 @@ def test_on_a_terminal_it_goes_on_until_ctrl_c(proxy):
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
         os.close(theirs)
         seen = b""
-        while seen.count(b"connections") < 3:
-            seen += os.read(ours, 65536)
-        process.send_signal(signal.SIGINT)
-        while piece := _rest(ours):
-            seen += piece
-        assert process.wait(60) == 0
-    os.close(ours)
+        try:
+            while seen.count(b"connections") < 3:
+                seen += os.read(ours, 65536)
+            process.send_signal(signal.SIGINT)
+            while piece := _rest(ours):
+                seen += piece
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            os.close(ours)
     assert b"Traceback" not in seen
 
 
