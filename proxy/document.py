@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_text import parse
 from dlbench.proxy.request import WantedOutput, all_outputs, lay_out
 
 if TYPE_CHECKING:
@@ -26,10 +25,7 @@ def load(text: Buffer) -> dict[str, Any]:
     Raises:
         BadRequest: it is no JSON, or no object.
     """
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the request's JSON is broken: {error}") from None
+    document = parse(text)
     if not isinstance(document, dict):
         raise BadRequest("the request's JSON has to be an object")
     return document

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from dlbench.proxy.answer import answer_json, send_json
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
+from dlbench.proxy.json_text import holds_booleans, parse
 
 if TYPE_CHECKING:
     from dlbench.proxy.http import HttpRequest, Respond
@@ -39,7 +38,8 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
         rows = write_instances(signature, outputs, len(instances))
         return {"predictions": rows} if enveloped else rows
 
-    answer_json(model, read_instances(signature, instances), respond, write)
+    asked = read_instances(signature, instances, booleans=holds_booleans(request.body))
+    answer_json(model, asked, respond, write)
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:
@@ -59,10 +59,7 @@ def _type(request: HttpRequest) -> bytes:
 
 def _instances(body: bytes) -> tuple[list[Any], bool]:
     """The rows, and whether they came in the KServe V1 envelope."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the request's JSON is broken: {error}") from None
+    document = parse(body)
     enveloped = isinstance(document, dict) and "instances" in document
     if isinstance(document, dict):
         document = document.get("instances", document.get("data"))
