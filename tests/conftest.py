@@ -79,6 +79,11 @@ class TinyModels:
         constants = [("factor", np.array(factor, np.float32)), ("one", np.array(1, np.float32))]
         return self._save(name, nodes, [("x", dims)], [("y", dims)], constants)
 
+    def log(self):
+        """The natural logarithm: -inf of 0, NaN of what is below."""
+        row = ("batch", 2)
+        return self._save("log", [("Log", ["x"], ["y"], {})], [("x", row)], [("y", row)])
+
     def difference(self):
         """d = a - b, of integers."""
         from onnx import TensorProto
