@@ -92,7 +92,7 @@ class Wire:
             raise BadRequest(
                 f"Inference-Header-Content-Length {json_size} does not fit a body of {len(head)} bytes"
             )
-        parsed = document.load(head)
+        parsed = self._load(head)
         found: dict[int, tuple[tuple[int, ...], slice]] = {}
         position = 0
         for given in self._documents.inputs(parsed):
@@ -110,9 +110,17 @@ class Wire:
             _remember(self._plans, head, plan)
         return plan
 
+    def _load(self, text: Buffer) -> dict[str, Any]:
+        """The JSON of a request, which may say whom it is for, as replies do."""
+        parsed = document.load(text)
+        for key, own in (("model_name", self._model), ("model_version", self._version)):
+            if str(parsed.get(key) or own) != own:
+                raise BadRequest(f"the request is for {key} {parsed[key]!r}; this is {own!r}")
+        return parsed
+
     def _read_json(self, text: Buffer, raw: Buffer) -> InferRequest:
         """A request with at least one tensor written out in JSON."""
-        parsed = document.load(text)
+        parsed = self._load(text)
         booleans = holds_booleans(text)
         found: dict[int, tuple[tuple[int, ...], Buffer]] = {}
         position = 0

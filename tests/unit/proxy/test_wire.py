@@ -195,6 +195,16 @@ BAD = {
     ),
     "parameters": ({"inputs": [X, S], "parameters": [1]}, "'parameters' has to be an object"),
     "an id that is a number": ({"inputs": [X, S], "id": 7}, "'id' has to be a string"),
+    "a flag of text": (
+        {"inputs": [X, S], "parameters": {"binary_data_output": "true"}},
+        "'binary_data_output' has to be true or false",
+    ),
+    "a flag of an output that is a number": (
+        {"inputs": [X, S], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
+        "'binary_data' has to be true or false",
+    ),
+    "another model": ({"inputs": [X, S], "model_name": "other"}, "model_name 'other'.*'m'"),
+    "another version": ({"inputs": [X, S], "model_version": 2}, "model_version 2.*'1'"),
     "binary size of text": (
         {"inputs": [{**X, "parameters": {"binary_data_size": "8"}}, S]},
         "number of bytes",
@@ -305,3 +315,79 @@ def test_small_and_very_large_unsigned_integers_together_stay_exact():
     given = {"name": "x", "datatype": "UINT64", "shape": [1, 3], "data": values}
     request = Wire("m", "1", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
     assert np.frombuffer(request.data[0], np.uint64).tolist() == values
+
+
+# What V2 and Triton's extensions would answer otherwise, by where it may stand.
+MEANINGFUL = [
+    ("outputs", "classification", 3),
+    ("outputs", "shared_memory_region", "out"),
+    ("outputs", "shared_memory_byte_size", 64),
+    ("outputs", "shared_memory_offset", 8),
+    ("inputs", "shared_memory_region", "in"),
+    ("inputs", "shared_memory_byte_size", 64),
+    ("inputs", "shared_memory_offset", 8),
+    ("", "sequence_id", 7),
+    ("", "sequence_id", "seven"),
+    ("", "sequence_start", True),
+    ("", "sequence_end", True),
+    ("", "triton_enable_empty_final_response", True),
+    ("", "triton_anything", "else"),
+]
+# Those that change nothing, and how the others say that they are not meant.
+HARMLESS = [
+    ("outputs", "classification", 0),
+    ("outputs", "shared_memory_region", ""),
+    ("inputs", "shared_memory_offset", 0),
+    ("inputs", "content_type", "np"),
+    ("", "sequence_id", 0),
+    ("", "sequence_id", ""),
+    ("", "sequence_start", False),
+    ("", "sequence_end", None),
+    ("", "headers", {"x-team": "a"}),
+    ("", "my_own", 42),
+    ("", "priority", 1),
+]
+
+
+def asking(where, name, value):
+    """A request with this parameter, for one of the tensors or for all."""
+    document = {"inputs": [X, S], "outputs": [{"name": "y"}]}
+    of = {**document[where][0]} if where else document
+    of["parameters"] = {name: value}
+    return {**document, where: [of, *document[where][1:]]} if where else of
+
+
+@pytest.mark.parametrize(("where", "name", "value"), MEANINGFUL)
+def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
+    wire = Wire("m", "1", two_inputs())
+    body = orjson.dumps(asking(where, name, value))
+    with pytest.raises(BadRequest, match=f"parameter '{name}'"):
+        wire.read(body, None)
+    raw = np.zeros(3, np.int64).tobytes()
+    document = asking(where, name, value)
+    inputs = zip(document["inputs"], (8, 8), strict=True)
+    document["inputs"] = [
+        {k: v for k, v in one.items() if k != "data"}
+        | {"parameters": {"binary_data_size": size, **one.get("parameters", {})}}
+        for one, size in inputs
+    ]
+    head = orjson.dumps(document)
+    for _ in range(2):
+        with pytest.raises(BadRequest, match=f"parameter '{name}'"):
+            wire.read(head + raw[:16], len(head))
+
+
+@pytest.mark.parametrize(("where", "name", "value"), HARMLESS)
+def test_what_changes_nothing_is_let_through(where, name, value):
+    request = Wire("m", "1", two_inputs()).read(orjson.dumps(asking(where, name, value)), None)
+    assert request.rows == 1
+
+
+def test_a_request_may_say_whom_it_is_for():
+    for more in (
+        {"model_name": "m", "model_version": "1"},
+        {"model_version": 1},
+        {"model_name": ""},
+    ):
+        document = {"inputs": [X, S], **more}
+        assert Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).rows == 1
