@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.proxy.request import InferRequest, Outputs
-    from dlbench.proxy.tensors import Signature
+    from dlbench.proxy.tensors import Signature, TensorSpec
 
 
 def read_columns(
@@ -58,12 +58,16 @@ def request_of(signature: Signature, arrays: Sequence[NDArray[Any]]) -> InferReq
     Raises:
         BadRequest: a shape is not the signature's, or the batch sizes differ.
     """
-    for spec, array in zip(signature.inputs, arrays, strict=True):
-        if not spec.accepts(array.shape):
-            raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
-    shapes = tuple(array.shape for array in arrays)
+    shapes = tuple(_shape(*pair) for pair in zip(signature.inputs, arrays, strict=True))
     layout = lay_out(signature, shapes, all_outputs(signature, binary=False))
     return make_request(signature, layout, tuple(array.tobytes() for array in arrays))
+
+
+def _shape(spec: TensorSpec, array: NDArray[Any]) -> tuple[int, ...]:
+    fitted = spec.fitted(array.shape)
+    if fitted is None:
+        raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
+    return fitted
 
 
 def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def _shape(spec: TensorSpec, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - f
         raise BadRequest(f"input {spec.name!r} needs a shape: a list of integers")
     if any(size > LARGEST_SIZE for size in shape):
         raise BadRequest(f"input {spec.name!r}: no axis may be over {LARGEST_SIZE}")
-    if not spec.accepts(shape):
+    fitted = spec.fitted(shape)
+    if fitted is None:
         raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {shape}")
-    return tuple(shape)
+    return fitted

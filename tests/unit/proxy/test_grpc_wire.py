@@ -198,3 +198,19 @@ def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
 )
 def test_what_changes_nothing_is_let_through(where, name, value):
     assert read(Model("FP32").signature, asking(where, name, value)).rows == 1
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_a_scalar_may_be_sent_as_a_list_of_one(raw, shape):
+    signature = Signature((TensorSpec("scale", "FP32", (), -1),), (), batchable=False)
+    described = {"name": "scale", "datatype": "FP32", "shape": shape}
+    if raw:
+        message = pb.ModelInferRequest(
+            inputs=[described], raw_input_contents=[np.float32(7).tobytes()]
+        )
+    else:
+        message = pb.ModelInferRequest(inputs=[{**described, "contents": {"fp32_contents": [7]}}])
+    request = read(signature, message)
+    assert request.layout.shapes == ((),)
+    assert bytes(request.data[0]) == np.float32(7).tobytes()

@@ -391,3 +391,34 @@ def test_a_request_may_say_whom_it_is_for():
     ):
         document = {"inputs": [X, S], **more}
         assert Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).rows == 1
+
+
+SCALAR = Signature(
+    (TensorSpec("x", "FP32", ("n", 2), 0), TensorSpec("scale", "INT64", (), -1)),
+    (TensorSpec("y", "FP32", ("n", 2), 0), TensorSpec("seen", "INT64", (), -1)),
+    batchable=True,
+)
+
+
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_a_scalar_may_be_sent_as_a_list_of_one(shape):
+    wire = Wire("m", "1", SCALAR)
+    scale = {"name": "scale", "datatype": "INT64", "shape": shape}
+    request = wire.read(orjson.dumps({"inputs": [X, {**scale, "data": [7]}]}), None)
+    assert request.layout.shapes == ((1, 2), ())
+    assert bytes(request.data[1]) == np.int64(7).tobytes()
+    outputs = orjson.loads(wire.write(request, echo(request)).json)["outputs"]
+    assert [(one["name"], one["shape"], one["data"]) for one in outputs][1] == ("seen", [], [7])
+    raw = {**scale, "parameters": {"binary_data_size": 8}}
+    head = orjson.dumps({"inputs": [X, raw]})
+    request = wire.read(head + np.int64(7).tobytes(), len(head))
+    assert (request.layout.shapes[1], bytes(request.data[1])) == ((), np.int64(7).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"), [([2], [1, 2]), ([1, 1], [1]), ([0], []), ([1], [1, 2])]
+)
+def test_nothing_else_is_a_scalar(shape, data):
+    scale = {"name": "scale", "datatype": "INT64", "shape": shape, "data": data}
+    with pytest.raises(BadRequest, match="'scale'"):
+        Wire("m", "1", SCALAR).read(orjson.dumps({"inputs": [X, scale]}), None)
