@@ -56,7 +56,7 @@ LEFT_OUT = [
     *("rate", "users", "duration_s", "warmup_s", "think_s", "think_times", "trace", "trace_scale"),
     *("pattern", "rate_to", "steps", "spike_at_s", "spike_s", "period_s", "check"),
     *("protocol", "template", "keep_alive", "token_file", "tls_ca", "tls_insecure"),
-    *("model", "host", "port"),
+    *("model", "host", "port", "allowed_hosts"),
     # Of the server what no measurement depends on; a file may have it for dlbench serve.
     *("also", "repository", "insecure", "tls_cert", "tls_key", "tls_client_ca", "grpc_port"),
     *("async_ttl_s", "async_results", "log_format", "max_header_kb"),

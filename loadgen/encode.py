@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -96,11 +97,16 @@ def json_items(array: NDArray[Any], datatype: str) -> list[bytes]:
     if datatype == "BYTES":
         values: list[Any] = [bytes(item).decode("utf-8", "replace") for item in flat]
     else:
-        # A float16 as a Python float shows its exact value; three digits are what a reader needs.
-        is_half = flat.dtype == np.float16
-        values = (np.round(flat.astype(np.float64), 3) if is_half else flat).tolist()
+        # A float16 as a Python float shows its exact value, of up to 22 digits; five tell it apart.
+        values = (
+            [float(str(value)) for value in flat] if flat.dtype == np.float16 else flat.tolist()
+        )
+    items = list(map(orjson.dumps, values))
+    if flat.dtype.kind == "f":
+        for index in np.flatnonzero(~np.isfinite(flat)):
+            items[index] = json.dumps(values[index]).encode()  # NaN, Infinity: orjson says null
     width = JSON[datatype].width
-    return [orjson.dumps(value).rjust(width) for value in values]
+    return [item.rjust(width) for item in items]
 
 
 def headers(profile: LoadProfile, body: Body) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.images import SUFFIXES, read_image
+from dlbench.loadgen.json_text import parse
 from dlbench.loadgen.tensors import DATATYPES, TensorSpec
 
 if TYPE_CHECKING:
@@ -174,9 +175,7 @@ def _member(names: Sequence[str], name: str) -> str:
 
 
 def _read_jsonl(path: Path, _: Sequence[str]) -> Sequence[dict[str, Any]]:
-    import orjson
-
-    lines = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    lines = [parse(line) for line in path.read_bytes().splitlines() if line.strip()]
     if not all(isinstance(line, dict) for line in lines):
         raise ValueError("a line is no JSON object")
     return lines
@@ -204,10 +203,28 @@ def _content_type(file: Path) -> str:
 
 def _value(sample: dict[str, Any], spec: TensorSpec) -> NDArray[Any]:
     """A sample's array in the input's datatype. Raises KeyError, ValueError or TypeError."""
-    array = np.array(sample[spec.name], dtype=spec.dtype)
-    if spec.datatype == "BYTES":
-        flat = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
-        array = np.array(flat, object).reshape(array.shape)
+    if spec.datatype != "BYTES":
+        return _numbers(sample[spec.name], spec)
+    array = np.array(sample[spec.name], dtype=object)
+    flat = [item.encode() if isinstance(item, str) else item for item in array.ravel()]
+    return np.array(flat, object).reshape(array.shape)
+
+
+def _numbers(value: Any, spec: TensorSpec) -> NDArray[Any]:  # noqa: ANN401 - any JSON, or an array
+    """Numbers in the input's datatype, floats rounded to it. Raises ValueError if one would change."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{spec.name!r} holds null or texts, not numbers (NaN is written NaN)")
+    try:
+        with np.errstate(all="ignore"):
+            array = np.array(value, dtype=spec.dtype)
+        kept = (
+            np.isfinite(array) == np.isfinite(given) if array.dtype.kind == "f" else array == given
+        )
+    except (ValueError, OverflowError):
+        kept = np.False_
+    if not np.all(kept):
+        raise ValueError(f"a value of {spec.name!r} does not fit {spec.datatype}")
     return array
 
 

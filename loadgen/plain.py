@@ -11,6 +11,7 @@ import orjson
 from dlbench.loadgen.answer import NOT_JSON, Answer, BadAnswer
 from dlbench.loadgen.encode import Body, joined, json_tensor
 from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.json_text import parse
 from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tfserving import columns
@@ -83,8 +84,8 @@ def read(content: bytes, _: Target) -> Answer:
 def document(content: bytes) -> Any:  # noqa: ANN401 - any JSON
     """The reply's JSON. Raises BadAnswer."""
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
+        return parse(content)
+    except ValueError:
         raise BadAnswer(NOT_JSON) from None
 
 

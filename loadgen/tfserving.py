@@ -13,6 +13,7 @@ import orjson
 from dlbench.loadgen.answer import NOT_JSON, WRONG_SHAPE, Answer, BadAnswer
 from dlbench.loadgen.encode import Body, joined, json_tensor
 from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.json_text import numbers, parse
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
 
@@ -106,8 +107,8 @@ def named(values: dict[str, Body]) -> Body:
 def read(content: bytes, target: Target) -> Answer:
     """The outputs of a reply in the row or the column format. Raises BadAnswer."""
     try:
-        document = orjson.loads(content)
-    except orjson.JSONDecodeError:
+        document = parse(content)
+    except ValueError:
         raise BadAnswer(NOT_JSON) from None
     try:
         if by_row(target):
@@ -145,7 +146,7 @@ def _with_batch(spec: TensorSpec, value: Any) -> NDArray[Any]:  # noqa: ANN401 -
 
 def _array(spec: TensorSpec, value: Any) -> NDArray[Any]:  # noqa: ANN401 - any JSON
     if spec.datatype != "BYTES":
-        return np.array(value, spec.dtype)
+        return numbers(value, spec.dtype)
     array = np.array(value, object)
     texts = [text.encode() for text in array.ravel()]
     return np.array(texts, object).reshape(array.shape)

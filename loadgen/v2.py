@@ -17,6 +17,7 @@ from dlbench.loadgen.answer import NOT_JSON, WRONG_SHAPE, Answer, BadAnswer
 from dlbench.loadgen.encode import RAW_TYPE, Body, joined, json_tensor, raw_tensor
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.http_link import HttpLink, detail, json_of
+from dlbench.loadgen.json_text import numbers, parse
 from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import DATATYPES, TensorSpec
@@ -194,7 +195,7 @@ def _head(content: bytes) -> tuple[Any, int]:
     try:
         # In latin-1 an index into the text is one into the bytes.
         _, end = _DECODER.raw_decode(content.decode("latin-1"))
-        return orjson.loads(content[:end]), end
+        return parse(content[:end]), end
     except (ValueError, RecursionError):
         raise BadAnswer(NOT_JSON) from None
 
@@ -217,4 +218,4 @@ def _outputs(tensors: list[dict[str, Any]], raw: bytes) -> dict[str, NDArray[Any
 def _json_array(data: Any, datatype: str) -> NDArray[Any]:  # noqa: ANN401 - any JSON
     if datatype == "BYTES":
         return np.array([text.encode() for text in np.array(data, object).ravel()], object)
-    return np.array(data, DATATYPES[datatype]).ravel()
+    return numbers(data, DATATYPES[datatype]).ravel()

@@ -77,7 +77,7 @@ def refuse_public(host: str, token_file: str, *, insecure: bool, option: str = "
     Raises:
         StartError: `host` can be reached from elsewhere, and anybody could use it.
     """
-    if token_file or insecure or _loopback(host):
+    if token_file or insecure or is_loopback(host):
         return
     raise StartError(
         f"{option} {host} can be reached from other machines: give --token-file FILE, "
@@ -85,12 +85,14 @@ def refuse_public(host: str, token_file: str, *, insecure: bool, option: str = "
     )
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Only what surely is: any other name may point anywhere."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _digest(token: bytes) -> bytes:

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-MODEL_ROUTES = {**v2.ROUTES, **tfserving.ROUTES, **torchserve.ROUTES}
+MODEL_ROUTES = [
+    route
+    for table in (v2.ROUTES, tfserving.ROUTES, torchserve.ROUTES, torchserve.UPLOADS)
+    for route in table.items()
+]
 SERVER_ROUTES = {**v2.SERVER_ROUTES, **torchserve.SERVER_ROUTES, **plain.SERVER_ROUTES}
 CHANGE = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 
@@ -57,7 +61,7 @@ class Api:
         for path, (method, handler) in SERVER_ROUTES.items():
             table.setdefault(path, {})[method] = (handler, self._repository)
         for model in self._repository.models:
-            for pattern, (method, run) in MODEL_ROUTES.items():
+            for pattern, (method, run) in MODEL_ROUTES:
                 path = pattern.format(name=model.name, version=model.version)
                 table.setdefault(path, {})[method] = (run, model)
         self._table = table
@@ -88,7 +92,7 @@ class Api:
         if method not in methods:
             raise MethodNotAllowed(methods)
         handler, subject = methods[method]
-        if b"prefer" in request.headers and method == b"POST":
+        if b"prefer" in request.headers and method in (b"POST", b"PUT"):
             handler = self._respond_async.wrap(handler)
         return handler, subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import read_nested, write_nested
+from dlbench.proxy.json_tensors import as_json, read_nested, write_nested
 from dlbench.proxy.request import all_outputs, lay_out, make_request
 
 if TYPE_CHECKING:
@@ -14,17 +14,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.proxy.request import InferRequest, Outputs
-    from dlbench.proxy.tensors import Signature
+    from dlbench.proxy.tensors import Signature, TensorSpec
 
 
-def read_columns(signature: Signature, given: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - from JSON
+def read_columns(
+    signature: Signature,
+    given: Any,  # noqa: ANN401 - from JSON
+    *,
+    booleans: bool,
+) -> list[NDArray[Any]]:
     """The inputs' values in the signature's order; a model with one input takes them without a name.
+
+    `booleans`: whether the text that they come from holds any.
 
     Raises:
         BadRequest: an input is missing, unknown, or not numbers that it takes.
     """
     named = by_name(signature, given)
-    return [read_nested(spec, named[spec.name]) for spec in signature.inputs]
+    return [read_nested(spec, named[spec.name], booleans=booleans) for spec in signature.inputs]
 
 
 def by_name(signature: Signature, given: Any) -> Mapping[str, Any]:  # noqa: ANN401 - from JSON
@@ -51,18 +58,22 @@ def request_of(signature: Signature, arrays: Sequence[NDArray[Any]]) -> InferReq
     Raises:
         BadRequest: a shape is not the signature's, or the batch sizes differ.
     """
-    for spec, array in zip(signature.inputs, arrays, strict=True):
-        if not spec.accepts(array.shape):
-            raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
-    shapes = tuple(array.shape for array in arrays)
+    shapes = tuple(_shape(*pair) for pair in zip(signature.inputs, arrays, strict=True))
     layout = lay_out(signature, shapes, all_outputs(signature, binary=False))
     return make_request(signature, layout, tuple(array.tobytes() for array in arrays))
+
+
+def _shape(spec: TensorSpec, array: NDArray[Any]) -> tuple[int, ...]:
+    fitted = spec.fitted(array.shape)
+    if fitted is None:
+        raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
+    return fitted
 
 
 def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:
     """Output name -> its values as JSON can hold them."""
     return {
-        spec.name: json_value(write_nested(spec, tensor))
+        spec.name: as_json(write_nested(spec, tensor))
         for spec, tensor in zip(signature.outputs, outputs, strict=True)
     }
 
@@ -70,8 +81,3 @@ def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:
 def unwrapped(named: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
     """The value alone where there is only one name."""
     return next(iter(named.values())) if len(named) == 1 else named
-
-
-def json_value(array: NDArray[Any]) -> Any:  # noqa: ANN401 - JSON
-    """An array that orjson writes; one without axes is a number, which it does not take."""
-    return array if array.ndim else array.item()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_text import parse
 from dlbench.proxy.request import WantedOutput, all_outputs, lay_out
 
 if TYPE_CHECKING:
@@ -18,6 +17,20 @@ LARGEST_SIZE = 2**31 - 1
 NS_PER_US = 1000
 # A year: a longer deadline is a mistake in the unit.
 LONGEST_TIMEOUT_US = 365 * 86_400 * 1_000_000
+# What V2's extensions in Triton would answer otherwise: classes instead of values, tensors that lie
+# elsewhere, a model that remembers. Triton's own reserved names begin with the prefix.
+UNSUPPORTED = frozenset(
+    (
+        "classification",
+        "sequence_end",
+        "sequence_id",
+        "sequence_start",
+        "shared_memory_byte_size",
+        "shared_memory_offset",
+        "shared_memory_region",
+    )
+)
+RESERVED_PREFIX = "triton_"
 
 
 def load(text: Buffer) -> dict[str, Any]:
@@ -26,10 +39,7 @@ def load(text: Buffer) -> dict[str, Any]:
     Raises:
         BadRequest: it is no JSON, or no object.
     """
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the request's JSON is broken: {error}") from None
+    document = parse(text)
     if not isinstance(document, dict):
         raise BadRequest("the request's JSON has to be an object")
     return document
@@ -58,6 +68,7 @@ class Reader:
         """Which input a described tensor is, and its shape; `found` holds those before it."""
         name = given.get("name")
         index = self._input_index.get(name) if isinstance(name, str) else None
+        _parameters(given)
         if index is None:
             raise BadRequest(
                 f"the model has no input {name!r}; it has {', '.join(self._input_index)}"
@@ -95,7 +106,7 @@ class Reader:
         return lay_out(
             self._signature,
             shapes,
-            self._wanted(document, every_binary=parameters.get("binary_data_output") is True),
+            self._wanted(document, every_binary=_flag(parameters, "binary_data_output", False)),
             _id(document),
             _count(parameters, "priority", 2**31),
             _count(parameters, "timeout", LONGEST_TIMEOUT_US) * NS_PER_US,
@@ -122,15 +133,30 @@ class Reader:
             raise BadRequest(
                 f"the model has no output {name!r}; it has {', '.join(self._output_index)}"
             )
-        binary = _parameters(output).get("binary_data", every_binary) is True
+        binary = _flag(_parameters(output), "binary_data", every_binary)
         return WantedOutput(index, binary)
 
 
 def _parameters(of: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a request or a tensor. 0, false and "" are how Triton says "not meant".
+
+    Raises:
+        BadRequest: one of them would change what the reply means, and is not supported.
+    """
     parameters = of.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise BadRequest("'parameters' has to be an object")
+    for name, value in parameters.items():
+        if value and (name in UNSUPPORTED or name.startswith(RESERVED_PREFIX)):
+            raise BadRequest(f"parameter {name!r} is not supported")
     return parameters
+
+
+def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"parameter {name!r} has to be true or false")
+    return value
 
 
 def _count(parameters: dict[str, Any], name: str, most: int) -> int:
@@ -152,6 +178,7 @@ def _shape(spec: TensorSpec, shape: Any) -> tuple[int, ...]:  # noqa: ANN401 - f
         raise BadRequest(f"input {spec.name!r} needs a shape: a list of integers")
     if any(size > LARGEST_SIZE for size in shape):
         raise BadRequest(f"input {spec.name!r}: no axis may be over {LARGEST_SIZE}")
-    if not spec.accepts(shape):
+    fitted = spec.fitted(shape)
+    if fitted is None:
         raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {shape}")
-    return tuple(shape)
+    return fitted

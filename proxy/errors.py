@@ -7,6 +7,7 @@ ProxyError                 one line for a person
 └── RequestError           an answer over HTTP; carries its status
     ├── BadRequest         400
     ├── Unauthorized       401
+    ├── Forbidden          403
     ├── NotFound           404
     ├── MethodNotAllowed   405
     ├── RequestTimeout     408
@@ -14,6 +15,7 @@ ProxyError                 one line for a person
     ├── BadEncoding        415
     ├── BadExpectation     417
     ├── TooMany            429
+    ├── Misdirected        421
     ├── HeadTooLarge       431
     ├── WorkerFailed       500
     ├── Overloaded         503
@@ -66,6 +68,12 @@ class Unauthorized(RequestError):
     status = 401
 
 
+class Forbidden(RequestError):
+    """A web page from elsewhere asks for more than a read."""
+
+    status = 403
+
+
 class NotFound(RequestError):
     """No such path or model."""
 
@@ -105,6 +113,12 @@ class BadExpectation(RequestError):
     """An Expect header that is not 100-continue."""
 
     status = 417
+
+
+class Misdirected(RequestError):
+    """The request is for a host that we are not."""
+
+    status = 421
 
 
 class TooMany(RequestError):

@@ -88,10 +88,15 @@ def _document(message: Message) -> dict[str, Any]:
         "id": message.id or None,
         "parameters": _parameters(message),
         "inputs": [
-            {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
+            {
+                "name": one.name,
+                "datatype": one.datatype,
+                "shape": list(one.shape),
+                "parameters": _parameters(one),
+            }
             for one in message.inputs
         ],
-        "outputs": [{"name": one.name} for one in message.outputs],
+        "outputs": [{"name": one.name, "parameters": _parameters(one)} for one in message.outputs],
     }
 
 

@@ -20,6 +20,7 @@ KEPT_HEADERS = frozenset(
         b"expect",
         b"host",
         b"inference-header-content-length",
+        b"origin",
         b"prefer",
         b"traceparent",
         b"tracestate",
@@ -28,7 +29,9 @@ KEPT_HEADERS = frozenset(
     )
 )
 # Said twice they could mean one thing to us and another to whoever stands before us.
-SINGLE_HEADERS = frozenset((b"authorization", b"host", b"inference-header-content-length"))
+SINGLE_HEADERS = frozenset(
+    (b"authorization", b"host", b"inference-header-content-length", b"origin")
+)
 # How the head of a reply ends by the request's version, when the connection stays: HTTP/1.0 clients
 # want to hear it.
 STAYING = {"1.1": b"\r\n", "1.0": b"connection: keep-alive\r\n\r\n"}
@@ -112,12 +115,23 @@ def request_head(
 
 def path_of(target: bytes) -> bytes:
     """Path and query of a request target, which may be a whole URL (RFC 9112, 3.2.2)."""
+    authority, path = _split(target)
+    return path if authority is None or path[:1] == b"/" else b"/" + path
+
+
+def authority_of(target: bytes) -> bytes | None:
+    """Host and port of a request target that is a whole URL; None for any other."""
+    return _split(target)[0]
+
+
+def _split(target: bytes) -> tuple[bytes | None, bytes]:
+    """A URL's authority, if it is one, and what comes after it."""
     scheme = next((s for s in SCHEMES if target[: len(s)].lower() == s), None)
     if scheme is None:
-        return target
+        return None, target
     rest = target[len(scheme) :]
     cut = min(i for i in (rest.find(b"/"), rest.find(b"?"), len(rest)) if i >= 0)
-    return rest[cut:] if rest[cut : cut + 1] == b"/" else b"/" + rest[cut:]
+    return rest[:cut], rest[cut:]
 
 
 def _chunked(version: str, headers: dict[bytes, bytes]) -> bool:

@@ -23,6 +23,8 @@ from dlbench.proxy.reply import JSON_TYPE, Exchange, error_reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dlbench.proxy.hosts import Hosts
+
     Respond = Callable[[int, bytes, Sequence[bytes | memoryview]], None]
 
 __all__ = ["JSON_TYPE", "HttpProtocol", "HttpRequest", "Limits", "error_reply"]
@@ -70,6 +72,7 @@ class HttpProtocol(asyncio.Protocol):
         *,
         access: Access | None = None,
         heads: HeadMemo | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self._handle = handle
         self._limits = limits
@@ -77,7 +80,9 @@ class HttpProtocol(asyncio.Protocol):
         self._time = asyncio.get_running_loop().time
         self._exchanges: deque[Exchange] = deque()
         self._transport: Any = None
-        self._reader = RequestReader(limits, heads or HeadMemo(), access or NoTokens(), self._take)
+        self._reader = RequestReader(
+            limits, heads or HeadMemo(), access or NoTokens(), self._take, hosts
+        )
         self._turns = 0
         self._closing = False
         self._lingering = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.head import HeadMemo
+from dlbench.proxy.hosts import AllowedHosts
 from dlbench.proxy.http import HttpProtocol
 from dlbench.proxy.limits import Limits
 from dlbench.proxy.tls import tls_context
@@ -33,8 +34,9 @@ class HttpFront:
     """All HTTP connections of a proxy."""
 
     def __init__(self, settings: ServerSettings, access: Access) -> None:
-        """Raises StartError if a certificate or key cannot be used."""
+        """Raises StartError if a certificate or key cannot be used, or a host cannot be allowed."""
         self._settings, self._access = settings, access
+        self._hosts = AllowedHosts(settings.host, settings.allowed_hosts)
         self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._limits = _limits(settings)
         self._heads = HeadMemo()
@@ -53,9 +55,12 @@ class HttpFront:
         """
         settings, connections = self._settings, self._connections
         limits, access, heads = self._limits, self._access, self._heads
+        hosts = self._hosts
 
         def connect() -> HttpProtocol:
-            return HttpProtocol(handle, limits, connections, access=access, heads=heads)
+            return HttpProtocol(
+                handle, limits, connections, access=access, heads=heads, hosts=hosts
+            )
 
         loop = asyncio.get_running_loop()
         try:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench.proxy.columns import by_name, json_value, request_of, unwrapped
+from dlbench.proxy.columns import by_name, request_of, unwrapped
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import read_nested, write_nested
+from dlbench.proxy.json_tensors import as_json, read_nested, write_nested
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 
 
-def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noqa: ANN401 - from JSON
+def read_instances(
+    signature: Signature,
+    instances: Any,  # noqa: ANN401 - from JSON
+    *,
+    booleans: bool,
+) -> InferRequest:
     """A request of a row per instance: a value, or an object of values by input name.
 
-    An input without a batch axis takes the value that all instances agree on.
+    An input without a batch axis takes the value that all instances agree on. `booleans`: whether
+    the text that the instances come from holds any.
 
     Raises:
         BadRequest: no list, a row that names the wrong inputs, or values that do not fit.
@@ -30,10 +36,11 @@ def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noq
     if not isinstance(instances, list) or not instances:
         raise BadRequest("the instances have to be a list of at least one row")
     if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
-        return request_of(signature, [_stacked(signature.inputs[0], instances)])
+        return request_of(signature, [_stacked(signature.inputs[0], instances, booleans)])
     rows = [by_name(signature, row) for row in instances]
     return request_of(
-        signature, [_stacked(spec, [row[spec.name] for row in rows]) for spec in signature.inputs]
+        signature,
+        [_stacked(spec, [row[spec.name] for row in rows], booleans) for spec in signature.inputs],
     )
 
 
@@ -48,22 +55,25 @@ def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any: 
         for spec, tensor in zip(signature.outputs, outputs, strict=True)
     }
     if len(columns) == 1:
-        return unwrapped(columns)
-    return [
-        dict(zip(columns, map(json_value, row), strict=True))
-        for row in zip(*columns.values(), strict=True)
-    ]
+        return as_json(unwrapped(columns))
+    rows = zip(*map(_each, columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _stacked(spec: TensorSpec, rows: Sequence[Any]) -> NDArray[Any]:
-    array = read_nested(spec, rows)
+def _stacked(spec: TensorSpec, rows: Sequence[Any], booleans: bool) -> NDArray[Any]:
+    array = read_nested(spec, rows, booleans=booleans)
     if spec.batch_axis >= array.ndim:
         raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
     if spec.batch_axis >= 0:
         return np.moveaxis(array, 0, spec.batch_axis)
-    if spec.accepts(array.shape) or (array != array[0]).any():
+    if spec.accepts(array.shape) or len({row.tobytes() for row in array}) > 1:
         return array
     return np.asarray(array[0])
+
+
+def _each(column: NDArray[Any]) -> Iterable[Any]:
+    """What orjson writes for each row; of a whole column it is found out at once that it is finite."""
+    return column if as_json(column) is column else map(as_json, column)
 
 
 def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from dlbench.proxy.errors import BadRequest
 
@@ -19,15 +21,34 @@ if TYPE_CHECKING:
 # Kinds of JSON values (NumPy's letters) that a tensor's kind takes: an integer may stand for a
 # float, nothing else for anything else.
 TAKES = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+# The letters of Python's types, and how JSON writes what they hold.
+LETTERS = {bool: "b", int: "i", float: "f", str: "U", type(None): "O", dict: "O"}
+WRITTEN = {
+    type(None): "null",
+    bool: "true or false",
+    str: "a string",
+    dict: "an object",
+    float: "a float",
+    int: "an integer",
+}
+WORDS = "; NaN, Infinity and -Infinity are written so, without quotes"
 
 
-def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: ANN401 - from JSON
+def pack(
+    spec: TensorSpec,
+    data: Any,  # noqa: ANN401 - from JSON
+    shape: Sequence[int],
+    *,
+    booleans: bool = True,
+) -> bytes:
     """Values of a tensor of this shape, nested or flat, as little-endian bytes.
+
+    Without `booleans` it is known that there is no true or false among them.
 
     Raises:
         BadRequest: values of another kind or number, or one that the datatype cannot hold.
     """
-    array = read_nested(spec, data)
+    array = read_nested(spec, data, booleans=booleans)
     if array.size != prod(shape):
         raise BadRequest(
             f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not {array.size}"
@@ -35,8 +56,15 @@ def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: A
     return array.tobytes()
 
 
-def read_nested(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
+def read_nested(
+    spec: TensorSpec,
+    data: Any,  # noqa: ANN401 - from JSON
+    *,
+    booleans: bool = True,
+) -> NDArray[Any]:
     """Values in the tensor's datatype, little-endian, in the shape of their nesting.
+
+    Without `booleans` it is known that there is no true or false among them.
 
     Raises:
         BadRequest: values of another kind, nested unevenly, or one that the datatype cannot hold.
@@ -44,16 +72,21 @@ def read_nested(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - 
     wanted = np.dtype(spec.numpy_type).newbyteorder("<")
     try:
         values = _values(spec, data)
-        if values.size and values.dtype.kind not in TAKES[wanted.kind]:
-            raise BadRequest(f"input {spec.name!r} is {spec.datatype}; its data is not")
+        kind = values.dtype.kind
+        if values.size and (
+            kind not in TAKES[wanted.kind] or (booleans and _hides_booleans(values, data))
+        ):
+            raise _wrong_kind(spec, data)
         with np.errstate(over="ignore"):
             array = values.astype(wanted)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError):
         raise BadRequest(
             f"input {spec.name!r}: data has to be numbers, nested evenly or flat"
         ) from None
+    except OverflowError:
+        raise _does_not_fit(spec) from None
     if not _fits(array, values):
-        raise BadRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}")
+        raise _does_not_fit(spec)
     return array
 
 
@@ -64,6 +97,19 @@ def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
         # As doubles, so that what is read back and rounded to FP32 is the same number.
         return array.astype(np.float64)
     return array
+
+
+def as_json(array: NDArray[Any]) -> Any:  # noqa: ANN401 - whatever orjson writes
+    """What orjson writes for an array: itself, or ready text where it would write null.
+
+    NaN, Infinity and -Infinity are written so, which Python's json and JavaScript's `eval` take.
+    """
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return array if array.ndim else array[()]
+    text = orjson.dumps(array[()], option=orjson.OPT_SERIALIZE_NUMPY)
+    first, *rest = text.split(b"null")
+    words = map(_word, array[~np.isfinite(array)])
+    return orjson.Fragment(first + b"".join(chain.from_iterable(zip(words, rest, strict=True))))
 
 
 def write_nested(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
@@ -81,8 +127,49 @@ def _values(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from
     return values
 
 
+def _hides_booleans(values: NDArray[Any], data: Any) -> bool:  # noqa: ANN401 - from JSON
+    """Whether true or false, of which NumPy makes 1 or 0 among numbers, is somewhere in the data."""
+    if values.dtype.kind == "b" or not ((values == 0) | (values == 1)).any():
+        return False
+    return bool in _types(data)
+
+
+def _types(data: Any) -> set[type]:  # noqa: ANN401 - from JSON
+    """The types of what lies in nested lists."""
+    found: set[type] = set()
+    level = [data]
+    while level:
+        types = set(map(type, level))
+        found |= types
+        level = list(chain.from_iterable(part for part in level if type(part) is list))
+    return found - {list}
+
+
 def _fits(array: NDArray[Any], values: NDArray[Any]) -> bool:
-    """Whether the conversion from what JSON said kept every integer and left floats finite."""
+    """Whether the conversion from what JSON said kept every integer, and left finite floats finite."""
     if array.dtype.kind == "f":
-        return bool(np.isfinite(array).all())
+        finite = np.isfinite(array)
+        return bool(finite.all() or (finite == np.isfinite(values)).all())
     return array.dtype.kind == "b" or not (array != values).any()
+
+
+def _word(value: float) -> bytes:
+    if value != value:
+        return b"NaN"
+    return b"Infinity" if value > 0 else b"-Infinity"
+
+
+def _wrong_kind(spec: TensorSpec, data: Any) -> BadRequest:  # noqa: ANN401 - from JSON
+    takes = TAKES[np.dtype(spec.numpy_type).kind]
+    found = _types(data)
+    wrong = [kind for kind in WRITTEN if kind in found and LETTERS[kind] not in takes]
+    if not wrong:  # integers, too large for NumPy to take together
+        return _does_not_fit(spec)
+    hint = WORDS if "f" in takes and wrong[0] in (str, type(None)) else ""
+    return BadRequest(
+        f"input {spec.name!r} is {spec.datatype}; its data holds {WRITTEN[wrong[0]]}{hint}"
+    )
+
+
+def _does_not_fit(spec: TensorSpec) -> BadRequest:
+    return BadRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}")

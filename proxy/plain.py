@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlbench.proxy.answer import answer_json
-from dlbench.proxy.columns import json_value, read_columns, request_of, write_columns
+from dlbench.proxy.columns import read_columns, request_of
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_tensors import as_json, write_nested
+from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,17 +34,17 @@ def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
     given = [key for key in ("input", "inputs") if key in document]
     if len(given) != 1:
         raise BadRequest("""the body has to hold "input": values or "inputs": {name: values}""")
-    arrays = read_columns(signature, document[given[0]])
+    arrays = read_columns(signature, document[given[0]], booleans=holds_booleans(request.body))
     alone = _is_one_row(signature, arrays)
     if alone:
         arrays = [_with_row_axis(*pair) for pair in zip(signature.inputs, arrays, strict=True)]
 
     def write(outputs: Outputs) -> object:
-        columns = write_columns(signature, outputs)
+        arrays = [write_nested(*pair) for pair in zip(signature.outputs, outputs, strict=True)]
         if alone:
-            columns = {
-                s.name: _without_row_axis(signature, s, columns[s.name]) for s in signature.outputs
-            }
+            pairs = zip(signature.outputs, arrays, strict=True)
+            arrays = [_without_row_axis(signature, *pair) for pair in pairs]
+        columns = dict(zip([s.name for s in signature.outputs], map(as_json, arrays), strict=True))
         if given == ["input"] and len(columns) == 1:
             return {"output": columns[signature.outputs[0].name]}
         return {"outputs": columns}
@@ -71,12 +73,12 @@ def _with_row_axis(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     return np.expand_dims(array, max(spec.batch_axis, 0))
 
 
-def _without_row_axis(signature: Signature, spec: TensorSpec, values: Any) -> Any:  # noqa: ANN401 - JSON
+def _without_row_axis(signature: Signature, spec: TensorSpec, values: NDArray[Any]) -> NDArray[Any]:
     """One row's values without the row axis, which a model of batch 1 has first, if at all."""
     axis = spec.batch_axis
     if axis < 0 and spec.dims[:1] in ((1,), signature.inputs[0].dims[:1]):
         axis = 0
-    return json_value(values.squeeze(axis)) if axis >= 0 and values.shape[axis] == 1 else values
+    return values.squeeze(axis) if axis >= 0 and values.shape[axis] == 1 else values
 
 
 SERVER_ROUTES = {"/predict": (b"POST", predict)}

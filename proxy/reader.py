@@ -15,10 +15,12 @@ import httptools
 from dlbench.proxy.access import OPEN_TARGETS, Access
 from dlbench.proxy.errors import BadRequest, HeadTooLarge, RequestError, TooLarge
 from dlbench.proxy.head import HeadMemo, RequestHead, add_header, request_head
+from dlbench.proxy.hosts import AnyHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dlbench.proxy.hosts import Hosts
     from dlbench.proxy.limits import Limits
 
 HEAD_END = b"\r\n\r\n"
@@ -44,11 +46,13 @@ class RequestReader:
         heads: HeadMemo,
         access: Access,
         take: Callable[[RequestHead, bytes], None],
+        hosts: Hosts | None = None,
     ) -> None:
         self._limits = limits
         self._heads = heads
         self._known = heads.known
         self._access = access
+        self._hosts = hosts or AnyHost()
         self._take = take
         self._parser = httptools.HttpRequestParser(self)
         self._head = RequestHead()
@@ -180,6 +184,7 @@ class RequestReader:
         method, version = parser.get_method(), parser.get_http_version()
         keep_alive = parser.should_keep_alive()
         head = request_head(method, self._target, version, headers, keep_alive=keep_alive)
+        self._hosts.check(method, self._target, headers)
         if head.target.partition(b"?")[0] not in OPEN_TARGETS:
             self._access.check(headers.get(b"authorization"))
         if head.length > self._limits.body_bytes:

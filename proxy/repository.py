@@ -78,9 +78,8 @@ class Repository:
         Raises:
             NotFound: it is not served, or not in this version.
         """
-        if not name and len(self._served) == 1:
-            return next(iter(self._served.values()))
-        model = self._served.get(name)
+        alone = not name and len(self._served) == 1
+        model = next(iter(self._served.values())) if alone else self._served.get(name)
         if model is None or version not in ("", model.version):
             raise NotFound(self.unknown(f"{name} version {version}" if version else name))
         return model
@@ -243,9 +242,13 @@ def load_parameters(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        config = orjson.loads(body).get("parameters", {}).get("config", "{}")
-        knobs = orjson.loads(config)
-    except (orjson.JSONDecodeError, AttributeError):
+        parameters = orjson.loads(body).get("parameters", {})
+        if files := [name for name in parameters if name.startswith("file:")]:
+            raise BadRequest(
+                f"parameter {files[0]!r} is not supported: models come from files here"
+            )
+        knobs = orjson.loads(parameters.get("config", "{}"))
+    except (orjson.JSONDecodeError, AttributeError, TypeError):
         raise BadRequest('load takes {"parameters": {"config": "{…knobs…}"}}') from None
     if not isinstance(knobs, dict):
         raise BadRequest("parameter 'config' has to be a JSON object in a string")

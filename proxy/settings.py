@@ -36,6 +36,11 @@ class ServerSettings(BaseModel):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, description="port to listen on; 0: any free one", ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="more names that it is reached by, and whose web pages may use it, as "
+        "NAME,NAME; *: any (default: this machine's own; any name on a public address)",
+    )
     remote_workers: tuple[str, ...] = Field(
         (),
         description="workers on other machines, as HOST:PORT,HOST:PORT; started there with "

@@ -65,6 +65,12 @@ class TensorSpec:
             for axis, (size, dim) in enumerate(zip(shape, self.dims, strict=True))
         )
 
+    def fitted(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The shape as the model has it, where a client's [1] may be a scalar; None: it does not fit."""
+        if not self.dims and [*shape] == [1]:
+            return ()
+        return tuple(shape) if self.accepts(shape) else None
+
     def byte_size(self, shape: Sequence[int]) -> int:
         """Bytes that a tensor of this shape takes."""
         return prod(shape) * self.item_size

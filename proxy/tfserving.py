@@ -12,6 +12,7 @@ from dlbench.proxy.columns import read_columns, request_of, unwrapped, write_col
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
+from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,24 +81,32 @@ def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
 
 def _read(signature: Signature, body: bytes) -> tuple[InferRequest, Write]:
     """The request, and how its format is answered."""
-    document = load(body)
+    document, booleans = load(body), holds_booleans(body)
     if (name := document.get("signature_name", SIGNATURE_NAME)) not in ("", SIGNATURE_NAME):
         raise BadRequest(f"no signature {name!r}; there is {SIGNATURE_NAME!r}")
     if given := [key for key in FORMATS if key in document]:
         if len(given) == 1:
-            return FORMATS[given[0]](signature, document[given[0]])
+            return FORMATS[given[0]](signature, document[given[0]], booleans)
         raise BadRequest("'instances' or 'inputs', not both")
     raise BadRequest("'instances' (a list of rows) or 'inputs' (whole tensors) is missing")
 
 
-def _rows(signature: Signature, instances: Any) -> tuple[InferRequest, Write]:  # noqa: ANN401 - from JSON
-    request = read_instances(signature, instances)
+def _rows(
+    signature: Signature,
+    instances: Any,  # noqa: ANN401 - from JSON
+    booleans: bool,
+) -> tuple[InferRequest, Write]:
+    request = read_instances(signature, instances, booleans=booleans)
     count = len(instances)
     return request, lambda outputs: {"predictions": write_instances(signature, outputs, count)}
 
 
-def _columns(signature: Signature, inputs: Any) -> tuple[InferRequest, Write]:  # noqa: ANN401 - from JSON
-    request = request_of(signature, read_columns(signature, inputs))
+def _columns(
+    signature: Signature,
+    inputs: Any,  # noqa: ANN401 - from JSON
+    booleans: bool,
+) -> tuple[InferRequest, Write]:
+    request = request_of(signature, read_columns(signature, inputs, booleans=booleans))
     return request, lambda outputs: {"outputs": unwrapped(write_columns(signature, outputs))}
 
 

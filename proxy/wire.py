@@ -14,7 +14,8 @@ import orjson
 
 from dlbench.proxy import document
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import pack, unpack
+from dlbench.proxy.json_tensors import as_json, pack, unpack
+from dlbench.proxy.json_text import holds_booleans
 from dlbench.proxy.request import make_request
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Wire:
             raise BadRequest(
                 f"Inference-Header-Content-Length {json_size} does not fit a body of {len(head)} bytes"
             )
-        parsed = document.load(head)
+        parsed = self._load(head)
         found: dict[int, tuple[tuple[int, ...], slice]] = {}
         position = 0
         for given in self._documents.inputs(parsed):
@@ -109,16 +110,25 @@ class Wire:
             _remember(self._plans, head, plan)
         return plan
 
+    def _load(self, text: Buffer) -> dict[str, Any]:
+        """The JSON of a request, which may say whom it is for, as replies do."""
+        parsed = document.load(text)
+        for key, own in (("model_name", self._model), ("model_version", self._version)):
+            if str(parsed.get(key) or own) != own:
+                raise BadRequest(f"the request is for {key} {parsed[key]!r}; this is {own!r}")
+        return parsed
+
     def _read_json(self, text: Buffer, raw: Buffer) -> InferRequest:
         """A request with at least one tensor written out in JSON."""
-        parsed = document.load(text)
+        parsed = self._load(text)
+        booleans = holds_booleans(text)
         found: dict[int, tuple[tuple[int, ...], Buffer]] = {}
         position = 0
         for given in self._documents.inputs(parsed):
             index, shape = self._documents.tensor(given, found)
             size = self._documents.binary_size(given)
             if size is None:
-                found[index] = (shape, self._packed(index, given, shape))
+                found[index] = (shape, self._packed(index, given, shape, booleans))
                 continue
             self._documents.check_size(index, shape, size)
             found[index] = (shape, raw[position : position + size])
@@ -129,11 +139,13 @@ class Wire:
         layout = self._documents.layout(parsed, tuple(shape for shape, _ in ordered))
         return make_request(self._signature, layout, tuple(data for _, data in ordered))
 
-    def _packed(self, index: int, given: dict[str, Any], shape: tuple[int, ...]) -> bytes:
+    def _packed(
+        self, index: int, given: dict[str, Any], shape: tuple[int, ...], booleans: bool
+    ) -> bytes:
         spec = self._signature.inputs[index]
         if "data" not in given:
             raise BadRequest(f"input {spec.name!r} has neither data nor binary_data_size")
-        return pack(spec, given["data"], shape)
+        return pack(spec, given["data"], shape, booleans=booleans)
 
     def _read_raw(self, body: Buffer) -> InferRequest:
         """A body that is one tensor and nothing else: for models with one input."""
@@ -173,7 +185,7 @@ class Wire:
             if one.binary:
                 raw.append(tensor.data)
             else:
-                described["data"] = unpack(self._signature.outputs[one.place], tensor)
+                described["data"] = as_json(unpack(self._signature.outputs[one.place], tensor))
         return InferReply(orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY), tuple(raw))
 
     def _document(self, request: InferRequest, outputs: Sequence[Tensor]) -> dict[str, Any]:

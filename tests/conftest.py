@@ -139,6 +139,11 @@ class TinyModels:
         constants = [("factor", np.array(factor, np.float32)), ("one", np.array(1, np.float32))]
         return self._save(name, nodes, [("x", dims)], [("y", dims)], constants)
 
+    def log(self):
+        """The natural logarithm: -inf of 0, NaN of what is below."""
+        row = ("batch", 2)
+        return self._save("log", [("Log", ["x"], ["y"], {})], [("x", row)], [("y", row)])
+
     def difference(self):
         """d = a - b, of integers."""
         from onnx import TensorProto
@@ -373,7 +378,9 @@ class RunningProxy:
 def spawn_proxy(model, settings=None, **config):
     """Start a proxy for `model` and wait until it is ready or has failed."""
     ours, theirs = socket.socketpair()
-    settings = {"model": str(model), "port": 0, "device": "cpu", **(settings or {})}
+    # What tests that write their requests by hand call it.
+    own = {"model": str(model), "port": 0, "device": "cpu", "allowed_hosts": ["h", "x"]}
+    settings = {**own, **(settings or {})}
     with theirs:
         process = subprocess.Popen(
             [

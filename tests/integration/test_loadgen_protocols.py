@@ -50,6 +50,25 @@ def ask(url, profile, number=0, context=True):
 
 
 @pytest.mark.parametrize("case", HTTP)
+def test_nan_and_infinity_go_in_and_come_out(shared_proxies, models, tmp_path, case):
+    """log(0) is -inf, log(-1) is NaN, log(inf) is inf; log(1) is 0."""
+    path, options = HTTP[case]
+    options = {name: given for name, given in options.items() if name != "shape"}
+    rows = [[0, -1], [np.inf, np.nan], [1, 1]]
+    np.savez(tmp_path / "data.npz", x=np.array(rows, np.float32))
+    expected = [[-np.inf, np.nan], [np.inf, np.nan], [0, 0]]
+    np.savez(tmp_path / "expected.npz", y=np.array(expected, np.float32))
+    profile = LoadProfile(
+        data=str(tmp_path / "data.npz"), check=str(tmp_path / "expected.npz"), **options
+    )
+    url = shared_proxies(models.log()).url + path.format("log")
+    for number in range(3):
+        _, reply, judge = ask(url, profile, number)
+        assert judge(reply.content, number) == "", reply.content
+        assert judge(reply.content, (number + 1) % 3) == "wrong_output"
+
+
+@pytest.mark.parametrize("case", HTTP)
 def test_every_protocol_is_answered_and_judged(shared_proxies, models, case):
     path, options = HTTP[case]
     url = shared_proxies(models.affine()).url + path.format("affine")

@@ -81,6 +81,35 @@ def test_curl(client):
     assert json.loads(done.stdout) == {"output": DOUBLED[0]}
 
 
+def test_the_quick_start_of_torchserve(client, tmp_path):
+    """`curl URL -T FILE` and `curl -F data=@FILE URL`, with a tensor's bytes for the kitten."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    (tmp_path / "rows.bin").write_bytes(np.array(ROWS, np.float32).tobytes())
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    (tmp_path / "large.json").write_text(json.dumps(ROWS) + " " * 100_000)  # asks for 100 Continue
+    url = f"{client.base_url}/predictions/affine"
+    for name in ("rows.bin", "rows.json", "large.json"):
+        for command in (
+            ["-T", name, url],
+            ["-F", f"data=@{name}", url],
+            ["-F", f"body=@{name}", url],
+        ):
+            done = subprocess.run(
+                ["curl", "--silent", *command],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert json.loads(done.stdout) == DOUBLED, command
+    submitted = client.put("/predictions/affine/1", json=ROWS, headers={"prefer": "respond-async"})
+    assert submitted.status_code == 202
+    assert fetched(client, submitted.headers["location"]).json() == DOUBLED
+    assert client.put("/predict", json={"input": ROWS}).status_code == 405
+    assert client.put("/v2/models/affine/infer", json={}).status_code == 405
+
+
 def test_a_batch_on_another_axis_and_several_tensors(shared_proxies, models):
     proxy = shared_proxies(models.second_axis())
     rows = [{"x": row, "state": np.full((2, 4), i).tolist()} for i, row in enumerate(ROWS)]

@@ -32,7 +32,7 @@ REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")
 MODELS = (ServingConfig, ServerSettings)
 FIELDS = {name: model for model in MODELS for name in model.model_fields}
 # Names on the page that are other programs'.
-FOREIGN = {"perf_analyzer"}
+FOREIGN = {"perf_analyzer", "sequence_id", "sequence_start", "sequence_end"}
 
 
 def choices(name):

@@ -151,3 +151,66 @@ def test_the_committed_messages_are_those_of_the_published_protocol(tmp_path):
     for path in made:
         committed = grpc_generate.HERE / path.name
         assert without_versions(path) == without_versions(committed)
+
+
+def asking(where, name, value):
+    """A message with this parameter, for one of the tensors or for all."""
+    kinds = {bool: "bool_param", int: "int64_param", str: "string_param"}
+    message = pb.ModelInferRequest(
+        inputs=[described(Model("FP32").signature.inputs[0], np.zeros((1, 1), np.float32))],
+        outputs=[{"name": "t0"}],
+        raw_input_contents=[bytes(4)],
+    )
+    of = getattr(message, where)[0] if where else message
+    setattr(of.parameters[name], kinds[type(value)], value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("outputs", "classification", 3),
+        ("outputs", "shared_memory_region", "out"),
+        ("inputs", "shared_memory_region", "in"),
+        ("inputs", "shared_memory_byte_size", 4),
+        ("", "sequence_id", 7),
+        ("", "sequence_id", "seven"),
+        ("", "sequence_start", True),
+        ("", "sequence_end", True),
+        ("", "triton_enable_empty_final_response", True),
+    ],
+)
+def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
+    with pytest.raises(BadRequest, match=f"parameter '{name}'"):
+        read(Model("FP32").signature, asking(where, name, value))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("outputs", "classification", 0),
+        ("", "sequence_id", 0),
+        ("", "sequence_start", False),
+        ("", "mine", "x"),
+        ("inputs", "content_type", "np"),
+        ("outputs", "binary_data", True),
+    ],
+)
+def test_what_changes_nothing_is_let_through(where, name, value):
+    assert read(Model("FP32").signature, asking(where, name, value)).rows == 1
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_a_scalar_may_be_sent_as_a_list_of_one(raw, shape):
+    signature = Signature((TensorSpec("scale", "FP32", (), -1),), (), batchable=False)
+    described = {"name": "scale", "datatype": "FP32", "shape": shape}
+    if raw:
+        message = pb.ModelInferRequest(
+            inputs=[described], raw_input_contents=[np.float32(7).tobytes()]
+        )
+    else:
+        message = pb.ModelInferRequest(inputs=[{**described, "contents": {"fp32_contents": [7]}}])
+    request = read(signature, message)
+    assert request.layout.shapes == ((),)
+    assert bytes(request.data[0]) == np.float32(7).tobytes()

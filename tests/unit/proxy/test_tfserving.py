@@ -110,3 +110,13 @@ def test_paths_exist_with_and_without_a_version():
     assert ROUTES["/v1/models/{name}/versions/{version}:predict"] == (b"POST", predict)
     assert ROUTES["/v1/models/{name}/versions/{version}/metadata"] == (b"GET", metadata)
     assert len(ROUTES) == 6
+
+
+@pytest.mark.parametrize("scale", [2, [2]])
+def test_a_scalar_may_be_sent_as_a_list_of_one(recurrent, ask, scale):
+    """A value alone, or in a list as other formats cannot help sending it."""
+    instances = [{"x": [1, 2, 3], "state": [[10], [20]], "scale": scale}] * 2
+    status, _, reply = ask(predict, recurrent, {"instances": instances})
+    assert (status, [row["y"] for row in reply["predictions"]]) == (200, [12.0, 12.0])
+    columns = {"x": [[1, 2, 3]], "state": [[[10]], [[20]]], "scale": scale}
+    assert ask(predict, recurrent, {"inputs": columns})[2]["outputs"]["y"] == [12.0]

@@ -170,12 +170,12 @@ BAD = {
     "negative": ({"inputs": [{**X, "shape": [-1, 2]}, S]}, "not \\[-1, 2\\]"),
     "too many values": ({"inputs": [{**X, "data": [1, 2, 3]}, S]}, "needs 2 values, not 3"),
     "uneven": ({"inputs": [{**X, "data": [[1], [1, 2]]}, S]}, "evenly or flat"),
-    "text": ({"inputs": [{**X, "data": ["a", "b"]}, S]}, "'x' is FP32; its data is not"),
+    "text": ({"inputs": [{**X, "data": ["a", "b"]}, S]}, "'x' is FP32; its data holds a string"),
     "null": ({"inputs": [{**X, "data": [None, 1]}, S]}, "'x'"),
     "an object as data": ({"inputs": [{**X, "data": {}}, S]}, "'x'"),
     "no data": ({"inputs": [{k: X[k] for k in X if k != "data"}, S]}, "neither data nor"),
-    "booleans as numbers": ({"inputs": [{**X, "data": [True, False]}, S]}, "its data is not"),
-    "floats for integers": ({"inputs": [X, {**S, "data": [1.5]}]}, "its data is not"),
+    "booleans as numbers": ({"inputs": [{**X, "data": [True, False]}, S]}, "its data holds"),
+    "floats for integers": ({"inputs": [X, {**S, "data": [1.5]}]}, "its data holds"),
     "too large for INT64": ({"inputs": [X, {**S, "data": [2**63]}]}, "does not fit INT64"),
     "too large for FP32": ({"inputs": [{**X, "data": [1e39, 1]}, S]}, "does not fit FP32"),
     "disagree": (
@@ -195,6 +195,16 @@ BAD = {
     ),
     "parameters": ({"inputs": [X, S], "parameters": [1]}, "'parameters' has to be an object"),
     "an id that is a number": ({"inputs": [X, S], "id": 7}, "'id' has to be a string"),
+    "a flag of text": (
+        {"inputs": [X, S], "parameters": {"binary_data_output": "true"}},
+        "'binary_data_output' has to be true or false",
+    ),
+    "a flag of an output that is a number": (
+        {"inputs": [X, S], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
+        "'binary_data' has to be true or false",
+    ),
+    "another model": ({"inputs": [X, S], "model_name": "other"}, "model_name 'other'.*'m'"),
+    "another version": ({"inputs": [X, S], "model_version": 2}, "model_version 2.*'1'"),
     "binary size of text": (
         {"inputs": [{**X, "parameters": {"binary_data_size": "8"}}, S]},
         "number of bytes",
@@ -217,7 +227,7 @@ def test_a_bad_request_says_what_is_wrong(case):
         Wire("m", "1", two_inputs()).read(orjson.dumps(document), None)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[NaN]", b'{"a": 1e999}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[nan]", b'{"a": 1e999}'])
 def test_broken_json(body):
     with pytest.raises(BadRequest, match="JSON is broken"):
         Wire("m", "1", two_inputs()).read(body, None)
@@ -305,3 +315,110 @@ def test_small_and_very_large_unsigned_integers_together_stay_exact():
     given = {"name": "x", "datatype": "UINT64", "shape": [1, 3], "data": values}
     request = Wire("m", "1", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
     assert np.frombuffer(request.data[0], np.uint64).tolist() == values
+
+
+# What V2 and Triton's extensions would answer otherwise, by where it may stand.
+MEANINGFUL = [
+    ("outputs", "classification", 3),
+    ("outputs", "shared_memory_region", "out"),
+    ("outputs", "shared_memory_byte_size", 64),
+    ("outputs", "shared_memory_offset", 8),
+    ("inputs", "shared_memory_region", "in"),
+    ("inputs", "shared_memory_byte_size", 64),
+    ("inputs", "shared_memory_offset", 8),
+    ("", "sequence_id", 7),
+    ("", "sequence_id", "seven"),
+    ("", "sequence_start", True),
+    ("", "sequence_end", True),
+    ("", "triton_enable_empty_final_response", True),
+    ("", "triton_anything", "else"),
+]
+# Those that change nothing, and how the others say that they are not meant.
+HARMLESS = [
+    ("outputs", "classification", 0),
+    ("outputs", "shared_memory_region", ""),
+    ("inputs", "shared_memory_offset", 0),
+    ("inputs", "content_type", "np"),
+    ("", "sequence_id", 0),
+    ("", "sequence_id", ""),
+    ("", "sequence_start", False),
+    ("", "sequence_end", None),
+    ("", "headers", {"x-team": "a"}),
+    ("", "my_own", 42),
+    ("", "priority", 1),
+]
+
+
+def asking(where, name, value):
+    """A request with this parameter, for one of the tensors or for all."""
+    document = {"inputs": [X, S], "outputs": [{"name": "y"}]}
+    of = {**document[where][0]} if where else document
+    of["parameters"] = {name: value}
+    return {**document, where: [of, *document[where][1:]]} if where else of
+
+
+@pytest.mark.parametrize(("where", "name", "value"), MEANINGFUL)
+def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
+    wire = Wire("m", "1", two_inputs())
+    body = orjson.dumps(asking(where, name, value))
+    with pytest.raises(BadRequest, match=f"parameter '{name}'"):
+        wire.read(body, None)
+    raw = np.zeros(3, np.int64).tobytes()
+    document = asking(where, name, value)
+    inputs = zip(document["inputs"], (8, 8), strict=True)
+    document["inputs"] = [
+        {k: v for k, v in one.items() if k != "data"}
+        | {"parameters": {"binary_data_size": size, **one.get("parameters", {})}}
+        for one, size in inputs
+    ]
+    head = orjson.dumps(document)
+    for _ in range(2):
+        with pytest.raises(BadRequest, match=f"parameter '{name}'"):
+            wire.read(head + raw[:16], len(head))
+
+
+@pytest.mark.parametrize(("where", "name", "value"), HARMLESS)
+def test_what_changes_nothing_is_let_through(where, name, value):
+    request = Wire("m", "1", two_inputs()).read(orjson.dumps(asking(where, name, value)), None)
+    assert request.rows == 1
+
+
+def test_a_request_may_say_whom_it_is_for():
+    for more in (
+        {"model_name": "m", "model_version": "1"},
+        {"model_version": 1},
+        {"model_name": ""},
+    ):
+        document = {"inputs": [X, S], **more}
+        assert Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).rows == 1
+
+
+SCALAR = Signature(
+    (TensorSpec("x", "FP32", ("n", 2), 0), TensorSpec("scale", "INT64", (), -1)),
+    (TensorSpec("y", "FP32", ("n", 2), 0), TensorSpec("seen", "INT64", (), -1)),
+    batchable=True,
+)
+
+
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_a_scalar_may_be_sent_as_a_list_of_one(shape):
+    wire = Wire("m", "1", SCALAR)
+    scale = {"name": "scale", "datatype": "INT64", "shape": shape}
+    request = wire.read(orjson.dumps({"inputs": [X, {**scale, "data": [7]}]}), None)
+    assert request.layout.shapes == ((1, 2), ())
+    assert bytes(request.data[1]) == np.int64(7).tobytes()
+    outputs = orjson.loads(wire.write(request, echo(request)).json)["outputs"]
+    assert [(one["name"], one["shape"], one["data"]) for one in outputs][1] == ("seen", [], [7])
+    raw = {**scale, "parameters": {"binary_data_size": 8}}
+    head = orjson.dumps({"inputs": [X, raw]})
+    request = wire.read(head + np.int64(7).tobytes(), len(head))
+    assert (request.layout.shapes[1], bytes(request.data[1])) == ((), np.int64(7).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"), [([2], [1, 2]), ([1, 1], [1]), ([0], []), ([1], [1, 2])]
+)
+def test_nothing_else_is_a_scalar(shape, data):
+    scale = {"name": "scale", "datatype": "INT64", "shape": shape, "data": data}
+    with pytest.raises(BadRequest, match="'scale'"):
+        Wire("m", "1", SCALAR).read(orjson.dumps({"inputs": [X, scale]}), None)
