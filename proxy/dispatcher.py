@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.admission import STOPPING, Admission, Closed
+from dlbench.proxy.admission import HELD_OFF, STOPPING, Admission, Closed
 from dlbench.proxy.cache import NoCache
 from dlbench.proxy.cache_key import KeyMaker
 from dlbench.proxy.clock import now_ns
@@ -47,6 +47,8 @@ class Dispatcher:
         self._keys = KeyMaker(identity)
         self._cache: Cache = NoCache()
         self._per_worker = False
+        self._over = False
+        self._admission: Admission | Closed
         self.on_lost: Callable[[Seat], None] = lambda _: None  # a worker that died
         self._runner = Runner(
             signature, config, stats, self._finish, lambda seat: self.on_lost(seat)
@@ -78,7 +80,7 @@ class Dispatcher:
         """Change every knob that needs no restart; what waits is queued again, the cache is empty."""
         self._forget()
         self.config = config
-        self._admission: Admission | Closed = Admission(config.max_queue_size)
+        self._open()
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
         waiting = self._runner.configure(config)
         self._per_worker = config.cache_scope == "worker" and not self._lineup.shares
@@ -103,18 +105,29 @@ class Dispatcher:
     def join(self, seat: Seat) -> None:
         """A worker that is ready gets work from now on."""
         seat.cache = self._new_cache()
+        self._open()
         self._runner.join(seat)
 
     def leave(self, seat: Seat) -> None:
         """A worker gets nothing more; it is idle once what it runs is done."""
         self._runner.leave(seat)
 
-    def shutdown(self) -> None:
+    def hold_off(self, pause_s: float) -> None:
+        """Until a worker joins, whoever comes is answered 503; who waits already goes on waiting."""
+        if not self._over:
+            self._admission = Closed(HELD_OFF, math.ceil(pause_s))
+
+    def shutdown(self, why: str = STOPPING) -> None:
         """What is still unanswered is answered 503, and so is whatever comes from now on."""
-        self._admission = Closed()
+        self._over = True
+        self._admission = Closed(why)
         self._forget()
         for job in self._runner.shutdown():
-            self._finish(job, Overloaded(STOPPING))
+            self._finish(job, Overloaded(why))
+
+    def _open(self) -> None:
+        if not self._over:
+            self._admission = Admission(self.config.max_queue_size)
 
     # On the way in
 
