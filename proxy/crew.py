@@ -174,7 +174,7 @@ class Crew:
                 if str(error) != said:  # a node may be away for days
                     said = str(error)
                     LOG.warning("worker-%d does not start: %s", number, error)
-                if not self._dispatcher.live and number not in self._remote:
+                if not self._any_alive() and number not in self._remote:
                     self._dispatcher.hold_off(pause_s)
                     if failures >= MOST_FAILURES:
                         self._give_up(error)
@@ -182,6 +182,10 @@ class Crew:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return None
+
+    def _any_alive(self) -> bool:
+        """One that seems to hang counts: it may answer yet."""
+        return any(seat.link.alive for seat in self._all())
 
     def _give_up(self, error: ProxyError) -> None:
         """Said once, whoever else fails: those who wait hear it at once, and nobody is started."""

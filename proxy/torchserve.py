@@ -31,7 +31,13 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     if _type(request) == BINARY_TYPE:
         raw = model.wire.read(request.body, 0)
         count = raw.rows
-        answer_json(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
+        answer_json(
+            model,
+            raw,
+            request.client,
+            respond,
+            lambda outputs: write_instances(signature, outputs, count),
+        )
         return
     instances, enveloped = _instances(request.body)
 
@@ -39,7 +45,7 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
         rows = write_instances(signature, outputs, len(instances))
         return {"predictions": rows} if enveloped else rows
 
-    answer_json(model, read_instances(signature, instances), respond, write)
+    answer_json(model, read_instances(signature, instances), request.client, respond, write)
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:

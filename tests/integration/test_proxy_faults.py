@@ -154,6 +154,48 @@ def test_a_model_that_is_given_up_takes_no_other_with_it(models, start_proxy, tm
         assert client.post("/v2/models/scaled/infer", json=asked).status_code == 200
 
 
+@pytest.mark.parametrize("policy", ["shared_queue", "round_robin", "consistent_hash"])
+def test_behind_a_hung_worker_only_what_has_begun_waits(models, start_proxy, policy):
+    """The worker's time-out is an hour: what is answered before was run elsewhere."""
+    proxy = start_proxy(
+        models.affine(), workers=2, max_batch_size=2, worker_timeout_s=3600,
+        scheduling_policy=policy,
+    )  # fmt: skip
+    done, answered = threading.Event(), [0] * 12
+    hung = proxy.workers()[0]
+
+    def ask(client, asker):
+        x = {**X["inputs"][0], "data": [answered[asker], asker, 3]}
+        reply = client.post("/v2/models/affine/infer", json={"inputs": [x]})
+        assert reply.json()["outputs"][0]["data"] == [2 * v + 1 for v in x["data"]]
+        answered[asker] += 1
+
+    def ask_on(asker):
+        with httpx.Client(base_url=proxy.url, timeout=600) as client:
+            while not done.is_set():
+                ask(client, asker)
+
+    askers = [threading.Thread(target=ask_on, args=(number,)) for number in range(12)]
+    try:
+        for asker in askers:
+            asker.start()
+        wait_until(lambda: min(answered) > 10)
+        os.kill(hung, signal.SIGSTOP)
+        before = list(answered)
+        # A batch of two at most has begun there; whoever else waits is answered again and again.
+        wait_until(
+            lambda: sum(now > then + 20 for now, then in zip(answered, before, strict=True)) >= 10
+        )
+        os.kill(hung, signal.SIGCONT)
+        wait_until(lambda: all(now > then + 20 for now, then in zip(answered, before, strict=True)))
+    finally:
+        os.kill(hung, signal.SIGCONT)
+        done.set()
+        for asker in askers:
+            asker.join()
+    assert hung in proxy.workers()
+
+
 @pytest.mark.parametrize("policy", ["shared_queue", "power_of_two_choices", "consistent_hash"])
 def test_workers_killed_under_load_lose_no_request(models, start_proxy, policy):
     proxy = start_proxy(models.affine(), workers=2, scheduling_policy=policy)
