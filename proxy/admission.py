@@ -10,6 +10,8 @@ from dlbench.proxy.errors import Overloaded
 # Longer than this nobody can tell how fast the queue will be.
 MOST_RETRY_AFTER_S = 60
 STOPPING = "the proxy is stopping"
+GIVEN_UP = "the model's workers do not start"
+HELD_OFF = "no worker is running: its start failed and will be tried again"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,18 @@ class Admission:
             raise error
 
 
+@dataclass(frozen=True)
 class Closed:
-    """After the end: nobody is taken."""
+    """Nobody is taken: after the end, or while there is nobody to do the work."""
+
+    why: str
+    retry_after_s: int = 1
 
     def check(self, waiting: int, served_per_s: float) -> None:  # noqa: ARG002 - as Admission has it
         """Raise Overloaded."""
-        raise Overloaded(STOPPING)
+        error = Overloaded(self.why)
+        error.retry_after_s = self.retry_after_s
+        raise error
 
 
 def retry_after_s(waiting: int, served_per_s: float) -> int:

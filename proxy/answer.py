@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dlbench.proxy.http import Respond
+    from dlbench.proxy.reply import Client
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
 
@@ -34,12 +36,13 @@ def send_error(respond: Respond, error: RequestError) -> None:
 def answer(
     model: ServedModel,
     request: InferRequest,
+    client: Client,
     respond: Respond,
     write: Callable[[Outputs], tuple[bytes, Sequence[bytes | memoryview]]],
 ) -> None:
     """Run the model and reply with what `write` makes of its outputs: header lines and body.
 
-    It may raise RequestErrors.
+    It may raise RequestErrors. When the client goes, work that has not begun is given up.
     """
 
     def reply(outcome: Outputs | RequestError) -> None:
@@ -56,12 +59,13 @@ def answer(
         else:
             respond(200, headers, body)
 
-    model.submit(request, reply)
+    client.waits(partial(model.abandon, model.submit(request, reply)))
 
 
 def answer_json(
     model: ServedModel,
     request: InferRequest,
+    client: Client,
     respond: Respond,
     write: Callable[[Outputs], object],
 ) -> None:
@@ -70,4 +74,4 @@ def answer_json(
     def written(outputs: Outputs) -> tuple[bytes, list[bytes]]:
         return JSON_TYPE, [orjson.dumps(write(outputs), option=orjson.OPT_SERIALIZE_NUMPY)]
 
-    answer(model, request, respond, written)
+    answer(model, request, client, respond, written)

@@ -6,11 +6,12 @@ import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlbench.proxy.errors import NotFound, TooMany
+from dlbench.proxy.http import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dlbench.proxy.http import HttpRequest, Respond
+    from dlbench.proxy.http import Respond
 
     Handler = Callable[[Any, HttpRequest, Respond], None]
 
@@ -114,7 +115,7 @@ class RespondAsync:
                 self._results.finish(found, status, headers, pieces, self._clock())
 
             try:
-                handler(subject, request, keep)
+                handler(subject, HttpRequest(request.head, request.body), keep)
             except BaseException:
                 self._results.forget(found)
                 raise

@@ -26,7 +26,7 @@ TIDY_FROM = 64
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting(Generic[T]):
+class Waiting(Generic[T]):
     """A request in the queue; its item is None once it has left."""
 
     item: T | None
@@ -40,7 +40,7 @@ class _Waiting(Generic[T]):
 
 
 # What it is ordered by, its number (of equals the first that was added), the request.
-_Entry = tuple[int, int, _Waiting[T]]
+_Entry = tuple[int, int, Waiting[T]]
 
 
 class _Heap(Generic[T]):
@@ -139,15 +139,15 @@ class Batcher(Generic[T]):
         since_ns: int,
         priority: int = 0,
         deadline_ns: int = 0,
-    ) -> None:
+    ) -> Waiting[T]:
         """Queue a request that arrived at `since_ns`; a priority or deadline of 0 is none.
 
-        `rows` is at least 1, and `item` anything but None.
+        `rows` is at least 1, and `item` anything but None. Returns what `withdraw` takes.
         """
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group(key)
-        waiting = _Waiting(item, rows, group)
+        waiting = Waiting(item, rows, group)
         number = self._number = self._number + 1
         entry = (self._rank(since_ns, priority, deadline_ns), number, waiting)
         heappush(group.entries, entry)
@@ -161,6 +161,16 @@ class Batcher(Generic[T]):
         group.rows += rows
         self.rows += rows
         self._count += 1
+        return waiting
+
+    def withdraw(self, waiting: Waiting[T]) -> bool:
+        """Take a request out of the queue; False if it has left already."""
+        if waiting.item is None:
+            return False
+        waiting.leave()
+        self._left(waiting.group, 1, waiting.rows)
+        waiting.group.tidy()
+        return True
 
     def is_full(self) -> bool:
         """Whether the next batch is a full one, which no later request could make better."""

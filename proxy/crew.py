@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from dlbench.proxy.admission import GIVEN_UP
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.job import Seat
 
@@ -51,6 +52,7 @@ class Crew:
         self._starting: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted = 0
+        self._given_up = False
         dispatcher.on_lost = self._lost
 
     @property
@@ -164,7 +166,7 @@ class Crew:
     async def _started(self, number: int, wanted: Callable[[], bool]) -> WorkerLink | None:
         """A new worker, tried for as long as it is wanted; None then, and once that is hopeless."""
         pause_s, failures, said = FIRST_PAUSE_S, 0, ""
-        while wanted():
+        while wanted() and not self._given_up:
             try:
                 return await self._start(number)
             except ProxyError as error:
@@ -172,13 +174,26 @@ class Crew:
                 if str(error) != said:  # a node may be away for days
                     said = str(error)
                     LOG.warning("worker-%d does not start: %s", number, error)
-                hopeless = failures >= MOST_FAILURES and not self._dispatcher.live
-                if hopeless and number not in self._remote:
-                    self._on_fatal(error)
-                    return None
+                if not self._any_alive() and number not in self._remote:
+                    self._dispatcher.hold_off(pause_s)
+                    if failures >= MOST_FAILURES:
+                        self._give_up(error)
+                        return None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return None
+
+    def _any_alive(self) -> bool:
+        """One that seems to hang counts: it may answer yet."""
+        return any(seat.link.alive for seat in self._all())
+
+    def _give_up(self, error: ProxyError) -> None:
+        """Said once, whoever else fails: those who wait hear it at once, and nobody is started."""
+        if self._given_up:
+            return
+        self._given_up = True
+        self._dispatcher.shutdown(GIVEN_UP)
+        self._on_fatal(error)
 
     async def _dismiss(self, seat: Seat) -> None:
         self._dispatcher.leave(seat)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.admission import STOPPING, Admission, Closed
+from dlbench.proxy.admission import HELD_OFF, STOPPING, Admission, Closed
 from dlbench.proxy.cache import NoCache
 from dlbench.proxy.cache_key import KeyMaker
 from dlbench.proxy.clock import now_ns
-from dlbench.proxy.errors import DeadlineExceeded, Overloaded, RequestError
+from dlbench.proxy.errors import ClientGone, DeadlineExceeded, Overloaded, RequestError
 from dlbench.proxy.job import Job, Seat, Whole
 from dlbench.proxy.lineup import NS_PER_MS
 from dlbench.proxy.output_shapes import unlike
@@ -48,6 +48,8 @@ class Dispatcher:
         self._keys = KeyMaker(identity)
         self._cache: Cache = NoCache()
         self._per_worker = False
+        self._over = False
+        self._admission: Admission | Closed
         self.on_lost: Callable[[Seat], None] = lambda _: None  # a worker that died
         # Batches are smaller from now on: the most rows, and why.
         self.on_less: Callable[[int, str], None] = lambda _, __: None
@@ -80,25 +82,28 @@ class Dispatcher:
     @property
     def caches(self) -> list[Cache]:
         """The result caches: one, or one per live worker."""
-        return [seat.cache for seat in self.live] if self._per_worker else [self._cache]
+        return [seat.cache for seat in self._runner.seats] if self._per_worker else [self._cache]
 
     def configure(self, config: ServingConfig) -> None:
         """Change every knob that needs no restart; what waits is queued again, the cache is empty."""
         self._forget()
         self.config = config
-        self._admission: Admission | Closed = Admission(config.max_queue_size)
+        self._open()
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
         waiting = self._runner.configure(config)
         self._per_worker = config.cache_scope == "worker" and not self._lineup.shares
         self._results.configure(config)
         self._cache = self._results.new_cache()
         self._needs_key = self._results.active or self._lineup.needs_key
-        for seat in self.live:
+        for seat in self._runner.seats:
             seat.cache = self._new_cache()
         self._runner.run_again(waiting)
 
-    def submit(self, request: InferRequest, reply: Reply) -> None:
-        """Take a request; `reply` is called once, perhaps before this returns."""
+    def submit(self, request: InferRequest, reply: Reply) -> Job:
+        """Take a request; `reply` is called once, perhaps before this returns.
+
+        Returns what `abandon` takes.
+        """
         self.stats.received()
         job = Job(request, reply, now_ns())
         if self._needs_key:
@@ -107,22 +112,47 @@ class Dispatcher:
             self._look_up(job)
         else:
             self._admit(job)
+        return job
+
+    def abandon(self, job: Job) -> None:
+        """Whoever asked has gone; what nobody waits for and has not begun is not computed."""
+        if job.done:
+            return
+        job.gone = True
+        leader = job.leader or job
+        leader.wanted -= 1
+        if leader.wanted:
+            return
+        for part in leader.parts or (leader,):
+            if self._runner.withdraw(part):
+                self._finish(part, ClientGone())
 
     def join(self, seat: Seat) -> None:
         """A worker that is ready gets work from now on."""
         seat.cache = self._new_cache()
+        self._open()
         self._runner.join(seat)
 
     def leave(self, seat: Seat) -> None:
         """A worker gets nothing more; it is idle once what it runs is done."""
         self._runner.leave(seat)
 
-    def shutdown(self) -> None:
+    def hold_off(self, pause_s: float) -> None:
+        """Until a worker joins, whoever comes is answered 503; who waits already goes on waiting."""
+        if not self._over:
+            self._admission = Closed(HELD_OFF, math.ceil(pause_s))
+
+    def shutdown(self, why: str = STOPPING) -> None:
         """What is still unanswered is answered 503, and so is whatever comes from now on."""
-        self._admission = Closed()
+        self._over = True
+        self._admission = Closed(why)
         self._forget()
         for job in self._runner.shutdown():
-            self._finish(job, Overloaded(STOPPING))
+            self._finish(job, Overloaded(why))
+
+    def _open(self) -> None:
+        if not self._over:
+            self._admission = Admission(self.config.max_queue_size)
 
     # On the way in
 
@@ -132,11 +162,13 @@ class Dispatcher:
 
     def _admit(self, job: Job) -> None:
         try:
+            if not job.wanted:  # all went while it was looked up
+                raise ClientGone
             self._admission.check(self._lineup.waiting, self.served_per_s)
-        except Overloaded as error:
+        except RequestError as error:
             self.stats.refused(error.status)
             self._tell_joined(job, error)
-            job.reply(error)
+            job.tell(error)
             return
         timeout_ns = job.request.layout.timeout_ns or self._timeout_ns
         if timeout_ns:
@@ -158,12 +190,20 @@ class Dispatcher:
 
     def _spread(self, job: Job, parts: int) -> None:
         whole = Whole(job, parts)
-        for number, request in enumerate(spread(self._signature, job.request, parts)):
-            part = Job(request, job.reply, job.since_ns)
-            part.deadline_ns, part.whole, part.part = job.deadline_ns, whole, number
-            part.cache_key = b"%b%d" % (job.cache_key, number)
-            request.trace = job.request.trace
-            self._runner.run(part, request.batch_key)
+        job.parts = tuple(
+            self._part(whole, number, request)
+            for number, request in enumerate(spread(self._signature, job.request, parts))
+        )
+        for part in job.parts:
+            self._runner.run(part, part.request.batch_key)
+
+    def _part(self, whole: Whole, number: int, request: InferRequest) -> Job:
+        job = whole.job
+        part = Job(request, job.reply, job.since_ns)
+        part.deadline_ns, part.whole, part.part = job.deadline_ns, whole, number
+        part.cache_key = b"%b%d" % (job.cache_key, number)
+        request.trace = job.request.trace
+        return part
 
     def _finish(self, job: Job, outcome: Outputs | RequestError) -> None:
         """Answer a job and all that joined it, and keep the result."""
@@ -171,6 +211,7 @@ class Dispatcher:
             self._collect(job, job.whole, outcome)
             return
         self.in_flight -= 1
+        job.parts = ()  # they hold on to it
         self._tell_joined(job, outcome)
         job.answer(outcome, self.stats)
 
@@ -179,7 +220,7 @@ class Dispatcher:
         if not job.cache_key:
             return
         for follower in self._results.keep(job, self._cache_of(job), outcome):
-            if isinstance(outcome, DeadlineExceeded):  # that was not theirs
+            if isinstance(outcome, DeadlineExceeded) and not follower.gone:  # that was not theirs
                 self._look_up(follower)
             else:
                 follower.answer(outcome, self.stats)

@@ -17,6 +17,7 @@ ProxyError                 one line for a person
     ├── TooMany            429
     ├── Misdirected        421
     ├── HeadTooLarge       431
+    ├── ClientGone         499
     ├── WorkerFailed       500
     ├── Overloaded         503
     └── DeadlineExceeded   504
@@ -132,6 +133,15 @@ class HeadTooLarge(RequestError):
     """Request line and headers are over the limit."""
 
     status = 431
+
+
+class ClientGone(RequestError):
+    """Nobody waits for the answer any more; the status is nginx's, and no client sees it."""
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the client was gone before the request could run")
 
 
 class WorkerFailed(RequestError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.json_format import ParseDict
 
+from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import NotFound, RequestError
 from dlbench.proxy.grpc_wire import Message, pb, read, write
 from dlbench.proxy.repository import load_parameters
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 # Requests of one stream that may be under way; its replies leave in their order.
 MOST_AHEAD = 64
+# When the client of the call that is being handled stops waiting.
+DEADLINE_NS: ContextVar[int | None] = ContextVar("DEADLINE_NS", default=None)
 
 
 async def server_live(_: Repository, __: Message) -> Message:
@@ -107,7 +111,7 @@ async def stream_infer(
 ) -> AsyncGenerator[Message]:
     """Run the model on each request; a failing one is answered with its error, the stream goes on."""
     room = asyncio.Semaphore(MOST_AHEAD)
-    ahead: asyncio.Queue[Awaitable[Message] | None] = asyncio.Queue()
+    ahead: asyncio.Queue[asyncio.Future[Message] | None] = asyncio.Queue()
 
     async def read_ahead() -> None:
         try:
@@ -125,6 +129,9 @@ async def stream_infer(
         await reading
     finally:
         reading.cancel()
+        while not ahead.empty():
+            if (left := ahead.get_nowait()) is not None:
+                left.cancel()
 
 
 async def _streamed(models: Repository, request: Message) -> Message:
@@ -143,7 +150,14 @@ def _submitted(model: ServedModel, request: InferRequest) -> asyncio.Future[Outc
         if not outcome.done():
             outcome.set_result(found)
 
-    model.submit(request, reply)
+    def end(done: asyncio.Future[Outcome]) -> None:
+        if done.cancelled():  # the client has gone, or its deadline has passed
+            model.abandon(job)
+
+    if (deadline_ns := DEADLINE_NS.get()) is not None:
+        request.layout = request.layout.within(deadline_ns - now_ns())
+    job = model.submit(request, reply)
+    outcome.add_done_callback(end)
     return outcome
 
 

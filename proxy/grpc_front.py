@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import RequestError, StartError
 
 try:
@@ -21,7 +22,7 @@ try:
 except ModuleNotFoundError as missing:
     raise StartError(f"--grpc-port needs {missing.name}: pip install 'dlbench[grpc]'") from None
 
-from dlbench.proxy.grpc_calls import CALLS, stream_infer
+from dlbench.proxy.grpc_calls import CALLS, DEADLINE_NS, stream_infer
 from dlbench.proxy.grpc_wire import Message, pb
 from dlbench.proxy.spans import PARENT
 
@@ -42,6 +43,7 @@ CODES = {
     404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
+    499: grpc.StatusCode.CANCELLED,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 DRAIN_POLL_S = 0.05
@@ -106,6 +108,7 @@ class GrpcFront:
             if name not in OPEN_CALLS:
                 self._access.check(_metadata(context, "authorization"))
             PARENT.set(_metadata(context, "traceparent"))
+            DEADLINE_NS.set(_deadline_ns(context))
             return await call(self._models, request)
         except Exception as error:
             return await context.abort(*_status(error))
@@ -118,6 +121,7 @@ class GrpcFront:
         try:
             self._access.check(_metadata(context, "authorization"))
             PARENT.set(_metadata(context, "traceparent"))
+            DEADLINE_NS.set(_deadline_ns(context))
             async with aclosing(stream_infer(self._models, requests)) as responses:
                 async for response in responses:
                     yield response
@@ -136,6 +140,11 @@ def _status(error: Exception) -> tuple[Any, str]:
 def _metadata(context: Any, name: str) -> bytes | None:  # noqa: ANN401 - grpc ships no types
     given = dict(context.invocation_metadata()).get(name)
     return given.encode() if isinstance(given, str) else given
+
+
+def _deadline_ns(context: Any) -> int | None:  # noqa: ANN401 - grpc ships no types
+    left_s = context.time_remaining()
+    return None if left_s is None else now_ns() + int(left_s * 1e9)
 
 
 def _codec(method: Any) -> dict[str, Any]:  # noqa: ANN401 - a MethodDescriptor

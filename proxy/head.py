@@ -45,7 +45,8 @@ class RequestHead:
 
     `headers` holds the kept ones under lower-case names, a repeated one joined by commas. `target`
     is path and query. `length` is the body's, 0 also for a chunked one. `ending` closes the head of
-    the reply. `memo` belongs to the handler: whatever it made of this head.
+    the reply, and an `interim` one may come before it. `memo` belongs to the handler: whatever it
+    made of this head.
     """
 
     method: bytes = b""
@@ -58,6 +59,7 @@ class RequestHead:
     encodings: bytes = b""
     coding: bytes | None = None
     ending: bytes = LEAVING
+    interim: bool = False
     memo: Any = None
 
     @property
@@ -110,6 +112,7 @@ def request_head(
         headers.get(b"content-encoding", b""),
         accepted_coding(headers.get(b"accept-encoding", b"")),
         STAYING[version] if keep_alive else LEAVING,
+        version == "1.1",
     )
 
 

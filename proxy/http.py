@@ -7,6 +7,7 @@ future per request would cost a third of the throughput, so a handler is given a
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from dlbench.proxy.errors import Overloaded, RequestError, RequestTimeout, TooLa
 from dlbench.proxy.head import HeadMemo, RequestHead
 from dlbench.proxy.limits import Limits
 from dlbench.proxy.reader import HEAD, IDLE, RequestReader
-from dlbench.proxy.reply import JSON_TYPE, Exchange, error_reply
+from dlbench.proxy.reply import JSON_TYPE, NOBODY, Client, Exchange, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +35,11 @@ MOST_PIPELINED = 64
 # How long a client may go on sending after an error ended its connection. Closing at once would
 # reset the connection, and the client would lose the answer that says what was wrong.
 LINGER_S = 5.0
+# A client that sends no more either waits, or has closed its socket and is gone: from here both look
+# alike until something is sent. Who is not answered within this time is sent an interim reply, which
+# HTTP/1.1 allows at any time; the system of one that is gone answers it with a reset.
+PROBE_S = 0.05
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +48,7 @@ class HttpRequest:
 
     head: RequestHead
     body: bytes
+    client: Client = NOBODY
 
     @property
     def method(self) -> bytes:
@@ -87,6 +94,7 @@ class HttpProtocol(asyncio.Protocol):
         self._closing = False
         self._lingering = False
         self._silent = False
+        self._half_closed = False
         self._unsent = 0
         self._write_paused = False
         self._read_paused = False
@@ -105,9 +113,12 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
         self._connections.discard(self)
         self._closing = True
-        self._exchanges.clear()
         self._reader.close()
         self._transport = None
+        waiting = list(self._exchanges)
+        self._exchanges.clear()
+        for exchange in waiting:
+            exchange.abandon()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -126,8 +137,9 @@ class HttpProtocol(asyncio.Protocol):
         """A client that sends no more still gets what it asked for: True keeps the connection."""
         if not self._exchanges or not self._transport.can_write_eof():
             return False
-        self._closing = True
+        self._closing = self._half_closed = True
         self._exchanges[-1].keep_alive = False
+        asyncio.get_running_loop().call_later(PROBE_S, self._probe)
         return True
 
     def pause_writing(self) -> None:
@@ -137,6 +149,22 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_paused = False
         self._regulate()
+
+    def _probe(self) -> None:
+        """Find out whether a client that sends no more is still there."""
+        if self._transport is None or not self._exchanges or not self._exchanges[0].interim:
+            return
+        if not self._transport.get_write_buffer_size():
+            self._transport.write(INTERIM)
+            asyncio.get_running_loop().call_later(PROBE_S, self._look_for_reset)
+
+    def _look_for_reset(self) -> None:
+        """Nobody reads from a half-closed connection, so nobody is told of its end."""
+        if self._transport is None:
+            return
+        found = self._transport.get_extra_info("socket")
+        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._transport.abort()
 
     # What the server calls
 
@@ -156,6 +184,8 @@ class HttpProtocol(asyncio.Protocol):
         if unsent != self._unsent:
             self._unsent, self.since = unsent, now
         waited = now - self.since
+        if self._half_closed:
+            self._look_for_reset()
         if self._lingering:
             self._check_linger(waited)
         elif unsent:
@@ -230,11 +260,13 @@ class HttpProtocol(asyncio.Protocol):
         if head.encodings:
             self._unpack(exchange, head, body)
         else:
-            self._run(exchange, HttpRequest(head, body))
+            self._run(exchange, HttpRequest(head, body, exchange))
         if len(self._exchanges) >= MOST_PIPELINED:
             self._regulate()
 
     def _run(self, exchange: Exchange, request: HttpRequest) -> None:
+        if self._transport is None:  # it went while its body was unpacked
+            return
         try:
             self._handle(request, exchange.respond)
         except Exception as error:
@@ -245,7 +277,7 @@ class HttpProtocol(asyncio.Protocol):
         most = self._limits.body_bytes
         unpack = partial(unpacked, body, head.encodings)
         try:
-            request = HttpRequest(head, unpack(min(AT_ONCE, most)))
+            request = HttpRequest(head, unpack(min(AT_ONCE, most)), exchange)
         except TooLarge:
             self.aside(partial(unpack, most), partial(self._run_unpacked, exchange, head))
         except RequestError as error:
@@ -257,7 +289,7 @@ class HttpProtocol(asyncio.Protocol):
         self, exchange: Exchange, head: RequestHead, body: Callable[[], bytes]
     ) -> None:
         try:
-            request = HttpRequest(head, body())
+            request = HttpRequest(head, body(), exchange)
         except Exception as error:
             exchange.refuse(error)
         else:

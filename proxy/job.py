@@ -12,7 +12,7 @@ from dlbench.proxy.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlbench.proxy.batcher import Batcher
+    from dlbench.proxy.batcher import Batcher, Waiting
     from dlbench.proxy.cache import Cache
     from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.request import InferRequest, Outputs, Reply
@@ -26,21 +26,29 @@ class Job:
     """A request, with whom to answer and how long that is worth waiting for.
 
     `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it. `home` is
-    the worker in whose cache it was looked for, `seat` the one before which it waits, `whole` the
-    job that it is a part of, `refused` the batch that the model refused with it.
+    the worker in whose cache it was looked for, `seat` the one before which it waits, at `place`,
+    `whole` the job that it is a part of, `parts` those that it was spread over. `leader` is the
+    identical job that it joined, `wanted` how many wait for this one, itself included. `refused` is
+    the batch that the model refused with it.
     """
 
     __slots__ = (
         "cache_key",
         "deadline_ns",
         "deaths",
+        "done",
+        "gone",
         "home",
+        "leader",
         "part",
+        "parts",
+        "place",
         "refused",
         "reply",
         "request",
         "seat",
         "since_ns",
+        "wanted",
         "whole",
     )
 
@@ -53,9 +61,15 @@ class Job:
         self.deaths = 0
         self.home: Seat | None = None
         self.seat: Seat | None = None
+        self.place: Waiting[Job] | None = None
         self.whole: Whole | None = None
         self.part = 0
         self.refused: Refused | None = None
+        self.parts: tuple[Job, ...] = ()
+        self.leader: Job | None = None
+        self.wanted = 1
+        self.gone = False  # whoever asked does not wait any more
+        self.done = False
 
     def answer(self, outcome: Outputs | RequestError, stats: ModelStats) -> None:
         """Count how it ended, and tell whoever asked."""
@@ -64,8 +78,13 @@ class Job:
             stats.failed(latency_ns, outcome.status)
         else:
             stats.succeeded(latency_ns)
+        self.tell(outcome)
+
+    def tell(self, outcome: Outputs | RequestError) -> None:
+        """Tell whoever asked, who is then let go of: a client may hold on to its job."""
+        reply, self.reply, self.done = self.reply, _told, True
         try:
-            self.reply(outcome)
+            reply(outcome)
         except Exception:  # whoever else is answered in the same breath must not pay for it
             LOG.exception("an answer broke the proxy")
 
@@ -82,6 +101,10 @@ class Refused:
         """A job went well alone; whether they all have, and the batch itself was the trouble."""
         self._left.discard(job)
         return not self._left
+
+
+def _told(_: Outputs | RequestError) -> None:
+    """A job is answered once."""
 
 
 class Whole:

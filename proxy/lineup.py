@@ -80,7 +80,7 @@ class Lineup:
             queue = seat.queue
             self._loads.began(seat.index, 1, request.rows)
         self.waiting += 1
-        queue.add(
+        job.place = queue.add(
             batch_key, request.rows, job, job.since_ns, request.layout.priority, job.deadline_ns
         )
 
@@ -97,6 +97,14 @@ class Lineup:
         self.waiting -= 1
         if job.seat is not None and job.seat.index >= 0:
             self._loads.ended(job.seat.index, 1, job.request.rows)
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of its queue; False if it waits in none."""
+        queue = self.shared if job.seat is None else job.seat.queue
+        if job.place is None or not queue.withdraw(job.place):
+            return False
+        self.taken_back(job)
+        return True
 
     def queue_of(self, seat: Seat) -> Batcher[Job]:
         """The queue that a worker takes from."""

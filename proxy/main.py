@@ -130,6 +130,8 @@ class Proxy:
             return True
         startup.cancel()
         await asyncio.wait((startup,))
+        if self._failure is not None:  # one model's workers died while another was loading
+            raise self._failure
         return False
 
     async def _startup(self, control: Control | NoControl) -> None:

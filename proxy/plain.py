@@ -49,7 +49,7 @@ def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
             return {"output": columns[signature.outputs[0].name]}
         return {"outputs": columns}
 
-    answer_json(model, request_of(signature, arrays), respond, write)
+    answer_json(model, request_of(signature, arrays), request.client, respond, write)
 
 
 def _model(models: Repository, document: dict[str, Any]) -> ServedModel:

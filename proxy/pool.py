@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlbench.proxy.link import ProcessLink, WorkerLink
 from dlbench.proxy.providers import executor_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
+
+Started = TypeVar("Started")
 
 
 async def start_workers(
@@ -28,13 +32,27 @@ async def start_workers(
     Raises:
         ModelError, DeviceError, StartError: in the first failing worker's words.
     """
-    starts = (start_worker(path, settings, config, n, independent) for n in numbers)
-    found = await asyncio.gather(*starts, return_exceptions=True)
-    links = [link for link in found if isinstance(link, WorkerLink)]
-    if errors := [error for error in found if isinstance(error, BaseException)]:
-        await asyncio.gather(*(link.shutdown() for link in links))
-        raise errors[0]
-    return links
+    starts = [start_worker(path, settings, config, n, independent) for n in numbers]
+    return await all_or_none(starts, WorkerLink.shutdown)
+
+
+async def all_or_none(
+    starts: Sequence[Coroutine[Any, Any, Started]],
+    undo: Callable[[Started], Awaitable[None]],
+) -> list[Started]:
+    """What all of these come to; when one fails, or nobody waits any more, the others are undone.
+
+    Raises what the first one to fail raises, at once: one that would take longer is cancelled.
+    """
+    tasks = [asyncio.ensure_future(start) for start in starts]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(undo(one) for one in found if not isinstance(one, BaseException)))
+        raise
 
 
 async def start_worker(

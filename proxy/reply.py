@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from dlbench.proxy.encoding import AT_ONCE, PACKED_FROM, packed, worth_packing
-from dlbench.proxy.errors import RequestError
+from dlbench.proxy.errors import ClientGone, RequestError
 from dlbench.proxy.head import LEAVING
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 JSON_TYPE = b"content-type: application/json\r\n"
 VARY = b"vary: accept-encoding\r\n"
 STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+STATUS_LINES[ClientGone.status] = b"HTTP/1.1 499 Client Gone\r\n"
 # Up to so many bytes one joined write is cheaper than handing over the pieces.
 JOIN_BYTES = 32 * 1024
 # What a status has to come with, whatever the error.
@@ -44,6 +45,23 @@ class Connection(Protocol):
         """Do work that would hold up the others in a thread; `then` is given a getter of its result."""
 
 
+class Client(Protocol):
+    """Who waits for the answer to a request."""
+
+    def waits(self, give_up: Callable[[], None]) -> None:
+        """Call `give_up` if the client goes before it is answered."""
+
+
+class NoClient:
+    """Nobody waits: the answer is fetched later, if at all."""
+
+    def waits(self, give_up: Callable[[], None]) -> None:
+        """Nobody can go."""
+
+
+NOBODY = NoClient()
+
+
 class Exchange:
     """One request and its reply; replies leave in the order of their requests.
 
@@ -51,7 +69,7 @@ class Exchange:
     `linger` not before the client has had time to read it.
     """
 
-    __slots__ = ("_connection", "_head", "keep_alive", "linger", "reply")
+    __slots__ = ("_connection", "_give_up", "_head", "keep_alive", "linger", "reply")
 
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         self._connection = connection
@@ -59,6 +77,22 @@ class Exchange:
         self.keep_alive = head.keep_alive
         self.linger = False
         self.reply: list[bytes | memoryview] | None = None
+        self._give_up: Callable[[], None] | None = None
+
+    @property
+    def interim(self) -> bool:
+        """Whether the client understands replies that come before the reply."""
+        return self._head.interim
+
+    def waits(self, give_up: Callable[[], None]) -> None:
+        """The client waits for work, which is given up if it goes."""
+        if self.reply is None:
+            self._give_up = give_up
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        if self._give_up is not None:
+            self._give_up()
 
     def respond(self, status: int, headers: bytes, body: Sequence[bytes | memoryview]) -> None:
         """Answer the request; `headers` are complete lines."""
@@ -104,6 +138,7 @@ class Exchange:
         if head.method == b"HEAD":
             body = ()
         reply = [first, *body]
+        self._give_up = None
         self.reply = reply if size > JOIN_BYTES else [b"".join(reply)]
         connection.flush()
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import BadRequest, ModelError, NotFound, ProxyError, RequestError
 from dlbench.proxy.model import ModelFile, find_models, resolve_model
+from dlbench.proxy.pool import all_or_none
 from dlbench.proxy.served import ServedModel, serve_model
 
 if TYPE_CHECKING:
@@ -62,15 +63,9 @@ class Repository:
     async def startup(self) -> None:
         """Load the models named on the command line; if one fails, none is left."""
         names = [source.name for source in _named(self._settings)]
-        found = await asyncio.gather(
-            *(self._started(self._sources[name], self._config) for name in names),
-            return_exceptions=True,
-        )
-        served = [model for model in found if isinstance(model, ServedModel)]
-        self._served = {model.name: model for model in served}
-        if errors := [error for error in found if isinstance(error, BaseException)]:
-            await self.shutdown()
-            raise errors[0]
+        starts = [self._started(self._sources[name], self._config) for name in names]
+        models = await all_or_none(starts, ServedModel.shutdown)
+        self._served = {model.name: model for model in models}
 
     def get(self, name: str = "", version: str = "") -> ServedModel:
         """A served model; without a name the only one.
@@ -158,7 +153,7 @@ class Repository:
 
     async def _started(self, source: ModelFile, config: ServingConfig) -> ServedModel:
         def give_up(error: ProxyError) -> None:
-            self._gave_up(source.name, error)
+            self._gave_up(model, error)
 
         def reload() -> None:
             task = asyncio.ensure_future(self._reload(source.name, config))
@@ -185,14 +180,16 @@ class Repository:
         finally:
             self._reloading.discard(name)
 
-    def _gave_up(self, name: str, error: ProxyError) -> None:
+    def _gave_up(self, model: ServedModel, error: ProxyError) -> None:
         """A model without workers takes the proxy down only if there is no other."""
-        if len(self._served) <= 1:
+        if model in self._retiring.values():  # another one has its name by now
+            return
+        if not [other for other in self._served.values() if other is not model]:
             self._on_fatal(error)
             return
-        LOG.error("%s is served no more: %s", name, error)
-        self._reasons[name] = str(error)
-        self._replace(name, None)
+        LOG.error("%s is served no more: %s", model.name, error)
+        self._reasons[model.name] = str(error)
+        self._replace(model.name, None)
 
     def _scan(self) -> None:
         """Models may be put into the folder at any time."""

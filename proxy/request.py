@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlbench.proxy.errors import BadRequest
@@ -39,6 +39,11 @@ class Layout:
     id: str | None = None
     priority: int = 0
     timeout_ns: int = 0
+
+    def within(self, timeout_ns: int) -> Layout:
+        """The same with so much time at most; none left is the least that is a deadline."""
+        least = max(1, min(timeout_ns, self.timeout_ns or timeout_ns))
+        return replace(self, timeout_ns=least)
 
 
 @dataclass(slots=True)

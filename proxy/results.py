@@ -29,7 +29,7 @@ class Results:
 
     def __init__(self, backend: Backend, stats: ModelStats) -> None:
         self._backend, self._stats = backend, stats
-        self._joined: dict[bytes, list[Job]] = {}
+        self._joined: dict[bytes, list[Job]] = {}  # the job in flight first
 
     def configure(self, config: ServingConfig) -> None:
         """Keep results as `config` says from now on."""
@@ -51,12 +51,15 @@ class Results:
         if found is not None:
             self._hit(job, found)
             return
-        followers = self._joined.get(job.cache_key)
-        if followers is not None:
+        flight = self._joined.get(job.cache_key)
+        if flight is not None:
             self._stats.joined()
-            followers.append(job)
+            flight.append(job)
+            job.leader = flight[0]
+            job.leader.wanted += 1
             return
-        self._joined[job.cache_key] = []
+        self._joined[job.cache_key] = [job]
+        job.leader = None
         self._backend.fetch(job.cache_key, partial(self._fetched, job, cache, missed))
 
     def keep(self, job: Job, cache: Cache, outcome: Outputs | RequestError) -> list[Job]:
@@ -64,7 +67,7 @@ class Results:
         if not isinstance(outcome, RequestError):
             cache.put(job.cache_key, outcome, now_ns(), dirty=True)
             self._writer.kept(job.cache_key, outcome)
-        return self._joined.pop(job.cache_key, [])
+        return self._joined.pop(job.cache_key, [])[1:]
 
     def _fetched(
         self, job: Job, cache: Cache, missed: Callable[[Job], None], found: Outputs | None
@@ -76,7 +79,7 @@ class Results:
             return
         cache.put(job.cache_key, found, now_ns())
         self._hit(job, found)
-        for follower in self._joined.pop(job.cache_key, []):
+        for follower in self._joined.pop(job.cache_key, [])[1:]:
             follower.answer(found, self._stats)
 
     def _hit(self, job: Job, found: Outputs) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.batch_limit import BATCH_LIMITS
 from dlbench.proxy.clock import now_ns
-from dlbench.proxy.errors import BadRequest, DeadlineExceeded, RequestError, WorkerFailed
+from dlbench.proxy.errors import (
+    BadRequest,
+    ClientGone,
+    DeadlineExceeded,
+    RequestError,
+    WorkerFailed,
+)
 from dlbench.proxy.frames import Result, encode_batch
 from dlbench.proxy.job import Refused
 from dlbench.proxy.lineup import NS_PER_MS, Lineup
 from dlbench.proxy.output_shapes import OutputShapes
 from dlbench.proxy.rows import gather, scatter
+from dlbench.proxy.suspicion import FIRST_RUN_NS, FLOOR_NS, UsualTimes
 from dlbench.proxy.timer import make_timer
 
 if TYPE_CHECKING:
@@ -28,6 +36,9 @@ if TYPE_CHECKING:
     from dlbench.proxy.stats import ModelStats
     from dlbench.proxy.tensors import Signature
 
+LOG = logging.getLogger(__name__)
+
+NS_PER_S = 1e9
 # A second batch is committed to a busy worker only while batches are shorter than this: it hides
 # the way there and back (+32 % with a sub-millisecond model), but a longer one would wait behind
 # its predecessor when another worker may be free sooner.
@@ -59,8 +70,15 @@ class Runner:
         self._number = 0
         self._timer = make_timer(asyncio.get_running_loop(), self._on_time)
         self._leaving: set[Seat] = set()  # what they run is not done yet
+        self._suspects: set[Seat] = set()  # they get nothing until they have answered
+        self._usual = UsualTimes()
         self.lineup = Lineup(config, 1)
         self.configure(config)
+
+    @property
+    def seats(self) -> list[Seat]:
+        """The workers that get work, or will when they have answered."""
+        return [*self.lineup.live, *self._suspects]
 
     def configure(self, config: ServingConfig) -> list[Job]:
         """Take other knobs; what waited comes back, to be run again."""
@@ -93,6 +111,7 @@ class Runner:
         link.on_lost = partial(self._on_lost, seat)
         self.run_again(self.lineup.join(seat))
         self._pump(seat)
+        self._suspect(now_ns())
         if not link.alive:  # it died between its hello and now, when nobody listened
             self._on_lost(seat, link)
 
@@ -102,12 +121,15 @@ class Runner:
             self._leaving.add(seat)
             self.run_again(self.lineup.leave(seat))
             self._let_go(seat)
+        elif seat in self._suspects:
+            self._suspects.discard(seat)
+            self._leaving.add(seat)
 
     def shutdown(self) -> list[Job]:
         """Run nothing any more; returns all that was not finished."""
         self._timer.close()
         left = self.lineup.drain()
-        for seat in [*self.lineup.live, *self._leaving]:
+        for seat in [*self.seats, *self._leaving]:
             left += self._taken_from(seat)
             seat.link.on_result = lambda *_: None
             seat.link.on_lost = lambda _: None
@@ -128,16 +150,26 @@ class Runner:
         else:
             self._pump(seat)
 
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of its queue; False if it has begun, or is done."""
+        return self.lineup.withdraw(job)
+
     def run_again(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            job.home = None
-            self.run(job, job.request.batch_key)
+            self._again(job, job.request.batch_key)
 
     def run_alone(self, jobs: Iterable[Job]) -> None:
         """Run each again, in a batch of its own."""
         for job in jobs:
+            self._again(job, ("alone", id(job)))
+
+    def _again(self, job: Job, batch_key: Hashable) -> None:
+        whole = job if job.whole is None else job.whole.job
+        if whole.wanted:
             job.home = None
-            self.run(job, ("alone", id(job)))
+            self.run(job, batch_key)
+        else:
+            self._finish(job, ClientGone())
 
     # To the workers
 
@@ -157,8 +189,47 @@ class Runner:
         now = now_ns()
         for queue in self.lineup.queues():
             self._expire(queue, now)
+        self._suspect(now)
         for seat in list(self.lineup.live):
             self._pump(seat)
+
+    def _suspect(self, now: int) -> None:
+        """Set aside whoever runs one batch for far longer than usual, but for the last one."""
+        for seat in list(self.lineup.live):
+            since_ns = seat.link.running_since_ns
+            if since_ns is None or not seat.batches:
+                continue
+            due = since_ns + FLOOR_NS
+            if due <= now:
+                due = since_ns + self._patience_ns(seat.running)
+            if due > now:
+                self._timer.at(due)
+            elif len(self.lineup.live) > 1:
+                self._set_aside(seat, now - since_ns)
+
+    def _patience_ns(self, jobs: list[Job]) -> int:
+        if not jobs:  # the batch was taken back before it began
+            return FIRST_RUN_NS
+        rows = sum([job.request.rows for job in jobs])
+        return self._usual.patience_ns(jobs[0].request.layout.row_shapes, rows)
+
+    def _set_aside(self, seat: Seat, ran_ns: int) -> None:
+        """Nothing new for a worker that seems to hang; what it has not begun is run elsewhere."""
+        LOG.warning("%s seems to hang: one batch runs for %.1f s", seat.name, ran_ns / NS_PER_S)
+        self._suspects.add(seat)
+        waiting = self.lineup.leave(seat)
+        for number in list(seat.batches)[1:]:
+            waiting += seat.batches[number]
+            seat.batches[number] = []  # when it is answered, nobody is told
+        self.run_again(waiting)
+
+    def _clear(self, seat: Seat) -> None:
+        """It has answered: it is a worker like any other."""
+        if seat in self._suspects:
+            LOG.warning("%s answers again", seat.name)
+            self._suspects.discard(seat)
+            self.run_again(self.lineup.join(seat))
+            self._suspect(now_ns())  # one that hangs too may no longer be the last
 
     def _expire(self, queue: Batcher[Job], now: int) -> bool:
         """Answer what has waited for too long; whether there was anything."""
@@ -207,6 +278,7 @@ class Runner:
             if request.trace is not None:
                 request.trace.queue_ns, request.trace.batch_rows = wait_ns, total
         seat.link.send(encode_batch(number, rows, *gather(self._signature, requests, total)))
+        self._timer.at(now + FLOOR_NS)  # time to look whether it is back
 
     # And back
 
@@ -214,11 +286,18 @@ class Runner:
         jobs = seat.batches.pop(number)
         rows = sum([job.request.rows for job in jobs])
         compute_ns = 0
+        if not rows:  # taken back: it was answered elsewhere
+            self._clear(seat)
+            self._pump(seat)
+            self._let_go(seat)
+            return
         if not isinstance(result, str):
             compute_ns = result.compute_ns
             link.took(compute_ns)
+            self._usual.took(jobs[0].request.layout.row_shapes, rows, compute_ns)
             self._stats.batch_done(len(jobs), rows, result.input_ns, compute_ns, result.output_ns)
         self.lineup.ended(seat, len(jobs), rows, compute_ns)
+        self._clear(seat)
         self._pump(seat)  # the worker first: it can go on while the answers are written
         if isinstance(result, str):
             self._on_refused(jobs, result)

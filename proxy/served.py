@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.errors import ProxyError, RequestError
+    from dlbench.proxy.job import Job
     from dlbench.proxy.link import WorkerLink
     from dlbench.proxy.model import ModelFile
     from dlbench.proxy.request import InferRequest, Reply
@@ -64,7 +65,8 @@ class ServedModel:
         self.dispatcher = dispatcher
         self.stats = dispatcher.stats
         dispatcher.on_less = self._batches_less
-        self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
+        self.submit: Callable[[InferRequest, Reply], Job] = dispatcher.submit
+        self.abandon = dispatcher.abandon
         self.crew: Crew
         self.hurried = False  # nobody waits for what is under way any more
         self._watch: asyncio.Task[None]

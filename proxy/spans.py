@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlbench.proxy.http import HttpRequest, Respond
+    from dlbench.proxy.job import Job
     from dlbench.proxy.request import InferRequest, Outputs, Reply
     from dlbench.proxy.served import ServedModel
     from dlbench.proxy.tracing import Tracer
 
     Handle = Callable[[HttpRequest, Respond], None]
-    Submit = Callable[[InferRequest, Reply], None]
+    Submit = Callable[[InferRequest, Reply], Job]
 
 OK = 200
 # The `traceparent` of the request that is being handled.
@@ -77,7 +78,7 @@ class TracedSpans:
     def submitting(self, model: ServedModel) -> Submit:
         submit = model.submit
 
-        def submit_traced(request: InferRequest, reply: Reply) -> None:
+        def submit_traced(request: InferRequest, reply: Reply) -> Job:
             span = self._tracer.started(PARENT.get(), model.name)
             trace = request.trace = Trace()
 
@@ -88,7 +89,7 @@ class TracedSpans:
                 )
                 reply(outcome)
 
-            submit(request, replied)
+            return submit(request, replied)
 
         return submit_traced
 

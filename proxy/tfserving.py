@@ -52,7 +52,7 @@ def predict(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
                 'a {"b64": …} object holds a string; this model takes numbers'
             ) from None
         raise
-    answer_json(model, read, respond, write)
+    answer_json(model, read, request.client, respond, write)
 
 
 def status(model: ServedModel, _: HttpRequest, respond: Respond) -> None:

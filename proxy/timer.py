@@ -62,8 +62,11 @@ class TimerFd:
         self._libc.timerfd_settime(self._fd, TFD_TIMER_ABSTIME, spec, None)
 
     def close(self) -> None:
+        if self._fd < 0:  # the number may be somebody else's by now
+            return
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
+        self._fd = -1
 
     def _expired(self) -> None:
         with contextlib.suppress(BlockingIOError):  # set anew since it expired

@@ -17,6 +17,7 @@ from dlbench.proxy.multipart import MULTIPART_TYPE, parts
 if TYPE_CHECKING:
     from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.multipart import Part
+    from dlbench.proxy.reply import Client
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
@@ -39,7 +40,7 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     """
     kind = _type(request.headers.get(b"content-type", b""))
     if kind == BINARY_TYPE:
-        _answer_raw(model, request.body, respond)
+        _answer_raw(model, request.body, request.client, respond)
         return
     body: Buffer = request.body
     if kind == MULTIPART_TYPE:
@@ -48,9 +49,9 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     is_text = TEXTS.fullmatch(kind)
     document = parse(body) if is_text else _guessed(body)
     if document is None and not is_text:
-        _answer_raw(model, body, respond)
+        _answer_raw(model, body, request.client, respond)
     else:
-        _answer_rows(model, document, holds_booleans(body), respond)
+        _answer_rows(model, document, holds_booleans(body), request.client, respond)
 
 
 def _guessed(body: Buffer) -> Any:  # noqa: ANN401 - any JSON
@@ -63,20 +64,23 @@ def _guessed(body: Buffer) -> Any:  # noqa: ANN401 - any JSON
         return None
 
 
-def _answer_raw(model: ServedModel, body: Buffer, respond: Respond) -> None:
+def _answer_raw(model: ServedModel, body: Buffer, client: Client, respond: Respond) -> None:
     signature = model.signature
     try:
         raw = model.wire.read(body, 0)
     except BadRequest as error:
         raise BadRequest(f"{error}; send JSON rows, or the bytes of the tensor itself") from None
     count = raw.rows
-    answer_json(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
+    answer_json(
+        model, raw, client, respond, lambda outputs: write_instances(signature, outputs, count)
+    )
 
 
 def _answer_rows(
     model: ServedModel,
     document: Any,  # noqa: ANN401 - from JSON
     booleans: bool,
+    client: Client,
     respond: Respond,
 ) -> None:
     signature = model.signature
@@ -87,7 +91,7 @@ def _answer_rows(
         return {"predictions": rows} if enveloped else rows
 
     asked = read_instances(signature, instances, booleans=booleans)
-    answer_json(model, asked, respond, write)
+    answer_json(model, asked, client, respond, write)
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:

@@ -39,7 +39,7 @@ def infer(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
         json, tensors = wire.write(asked, outputs)
         return BINARY_TYPE % len(json) if tensors else JSON_TYPE, [json, *tensors]
 
-    answer(model, asked, respond, write)
+    answer(model, asked, request.client, respond, write)
 
 
 def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:

@@ -33,6 +33,9 @@ class NumpyModel:
         except RequestError as error:
             reply(error)
 
+    def abandon(self, job):
+        """Everything is answered at once."""
+
 
 class NumpyModels:
     """Models by name, as a server has them."""

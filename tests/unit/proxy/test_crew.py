@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from dlbench.proxy import crew as crew_module
+from dlbench.proxy.admission import GIVEN_UP
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.crew import MOST_FAILURES, Crew
 from dlbench.proxy.errors import StartError
@@ -36,6 +37,7 @@ class Dispatcher:
     def __init__(self):
         self.config = ServingConfig(worker_timeout_s=10)
         self.live = []
+        self.held_off, self.ended = [], []
 
     def join(self, seat):
         self.live.append(seat)
@@ -43,6 +45,12 @@ class Dispatcher:
     def leave(self, seat):
         if seat in self.live:
             self.live.remove(seat)
+
+    def hold_off(self, pause_s):
+        self.held_off.append(pause_s)
+
+    def shutdown(self, why):
+        self.ended.append(why)
 
     def lose(self, seat):
         """The worker dies."""
@@ -296,3 +304,28 @@ def test_nobody_goes_on_trying_to_start_what_is_not_wanted(reviving, monkeypatch
         assert it.crew.size == 1
 
     asyncio.run(asyncio.wait_for(story(), 20))
+
+
+@tell
+async def test_when_two_workers_fail_the_end_is_told_once_and_those_who_wait_hear_it():
+    it = Story(2)
+    for number in (0, 1):
+        await it.lose(number)
+    for _ in range(MOST_FAILURES):
+        assert it.dispatcher.ended == []
+        await it.failed(0)
+    await it.failed(1)
+    assert [str(error) for error in it.fatal] == ["no"]
+    assert it.dispatcher.ended == [GIVEN_UP]
+    assert it.starts.pending == {}
+
+
+@tell
+async def test_nobody_is_taken_between_a_failed_start_and_the_next_try():
+    it = Story(2)
+    await it.lose(1)
+    await it.failed(1)
+    assert it.dispatcher.held_off == []  # the other one works
+    await it.lose(0)
+    await it.failed(0)
+    assert it.dispatcher.held_off == [0]

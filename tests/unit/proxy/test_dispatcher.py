@@ -19,7 +19,9 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.dispatcher import Dispatcher
 from dlbench.proxy.errors import (
     BadRequest,
+    ClientGone,
     DeadlineExceeded,
+    Overloaded,
     RequestError,
     WorkerFailed,
 )
@@ -44,6 +46,7 @@ class Worker:
     def __init__(self):
         self.alive = True
         self.service_ns = 0.0
+        self.running_since_ns = None
         self.welcome = True  # whether the dispatcher may send anything
         self.batches = deque()
 
@@ -52,6 +55,8 @@ class Worker:
         frame = b"".join(bytes(piece) for piece in pieces)
         _, number, size, _ = HEAD.unpack_from(frame)
         rows, (shape,) = decode_batch(frame[HEAD.size : HEAD.size + size])
+        if not self.batches:
+            self.running_since_ns = runner_module.now_ns()
         self.batches.append((number, rows, shape, np.frombuffer(frame[HEAD.size + size :], "<i8")))
 
     def took(self, compute_ns):
@@ -63,6 +68,7 @@ class Worker:
         One alone may have `more` rows and columns, too.
         """
         number, rows, shape, data = self.batches.popleft()
+        self.running_since_ns = runner_module.now_ns() if self.batches else None
         if POISON in data or refuse:
             self.on_result(self, number, "poison")
             return
@@ -79,6 +85,7 @@ class Worker:
     def die(self):
         self.alive = self.welcome = False
         self.batches.clear()
+        self.running_since_ns = None
         self.on_lost(self)
 
 
@@ -134,6 +141,8 @@ class World:
         self.seats = []  # all that ever joined
         self.answers = []  # one list per request
         self.wrong = []  # what was wrong with them
+        self.jobs = []  # and what stands for it
+        self.gone = set()  # numbers of those whose clients have gone
         self.dispatcher = Dispatcher(
             self.signature, b"model", config, backend, ModelStats(lambda: 0.0)
         )
@@ -165,19 +174,27 @@ class World:
     def submit(self, values=1, then=lambda: None, **options):
         """Submit a request for these values; returns the list that its answer will be in."""
         request = self.request(values, **options)
-        answers, since_ns = [], self.now_ns
+        answers, since_ns, number = [], self.now_ns, len(self.answers)
         self.answers.append(answers)
+        self.jobs.append(None)
 
         def reply(outcome):
             answers.append(outcome)
             try:
+                assert not isinstance(outcome, ClientGone) or number in self.gone
                 self.check(request, outcome, since_ns)
             except AssertionError as error:  # the proxy survives whatever a reply raises
                 self.wrong.append(error)
             then()
 
-        self.dispatcher.submit(request, reply)
+        self.jobs[number] = self.dispatcher.submit(request, reply)
         return answers
+
+    def abandon(self, number):
+        """The client of a request goes, unless it has its answer."""
+        if not self.answers[number] and number not in self.gone:
+            self.gone.add(number)
+            self.dispatcher.abandon(self.jobs[number])
 
     def check(self, request, outcome, since_ns):
         """Whether that is an answer to this request."""
@@ -304,13 +321,15 @@ STEP = st.one_of(
     SUBMIT,
     st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
     st.tuples(st.just("finish"), WHICH, st.sampled_from([1, 8]), st.booleans()),
-    st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 3, 10])),
+    st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 3, 10, 1500, 15_000])),
     st.tuples(st.just("join")),
     st.tuples(st.just("revive"), WHICH),
     st.tuples(st.just("leave"), WHICH),
     st.tuples(st.just("die"), WHICH),
     st.tuples(st.just("configure"), KNOBS),
     st.tuples(st.just("fetched")),
+    st.tuples(st.just("abandon"), st.integers(0, 59)),
+    st.tuples(st.just("abandon"), st.integers(0, 59)),
 )
 # Alone, lists are short: it takes many steps to get somewhere, and few to tell how.
 STEPS = st.lists(STEP, max_size=8) | st.lists(STEP, min_size=30, max_size=60)
@@ -351,6 +370,11 @@ def fetched(it):
         it.backend.answer()
 
 
+def abandon(it, which):
+    if it.answers:
+        it.abandon(which % len(it.answers))
+
+
 ACTIONS = {
     "submit": submit,
     "finish": finish,
@@ -361,6 +385,7 @@ ACTIONS = {
     "die": die,
     "configure": lambda it, knobs: it.dispatcher.configure(ServingConfig(workers=1, **knobs)),
     "fetched": fetched,
+    "abandon": abandon,
 }
 
 
@@ -673,3 +698,219 @@ def test_parts_with_rows_that_only_add_up_are_run_as_a_whole():
         assert it.outcomes() == []
         it.settle()
         assert it.outcomes() == ["tuple"]
+
+
+# Workers that seem to hang
+
+
+def warmed(it, workers=2, rows=1):
+    """Workers that have run a batch each, so that its usual time is known."""
+    seats = [it.join() for _ in range(workers)]
+    for number in range(2 * workers):
+        it.submit(number, rows=rows)
+    while it.busy():
+        it.busy()[0].link.finish()
+    return seats
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_work_behind_a_hung_worker_is_done_by_the_other_one(policy):
+    with world(scheduling_policy=policy, max_batch_size=1) as it:
+        seats = warmed(it)
+        answers = [it.submit(number) for number in range(12)]
+        hung = max(seats, key=lambda seat: len(seat.link.batches))
+        (other,) = set(seats) - {hung}
+        begun = hung.running[0]
+        while other.link.batches:
+            other.link.finish()
+        it.advance(2000)
+        while other.link.batches:
+            other.link.finish()
+        assert [len(found) for found in answers].count(0) == 1, "but for the one that had begun"
+        assert not begun.done
+        assert it.dispatcher.live == [other]
+        later = it.submit(99)
+        other.link.finish()
+        assert later, "and nothing new goes there"
+        it.settle()
+        assert set(it.dispatcher.live) == set(seats)
+        assert begun.deaths == 0
+        assert it.outcomes().count("WorkerFailed") == 0
+
+
+def test_a_suspected_worker_that_dies_is_blamed_for_what_had_begun_alone():
+    with world(max_batch_size=1, scheduling_policy="round_robin") as it:
+        hung, other = warmed(it)
+        hung.link.service_ns = other.link.service_ns = MS
+        for number in range(8):
+            it.submit(number)
+        (begun,), *committed = hung.batches.values()
+        assert len(committed) == 1
+        it.advance(1500)
+        assert hung.batches
+        hung.link.die()
+        assert begun.deaths == 1
+        assert committed[0][0].deaths == 0
+        while other.link.batches:
+            other.link.finish()
+        assert hung.idle.is_set()
+        it.settle()
+
+
+def test_the_answer_to_what_was_taken_back_is_nobodys():
+    with world(max_batch_size=1, scheduling_policy="round_robin") as it:
+        hung, other = warmed(it)
+        for number in range(6):
+            it.submit(number)
+        assert len(hung.link.batches) == 2
+        it.advance(1500)
+        batches = it.dispatcher.stats.executions
+        while other.link.batches:
+            other.link.finish()
+        computed = it.dispatcher.stats.executions - batches
+        hung.link.finish()
+        assert it.dispatcher.stats.executions - batches == computed + 1
+        hung.link.finish()  # what it was never told not to do
+        assert it.dispatcher.stats.executions - batches == computed + 1
+        it.settle()
+
+
+def test_the_only_worker_is_not_suspected_until_there_is_another():
+    with world(max_batch_size=1, scheduling_policy="least_outstanding") as it:
+        (hung,) = warmed(it, workers=1)
+        answers = [it.submit(number) for number in range(5)]
+        it.advance(30_000)
+        assert it.dispatcher.live == [hung]
+        other = it.join()
+        assert it.dispatcher.live == [other]
+        while other.link.batches:
+            other.link.finish()
+        assert [len(found) for found in answers] == [0, 1, 1, 1, 1]
+        it.settle()
+
+
+def test_when_the_last_one_hangs_too_it_is_suspected_as_soon_as_another_answers():
+    with world(max_batch_size=1, scheduling_policy="round_robin") as it:
+        first, last = warmed(it)
+        for number in range(4):
+            it.submit(number)
+        it.advance(1100)
+        assert len(it.dispatcher.live) == 1
+        (last,) = it.dispatcher.live
+        (first,) = {first, last, *it.seats} - {last}
+        first.link.finish()
+        assert it.dispatcher.live == [first]
+        it.settle()
+
+
+def test_the_first_run_of_a_shape_has_more_time():
+    with world(max_batch_size=1) as it:
+        warmed(it)
+        it.submit(1, width=2)
+        it.advance(5000)
+        assert len(it.dispatcher.live) == 2
+        it.advance(6000)
+        assert len(it.dispatcher.live) == 1
+        it.settle()
+
+
+def test_a_suspected_worker_may_be_sent_home_and_keeps_up_with_what_changes():
+    knobs = {"scheduling_policy": "round_robin", "cache_scope": "worker", "cache_size": 8}
+    with world(max_batch_size=1, **knobs) as it:
+        seats = warmed(it)
+        for number in range(50, 54):
+            it.submit(number)
+        it.advance(1500)
+        (other,) = it.dispatcher.live
+        (hung,) = set(seats) - {other}
+        it.dispatcher.configure(ServingConfig(workers=2, max_batch_size=1, **knobs))
+        assert len(hung.cache) == 0
+        it.leave(hung)
+        assert not hung.idle.is_set()
+        while hung.link.batches:
+            hung.link.finish()
+        assert hung.idle.is_set()
+        it.settle()
+
+
+# Clients that go
+
+
+def test_what_nobody_waits_for_is_not_computed_and_makes_room():
+    with world(max_batch_size=1, max_queue_size=3) as it:
+        seat = it.join()
+        for number in range(4):
+            it.submit(number)
+        assert isinstance(it.submit(9)[0], Overloaded)
+        for number in (1, 3):
+            it.abandon(number)
+        assert it.dispatcher.waiting == 1
+        late = it.submit(5)
+        values = []
+        while seat.link.batches:
+            values.append(int(seat.link.batches[0][3][0]) // 100)
+            seat.link.finish()
+        assert values == [0, 2, 5]
+        assert not isinstance(late[0], RequestError)
+        assert it.dispatcher.stats.statuses == {503: 1, 499: 2}
+        it.settle()
+
+
+def test_what_has_begun_is_finished_and_kept():
+    with world(max_batch_size=1, cache_size=8) as it:
+        seat = it.join()
+        it.submit(1)
+        it.abandon(0)
+        seat.link.finish()
+        assert it.submit(1), "from the cache"
+        it.settle()
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_a_request_in_flight_lives_as_long_as_anybody_waits_for_it(order):
+    with world(max_batch_size=1, cache_size=8) as it:
+        seat = it.join()
+        it.submit(0)
+        for _ in range(3):
+            it.submit(7)
+        for number in order[:2]:
+            it.abandon(number)
+        assert it.dispatcher.waiting == 1
+        it.abandon(order[2])
+        assert it.dispatcher.waiting == 0
+        seat.link.finish()
+        assert not seat.link.batches
+        assert it.submit(7) == [], "nothing came of it: it is asked anew"
+        it.settle()
+
+
+def test_a_client_that_goes_while_its_request_is_looked_up_is_not_queued():
+    with world(SlowBackend(), cache_size=8) as it:
+        seat = it.join()
+        it.submit(1)
+        it.abandon(0)
+        it.backend.answer()
+        assert not seat.link.batches
+        it.settle()
+
+
+def test_the_parts_of_a_request_whose_client_has_gone_are_not_begun():
+    with world(max_batch_size=2, split_batch_over=2) as it:
+        seats = [it.join(), it.join()]
+        it.submit(1)
+        it.submit(2, rows=4)
+        assert sum(len(seat.link.batches) for seat in seats) == 2
+        it.abandon(1)
+        assert it.dispatcher.waiting == 0
+        it.settle()
+
+
+def test_a_gone_clients_request_is_not_run_again_after_a_death():
+    with world(max_batch_size=1) as it:
+        seat = it.join()
+        it.submit(1)
+        it.abandon(0)
+        seat.link.die()
+        assert it.dispatcher.waiting == 0
+        assert it.dispatcher.in_flight == 0
+        it.settle()

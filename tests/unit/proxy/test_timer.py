@@ -1,6 +1,7 @@
 """The two timers."""
 
 import asyncio
+import os
 import sys
 
 import pytest
@@ -114,3 +115,18 @@ def test_without_uvloop_the_standard_loop_serves(monkeypatch):
     loop = main._loop_factory()()
     assert type(loop).__module__.startswith("asyncio")
     loop.close()
+
+
+@pytest.mark.parametrize("kind", TIMERS)
+def test_a_second_close_does_not_touch_what_has_taken_the_number(kind):
+    async def story():
+        timer = kind(asyncio.get_running_loop(), list)
+        timer.close()
+        reader, writer = os.pipe()  # the lowest numbers that are free
+        timer.close()
+        os.write(writer, b"x")
+        assert os.read(reader, 1) == b"x"
+        os.close(reader)
+        os.close(writer)
+
+    run(story)
