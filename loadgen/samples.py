@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #   1  scheduled_ns, sent_ns, done_ns (from the run's start), outcome (index into `names`), meta
 #   2  connect_ns, request_class
 VERSION = 2
+NS_PER_MS = 1e6
 COLUMNS = ("scheduled_ns", "sent_ns", "done_ns", "outcome", "connect_ns", "request_class")
 
 
@@ -71,6 +72,26 @@ class Samples:
     def latencies_ns(self) -> Times:
         """Of the counted successes, in the order in which they began."""
         return self.done_ns[self.succeeded] - self.scheduled_ns[self.succeeded]
+
+    @cached_property
+    def latencies_ms(self) -> NDArray[np.float64]:
+        """Of all counted requests in the order in which they began; infinite for those that failed.
+
+        A failure took at least as long as it took to fail, and a client that waited on would have
+        had to wait longer: left out, the slowest requests would make a server look faster.
+        """
+        took: NDArray[np.float64] = np.where(self.outcome == 0, self._took_ms, np.inf)[self.counted]
+        return took
+
+    @property
+    def longest_ms(self) -> float | None:
+        """The longest that any counted request took, to its reply or to its failure; None: no request."""
+        took = self._took_ms[self.counted]
+        return float(took.max()) if len(took) else None
+
+    @property
+    def _took_ms(self) -> NDArray[np.float64]:
+        return (self.done_ns - self.scheduled_ns) / NS_PER_MS
 
     @property
     def from_sent_ns(self) -> Times:

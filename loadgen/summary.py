@@ -26,7 +26,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 def summarise(
     samples: Samples, facts: Facts, profile: LoadProfile, server: ServerTimes | None = None
 ) -> Measurement:
-    """Pure. A quantile is left out (None) where nothing succeeded."""
+    """Pure. A quantile is infinite where it falls among requests that failed, None without any."""
     rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.window_ns))
     verdict, reason = judge(Evidence.of(samples, facts, profile))
     is_open = samples.latency_from == "scheduled"
@@ -50,6 +50,7 @@ def summarise(
         client_processes=facts.processes,
         net_mbps=facts.net_mbps,
         started_at=facts.started_at,
+        longest_ms=samples.longest_ms,
         **_quantiles(samples),
         **_breakdown(samples, server),
     )
@@ -65,7 +66,7 @@ def _share(part: int, whole: int) -> float:
 
 def _quantiles(samples: Samples) -> dict[str, float | None]:
     """Every quantile with its interval."""
-    latencies = _ms(samples.latencies_ns)
+    latencies = samples.latencies_ms
     ordered = np.sort(latencies)
     found: dict[str, float | None] = {}
     for name, q in QUANTILES.items():
@@ -79,7 +80,7 @@ def _quantiles(samples: Samples) -> dict[str, float | None]:
 
 
 def _breakdown(samples: Samples, server: ServerTimes | None) -> dict[str, float | None]:
-    """Where the mean latency went; its parts add up to it."""
+    """Where the mean latency of those that were answered went; its parts add up to it."""
     if not len(samples.latencies_ns):
         return {}
     mean = float(_ms(samples.latencies_ns).mean())
@@ -110,7 +111,7 @@ def _classes(samples: Samples, profile: LoadProfile) -> dict[str, ClassFigures]:
 
 
 def _figures(samples: Samples, kind: RequestClass) -> ClassFigures:
-    latencies = _ms(samples.latencies_ns)
+    latencies = samples.latencies_ms
     ordered = np.sort(latencies)
     low, high = quantile_interval(latencies, 0.99)
     missed = None
@@ -126,4 +127,5 @@ def _figures(samples: Samples, kind: RequestClass) -> ClassFigures:
         p99_high_ms=high,
         error_rate=_share(sum(samples.errors.values()), samples.requests),
         missed_rate=missed,
+        longest_ms=samples.longest_ms,
     )
