@@ -124,7 +124,7 @@ class _Search:
 
     def _judge(self, rate_rps: float, run: Run) -> tuple[Outcome, str]:
         latencies_ms = run.samples.latencies_ms
-        seen = self._objective.seen(latencies_ms)
+        seen = self._objective.seen(latencies_ms, run.samples.longest_ms)
         if told := told_by_verdict(run.measurement):
             return told, f"{seen}; {run.measurement.reason}"
         pool = self._pools[rate_rps]
