@@ -63,7 +63,7 @@ class Runs:
         """From the raw records of one run or of its repeats."""
         return cls(
             [samples.latencies_ms for samples in repeats],
-            [window_rates(samples.completed_ns, samples.window_ns) for samples in repeats],
+            [window_rates(samples.completed_ns, samples.reply_window_ns) for samples in repeats],
             max((samples.longest_ms or 0.0 for samples in repeats), default=None),
         )
 

@@ -27,7 +27,7 @@ def summarise(
     samples: Samples, facts: Facts, profile: LoadProfile, server: ServerTimes | None = None
 ) -> Measurement:
     """Pure. A quantile is infinite where it falls among requests that failed, None without any."""
-    rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.window_ns))
+    rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.reply_window_ns))
     verdict, reason = judge(Evidence.of(samples, facts, profile))
     is_open = samples.latency_from == "scheduled"
     return Measurement(
@@ -36,7 +36,7 @@ def summarise(
         complete=facts.complete,
         latency_from=samples.latency_from,
         offered_rps=samples.requests / samples.window_s if is_open else None,
-        throughput_rps=len(samples.completed_ns) / samples.window_s,
+        throughput_rps=samples.throughput_rps,
         throughput_low_rps=rate_low,
         throughput_high_rps=rate_high,
         error_rate=_share(sum(samples.errors.values()), samples.requests),
@@ -120,7 +120,7 @@ def _figures(samples: Samples, kind: RequestClass) -> ClassFigures:
         missed = _share(samples.requests - in_time, samples.requests)
     return ClassFigures(
         requests=samples.requests,
-        throughput_rps=len(samples.completed_ns) / samples.window_s,
+        throughput_rps=samples.throughput_rps,
         p50_ms=quantile(ordered, 0.5),
         p99_ms=quantile(ordered, 0.99),
         p99_low_ms=low,
