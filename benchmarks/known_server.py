@@ -126,6 +126,7 @@ KNOWN = {
     for known in (
         Known("none", constant(0.0)),
         Known("constant", constant(2.0)),
+        Known("slow", constant(1500.0)),
         Known("lognormal", lognormal(median_ms=20.0, sigma=0.6)),
         Known("bimodal", bimodal(0.95, (10.0, 20.0), (60.0, 100.0))),
         Known("pareto", pareto(least_ms=5.0, alpha=2.0)),

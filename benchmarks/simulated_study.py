@@ -70,13 +70,13 @@ class SimulatedBench:
         found = (self.truth(config, m.offered_rps or 0.0) for config, m in held if m)
         return [outcome for outcome in found if outcome]
 
-    def latencies_ns(self, point: Point) -> NDArray[np.int64]:
+    def latencies_ms(self, point: Point) -> NDArray[np.float64]:
         """The samples of a point: an exponential tail with its p99."""
         measured = point.measurement
         if measured is None or measured.p99_ms is None:
-            return np.zeros(0, np.int64)
+            return np.zeros(0)
         tail = self._rng.exponential(size=measured.requests) / math.log(100)
-        return np.asarray(1e6 * measured.p99_ms * tail, np.int64)
+        return np.asarray(measured.p99_ms * tail)
 
     def _probe(self, step: Step) -> Measurement:
         truth = self.landscape.capacity_rps[self.landscape.rows[step.config]]
@@ -136,7 +136,7 @@ class SimulatedStudy:
         found: dict[str, list[Repeat]] = {}
         for p in self.points:
             if p.phase == "verify":
-                found.setdefault(p.name, []).append((p, self.bench.latencies_ns(p)))
+                found.setdefault(p.name, []).append((p, self.bench.latencies_ms(p)))
         return found
 
 

@@ -110,7 +110,7 @@ def _table(judgement: Judgement) -> Table:
     first, second = judgement.compared.sides
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
-    for title in (first, second, f"{second} / {first}", "95 %"):
+    for title in (first, second, f"{second} is", "95 %"):
         table.add_column(title, justify="right")
     table.add_column("")
     for subject, cells, style in _lines(judgement):

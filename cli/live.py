@@ -10,9 +10,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from dlbench.loadgen.quantity import latency
 from dlbench.proxy.config import search_values
 from dlbench.tuner.front import knee
-from dlbench.tuner.report import digits, shown
+from dlbench.tuner.report import shown
 from dlbench.tuner.run import Observer
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class _PlainLoad:
 
 def _line(p: LoadProgress) -> str:
     return (
-        f"{p.elapsed_s:5.1f} s  {p.rate_rps:,.0f}/s  p50 {_ms(p.p50_ms)}  p99 {_ms(p.p99_ms)}  "
+        f"{p.elapsed_s:5.1f} s  {p.rate_rps:,.0f}/s  p50 {_ms(p.p50_ms, p.longest_ms)}  p99 {_ms(p.p99_ms, p.longest_ms)}  "
         f"errors {p.errors}  lateness p99 {_ms(p.lateness_p99_ms)}"
     )
 
@@ -72,8 +73,8 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
     rows = (
         ("elapsed", f"{p.elapsed_s:.1f} of {total_s:g} s"),
         ("rate", f"{p.rate_rps:,.0f}/s"),
-        ("p50", _ms(p.p50_ms)),
-        ("p99", _ms(p.p99_ms)),
+        ("p50", _ms(p.p50_ms, p.longest_ms)),
+        ("p99", _ms(p.p99_ms, p.longest_ms)),
         ("errors", f"{p.errors}"),
         ("lateness p99", _ms(p.lateness_p99_ms)),
         ("in flight", f"{p.in_flight}"),
@@ -83,8 +84,8 @@ def _panel(p: LoadProgress, profile: LoadProfile) -> Table:
     return table
 
 
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{digits(value)} ms"
+def _ms(value: float | None, longest_ms: float | None = None) -> str:
+    return "-" if value is None else f"{latency(value, longest_ms)} ms"
 
 
 @contextmanager
@@ -223,6 +224,6 @@ def point_line(point: Point) -> str:
     head = f"{point.phase:<8} {point.name:<11}"
     if m is None:
         return f"{head} failed: {point.failure.splitlines()[0] if point.failure else 'no reason'}"
-    numbers = f"{m.throughput_rps:>9,.0f}/s  p99 {_ms(m.p99_ms):>9}"
+    numbers = f"{m.throughput_rps:>9,.0f}/s  p99 {_ms(m.p99_ms, m.longest_ms):>9}"
     remark = "" if m.verdict == "ok" else f"  {m.verdict}"
     return f"{head} {numbers}{remark}"

@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pydantic_core import from_json, to_json
 from rich.console import Console
 
 from dlbench.cli.failure import UsageError
@@ -32,8 +33,9 @@ def notes_console(*, quiet: bool = False) -> Console:
 
 
 def print_json(document: object) -> None:
-    """One JSON document and a newline: what --json prints."""
-    json.dump(document, sys.stdout, indent=2)
+    """One JSON document and a newline: what --json prints. Infinity is the text "Infinity"."""
+    plain = from_json(to_json(document, inf_nan_mode="strings"))
+    json.dump(plain, sys.stdout, indent=2)
     print(flush=True)
 
 

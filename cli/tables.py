@@ -8,9 +8,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dlbench.loadgen.quantity import digits, interval, latency
 from dlbench.proxy.config import search_values
 from dlbench.results.plot import ASCII, plot, series
-from dlbench.tuner.report import BASELINES, changes, default_config, digits, shown
+from dlbench.tuner.report import BASELINES, changes, default_config, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,11 +73,11 @@ def _latencies(m: Measurement) -> Table:
     for name in ("p50", "p90", "p95", "p99", "p999"):
         value = getattr(m, f"{name}_ms")
         ends = (getattr(m, f"{name}_low_ms"), getattr(m, f"{name}_high_ms"))
-        between = _between(*ends, ".3g").strip() or "undetermined"
         if value is not None:
-            table.add_row(name, f"{value:.3g}", between)
+            table.add_row(name, latency(value, m.longest_ms), interval(*ends, m.longest_ms))
     if m.mean_ms is not None:
-        table.add_row("mean", f"{m.mean_ms:.3g}", _parts_of_mean(m))
+        answered = " of the answered" if m.error_rate else ""
+        table.add_row(f"mean{answered}", digits(m.mean_ms), _parts_of_mean(m))
     return table
 
 
@@ -88,7 +89,9 @@ def _parts_of_mean(m: Measurement) -> str:
         "compute": m.server_compute_ms,
         "network": m.network_ms,
     }
-    return ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value is not None)
+    return ", ".join(
+        f"{name} {digits(value, 2)}" for name, value in parts.items() if value is not None
+    )
 
 
 def _classes(m: Measurement) -> Table:
@@ -103,7 +106,7 @@ def _classes(m: Measurement) -> Table:
             name,
             f"{one.requests:,}",
             f"{one.throughput_rps:,.1f}",
-            *("" if value is None else f"{value:.3g}" for value in figures),
+            *("" if value is None else latency(value, one.longest_ms) for value in figures),
             f"{one.error_rate:.2%}",
             missed,
         )
@@ -112,11 +115,11 @@ def _classes(m: Measurement) -> Table:
 
 def _client_rows(m: Measurement) -> list[tuple[str, str]]:
     processes = f" in {m.client_processes} processes" if m.client_processes > 1 else ""
-    spare = f", {m.headroom:.3g} times this rate at most" if m.headroom else ""
+    spare = f", {digits(m.headroom)} times this rate at most" if m.headroom else ""
     overhead = (
         ""
         if m.overhead_p50_ms is None
-        else f"p50 {m.overhead_p50_ms:.2g} ms, p99 {m.overhead_p99_ms:.2g} ms"
+        else f"p50 {_ms(m.overhead_p50_ms, 2)}, p99 {_ms(m.overhead_p99_ms, 2)}"
     )
     return [
         ("lateness p99", _ms(m.lateness_p99_ms)),
@@ -171,17 +174,11 @@ def _add(table: Table, point: Point, knobs: str, style: str) -> None:
     table.add_row(
         point.name + mark,
         f"{m.throughput_rps:,.0f}",
-        "" if m.p99_ms is None else digits(m.p99_ms),
-        _ends(m.p99_low_ms, m.p99_high_ms),
+        "" if m.p99_ms is None else latency(m.p99_ms, m.longest_ms),
+        interval(m.p99_low_ms, m.p99_high_ms, m.longest_ms),
         knobs,
         style=style,
     )
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "undetermined"
-    return f"[{digits(low)}, {digits(high)}]"
 
 
 def front_plot(result: Verified, console: Console) -> Text:
@@ -206,8 +203,8 @@ def answer(found: Mapping[str, str]) -> RenderableType:
     return table
 
 
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g} ms"
+def _ms(value: float | None, count: int = 3) -> str:
+    return "" if value is None else f"{digits(value, count)} ms"
 
 
 def _between(low: float | None, high: float | None, form: str) -> str:

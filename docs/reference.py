@@ -76,6 +76,8 @@ COLUMN_MEANINGS = {
     "p99_high_ms": "upper end",
     "p99_est_ms": "the smoothed estimate of a verified point, by which the front was chosen",
     "p999_ms": "99.9th percentile",
+    "longest_ms": "the longest that any request took, to its reply or to its failure: "
+    "all that is known of a percentile that is `inf`, because it falls among failed requests",
     "mean_ms": "mean latency",
     "error_rate": "share of the requests that failed, 0 to 1",
     "requests": "requests that were measured",

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.objective import Objective
     from dlbench.loadgen.rate_search import SearchSettings
-    from dlbench.loadgen.samples import Samples
     from dlbench.loadgen.statistics import Floats
 
-NS_PER_MS = 1e6
 OUTCOMES: dict[bool | None, Outcome] = {True: "held", False: "failed", None: "undetermined"}
 
 
@@ -125,8 +123,8 @@ class _Search:
         return self._settings.seed + len(self.tried)
 
     def _judge(self, rate_rps: float, run: Run) -> tuple[Outcome, str]:
-        latencies_ms = all_latencies_ms(run.samples)
-        seen = self._objective.seen(latencies_ms)
+        latencies_ms = run.samples.latencies_ms
+        seen = self._objective.seen(latencies_ms, run.samples.longest_ms)
         if told := told_by_verdict(run.measurement):
             return told, f"{seen}; {run.measurement.reason}"
         pool = self._pools[rate_rps]
@@ -142,13 +140,6 @@ def told_by_verdict(measurement: Measurement) -> Outcome | None:
     if measurement.verdict == "invalid" and measurement.requests and measurement.error_rate < 1:
         return "invalid"
     return "saturated" if measurement.verdict == "saturated" else None
-
-
-def all_latencies_ms(samples: Samples) -> Floats:
-    """Of all counted requests in the order in which they began; infinite for those that failed."""
-    latencies_ms = (samples.done_ns - samples.scheduled_ns) / NS_PER_MS
-    every: Floats = np.where(samples.outcome == 0, latencies_ms, np.inf)[samples.counted]
-    return every
 
 
 def _capacity(

@@ -21,6 +21,7 @@ from dlbench.loadgen.statistics import (
     mean_interval,
     pooled_mean_interval,
     pooled_quantile_interval,
+    quantile,
     window_rates,
 )
 
@@ -31,47 +32,55 @@ if TYPE_CHECKING:
     from dlbench.loadgen.samples import Samples
     from dlbench.loadgen.statistics import Floats
 
-NS_PER_MS = 1e6
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with its 95 % interval; `UNDETERMINED` where the run cannot tell."""
+    """A value with its 95 % interval; `UNDETERMINED` where the run cannot tell.
+
+    A quantile that falls among failed requests is infinite: it is longer than `longest_ms`.
+    """
 
     value: float | None
     interval: Interval = UNDETERMINED
+    longest_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class Runs:
     """What was measured on one side: one entry per repeat in both fields.
 
-    Latencies in ms in order of time, and the throughput of equal windows in requests per second.
+    Latencies in ms in order of time, infinite for what failed, and the throughput of equal windows in requests per second.
     """
 
     latencies_ms: Sequence[Floats]
     rates_rps: Sequence[Floats] = field(default_factory=tuple)
+    longest_ms: float | None = None
 
     @classmethod
     def of(cls, repeats: Sequence[Samples]) -> Self:
         """From the raw records of one run or of its repeats."""
         return cls(
-            [samples.latencies_ns / NS_PER_MS for samples in repeats],
-            [window_rates(samples.completed_ns, samples.window_ns) for samples in repeats],
+            [samples.latencies_ms for samples in repeats],
+            [window_rates(samples.completed_ns, samples.reply_window_ns) for samples in repeats],
+            max((samples.longest_ms or 0.0 for samples in repeats), default=None),
         )
 
     def figures(self) -> dict[str, Figure]:
-        """Every figure that can be compared, with its interval."""
+        """Every figure that can be compared, with its interval; the mean is of what was answered."""
         runs = [run for run in self.latencies_ms if len(run)]
         if not runs:
             return {}
-        pooled = np.concatenate(runs)
+        ordered = np.sort(np.concatenate(runs))
+        answered = [own for run in runs if len(own := run[np.isfinite(run)])]
         found = {"throughput_rps": _throughput(self.rates_rps)} if self.rates_rps else {}
-        found["mean_ms"] = Figure(float(pooled.mean()), pooled_mean_interval(runs))
+        if answered:
+            mean = float(np.concatenate(answered).mean())
+            found["mean_ms"] = Figure(mean, pooled_mean_interval(answered))
         for name, q in QUANTILES.items():
-            value = float(np.quantile(pooled, q, method="inverted_cdf"))
-            found[name] = Figure(value, pooled_quantile_interval(runs, q))
+            interval = pooled_quantile_interval(runs, q)
+            found[name] = Figure(quantile(ordered, q), interval, self.longest_ms)
         return found
 
 
@@ -88,8 +97,15 @@ class Difference:
 
     @property
     def ratio(self) -> float | None:
-        """None where the first value is 0."""
-        return self.second / self.first if self.first else None
+        """None where the first value is 0, or both are infinite."""
+        return ratio(self.first, self.second)
+
+
+def ratio(first: float, second: float) -> float | None:
+    """Second over first; None where the first is 0, or both are infinite."""
+    if not first or (math.isinf(first) and math.isinf(second)):
+        return None
+    return second / first
 
 
 @dataclass(frozen=True)
@@ -133,14 +149,23 @@ def compare_figures(
 
 
 def ratio_interval(first: Figure, second: Figure, wider: float = 1.0) -> Interval:
-    """95 % interval of second/first; undetermined where one of them is, or is not positive."""
+    """95 % interval of second/first; undetermined where one of them is, or is not positive.
+
+    Where a value is infinite, the ends of the two intervals are what is left to go by.
+    """
     a, b = _logs(first), _logs(second)
     if a is None or b is None:
         return UNDETERMINED
+    if math.inf in (a[1], b[1]):
+        return _exp_of_difference(b[0], a[2], 0.0), _exp_of_difference(b[2], a[0], math.inf)
     middle = b[1] - a[1]
     down = wider * math.hypot(b[1] - b[0], a[2] - a[1])
     up = wider * math.hypot(b[2] - b[1], a[1] - a[0])
     return math.exp(middle - down), math.exp(middle + up)
+
+
+def _exp_of_difference(b: float, a: float, unknown: float) -> float:
+    return unknown if math.isinf(a) and math.isinf(b) else math.exp(b - a)
 
 
 def _logs(figure: Figure) -> tuple[float, float, float] | None:
@@ -179,7 +204,8 @@ def reported(measurement: Measurement) -> dict[str, Figure]:
     }
     for name in ("mean_ms", *QUANTILES):
         stem = name.removesuffix("_ms")
-        figures[name] = Figure(found[name], _ends(found, f"{stem}_low_ms", f"{stem}_high_ms"))
+        ends = _ends(found, f"{stem}_low_ms", f"{stem}_high_ms")
+        figures[name] = Figure(found[name], ends, measurement.longest_ms)
     return figures
 
 

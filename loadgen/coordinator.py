@@ -275,8 +275,8 @@ def merged(results: list[Told]) -> tuple[Samples, Facts]:
 def _report(told: Told) -> Report:
     return Report(
         Progress.model_validate_json(told["progress"]),
-        np.frombuffer(told["latencies"], np.int64),
-        np.frombuffer(told["lateness"], np.int64),
+        np.frombuffer(told["latencies"], np.float64),
+        np.frombuffer(told["lateness"], np.float64),
     )
 
 

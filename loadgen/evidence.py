@@ -30,6 +30,8 @@ LATENESS_SHARE = 1 / 3
 WARMUP_SHARES = (0.01, 0.25)
 # How often in each tenth of the window the requests in flight are counted.
 LOOKS = 20
+# Fewer requests than this are looked at one by one, not by the medians of ten parts.
+FEW = 5 * WINDOWS
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ class Evidence:
     successes: int
     errors: dict[str, int]
     window_s: float
-    # Successes that ended inside the window, whenever they began.
+    # Right answers, and over how many seconds they were counted.
     completed: int
+    replies_s: float
     in_flight_start: int
     in_flight_end: int
-    p10_ms: float
     p50_ms: float
     p99_ms: float
     # From the actual instead of the scheduled send times.
@@ -61,12 +63,20 @@ class Evidence:
     # Length and time of the longest silence between two replies, in seconds of the window.
     silence_s: float
     silence_at_s: float
-    # Median latency of each tenth of the window; empty when there are too few requests.
+    # Median latency of each tenth of the window; of fewer than 50 requests each latency by itself.
     medians_ms: tuple[float, ...]
     # Mean number of requests in flight in each tenth of the window.
     in_flight: tuple[float, ...] = ()
     # How far into the window MSER-5 sees a warm-up (0: none), its median latency, and the largest
     # median of the equally long parts after it.
+    # How many would be in flight at the end if all took as long as those that began at first.
+    expected_in_flight: float = 0.0
+    # How much longer each request took than the one a second before it, in seconds.
+    slope: float = 0.0
+    # The window was nearly over before the first requests were answered.
+    fills: bool = False
+    # In a closed loop: throughput times latency, and what was really in flight (Little's law).
+    little: tuple[float, float] | None = None
     warmup_s: float = 0.0
     warmup_ms: float = 0.0
     settled_ms: float = 0.0
@@ -86,9 +96,9 @@ class Evidence:
             errors=samples.errors,
             window_s=samples.window_s,
             completed=len(samples.completed_ns),
+            replies_s=samples.replies_s,
             in_flight_start=int(_in_flight(samples, np.array([start]))[0]),
             in_flight_end=int(_in_flight(samples, np.array([end]))[0]),
-            p10_ms=quantile(ordered, 0.1) or 0.0,
             p50_ms=quantile(ordered, 0.5) or 0.0,
             p99_ms=quantile(ordered, 0.99) or 0.0,
             p99_from_sent_ms=quantile(np.sort(samples.from_sent_ns) / MS, 0.99) or 0.0,
@@ -102,6 +112,10 @@ class Evidence:
             silence_at_s=silence_at,
             medians_ms=_medians(samples),
             in_flight=_in_flight_means(samples),
+            expected_in_flight=_expected_in_flight(samples),
+            slope=_slope(samples),
+            fills=samples.fills,
+            little=None if samples.latency_from == "scheduled" else _little(samples),
             warmup_s=warmup_s,
             warmup_ms=warmup_ms,
             settled_ms=settled_ms,
@@ -116,14 +130,25 @@ class Evidence:
         )
 
     @property
+    def rates(self) -> tuple[float, float]:
+        """Requests per second that were completed and that were offered."""
+        return self.completed / self.replies_s, self.requests / self.window_s
+
+    @property
+    def falling_behind(self) -> float:
+        """Share of what is offered that is not completed, where each request takes longer than the last.
+
+        Of those that begin in a second, the last is answered 1 + slope seconds after the first.
+        """
+        return self.slope / (1 + self.slope) if self.slope > 0 else 0.0
+
+    @property
     def missing_share(self) -> float:
         """Share of the window's requests that failed, or piled up beyond what is under way anyhow.
 
-        With R requests/s that take W seconds, R*W are always in flight (Little's law); the tenth
-        percentile stands for W, since a pile inflates the mean. Arrivals are random, so three
-        standard deviations (of a Poisson number) are nothing yet.
+        Arrivals are random, so three standard deviations (of a Poisson number) are nothing yet.
         """
-        normal = self.requests / self.window_s * self.p10_ms / 1000
+        normal = self.expected_in_flight
         usual = max(normal + 3 * math.sqrt(normal), self.in_flight_start)
         piled = max(0.0, self.in_flight_end - usual)
         return (piled + sum(self.errors.values())) / max(1, self.requests)
@@ -136,6 +161,57 @@ def _in_flight(samples: Samples, at_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.searchsorted(begun, at_ns) - np.searchsorted(done, at_ns)
 
 
+def _expected_in_flight(samples: Samples) -> float:
+    """At the window's end, if all requests took as long as those of its first quarter did.
+
+    With R requests/s that take W seconds, R*W are always in flight (Little's law), but none that
+    would have begun before the run did. The first ones stand for all, since a pile makes the later
+    ones wait.
+    """
+    took = _by_begin(samples)[1] / 1e9
+    first = took[: -(-len(took) // 4)]
+    if not len(first):
+        return 0.0
+    run_s = (samples.window_ns[1] - samples.scheduled_ns.min()) / 1e9
+    return samples.requests / samples.window_s * float(np.minimum(first, run_s).mean())
+
+
+def _little(samples: Samples) -> tuple[float, float]:
+    """(rate of all that ended times its mean time, mean in flight) within the window."""
+    start, end = samples.window_ns
+    took = (samples.done_ns - samples.sent_ns)[samples.counted]
+    ended = int(np.count_nonzero((samples.done_ns >= start) & (samples.done_ns < end)))
+    inside = np.clip(samples.done_ns, start, end) - np.clip(samples.sent_ns, start, end)
+    length = max(1, end - start)
+    return ended * float(took.mean() if len(took) else 0.0) / length, float(inside.sum()) / length
+
+
+def _slope(samples: Samples) -> float:
+    """By how many seconds a request takes longer than one that began a second earlier.
+
+    The median over all pairs of parts. (P. K. Sen, Estimates of the regression coefficient based on
+    Kendall's tau, JASA 63, 1968.)
+    """
+    begun, took = (_parts(values) for values in _by_begin(samples))
+    rows, columns = np.triu_indices(len(begun), 1)
+    later = begun[columns] - begun[rows]
+    rises = (took[columns] - took[rows])[later > 0] / later[later > 0]
+    return float(np.median(rises)) if len(rises) else 0.0
+
+
+def _by_begin(samples: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """When the counted successes began and how long they took, the first one first."""
+    order = np.argsort(samples.begun_ns, kind="stable")
+    return samples.begun_ns[order], samples.latencies_ns[order]
+
+
+def _parts(values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The medians of ten equal parts; of few values each by itself."""
+    if len(values) < FEW:
+        return values.astype(float)
+    return np.array([float(np.median(part)) for part in np.array_split(values, WINDOWS)])
+
+
 def _in_flight_means(samples: Samples) -> tuple[float, ...]:
     start, end = samples.window_ns
     at = np.linspace(start, end, WINDOWS * LOOKS, endpoint=False).astype(np.int64)
@@ -144,9 +220,8 @@ def _in_flight_means(samples: Samples) -> tuple[float, ...]:
 
 def _warmup(samples: Samples) -> tuple[float, float, float]:
     """(how far into the window, its median, the largest of the equally long parts after it)."""
-    begun, latencies = samples.begun_ns, samples.latencies_ns / MS
-    order = np.argsort(begun, kind="stable")
-    begun, latencies = begun[order], latencies[order]
+    begun, took = _by_begin(samples)
+    latencies = took / MS
     cut = mser5(latencies, WARMUP_SHARES[1])
     if cut < max(2 * WINDOWS, WARMUP_SHARES[0] * len(latencies)):
         return 0.0, 0.0, 0.0
@@ -167,7 +242,5 @@ def _silence(completed_ns: NDArray[np.int64], start_ns: int) -> tuple[float, flo
 
 
 def _medians(samples: Samples) -> tuple[float, ...]:
-    if len(samples.latencies_ns) < 20 * WINDOWS:
-        return ()
-    parts = np.array_split(samples.latencies_ns[np.argsort(samples.begun_ns)], WINDOWS)
-    return tuple(float(np.median(part)) / MS for part in parts)
+    _, took = _by_begin(samples)
+    return tuple(float(part) / MS for part in _parts(took))

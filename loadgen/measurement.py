@@ -1,4 +1,9 @@
-"""The record of one run at one operating point: what the CSV, the JSON and the study keep."""
+"""The record of one run at one operating point: what the CSV, the JSON and the study keep.
+
+A failed request counts as infinitely slow. A quantile that falls among the failed is `math.inf`
+here, `inf` in a CSV and `"Infinity"` in JSON, which has no such number (`null` would pass for 0);
+all that is known of it is that it is longer than `longest_ms`. The same holds for an interval's end.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ Verdict = Literal["ok", "invalid", "saturated", "unsteady"]
 class ClassFigures(BaseModel):
     """What the requests of one class met with. None: was not measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     requests: int
     throughput_rps: float
@@ -23,6 +28,7 @@ class ClassFigures(BaseModel):
     error_rate: float
     # Share of the requests whose reply came after the class' deadline, or not at all.
     missed_rate: float | None = None
+    longest_ms: float | None = None
 
 
 class Measurement(BaseModel):
@@ -32,7 +38,7 @@ class Measurement(BaseModel):
     "sent" one (closed loop, which has no schedule). `_low_` and `_high_` enclose a 95 % interval.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     verdict: Verdict
     reason: str = ""
@@ -58,6 +64,7 @@ class Measurement(BaseModel):
     p999_ms: float | None = None
     p999_low_ms: float | None = None
     p999_high_ms: float | None = None
+    # Of the requests that were answered.
     mean_ms: float | None = None
     # Where the mean went. The server's own share is known where it publishes V2 statistics; what
     # is left is the network, and the server's own reading and writing.
@@ -83,3 +90,5 @@ class Measurement(BaseModel):
     headroom: float | None = None
     net_mbps: float
     started_at: str
+    # The longest that any request took, to its reply or to its failure.
+    longest_ms: float | None = None

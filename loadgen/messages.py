@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Progress(_Message):
-    """How a run is doing; the numbers are those of the last half second. None: no replies yet."""
+    """How a run is doing; the numbers are those of the last half second. None: no replies yet.
+
+    A quantile that falls among failures is infinite, and longer than `longest_ms`.
+    """
 
     elapsed_s: float
     requests: int
@@ -35,6 +38,7 @@ class Progress(_Message):
     lateness_p99_ms: float | None
     in_flight: int
     warming_up: bool
+    longest_ms: float = 0.0
 
 
 class Facts(_Message):

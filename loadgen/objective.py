@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from dlbench.loadgen.quantity import latency
 from dlbench.loadgen.statistics import holds, minimum_samples, quantile
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Bound:
             )
         return bound
 
-    def seen(self, ordered_ms: Floats) -> str:
-        """What these latencies show, shortest first."""
+    def seen(self, ordered_ms: Floats, longest_ms: float | None) -> str:
+        """What these latencies show, shortest first; an infinite one is over `longest_ms`."""
         if self.most_ms == ANY_REPLY_MS:
             return f"errors {np.isinf(ordered_ms).sum() / max(1, len(ordered_ms)):.3%}"
         value = quantile(ordered_ms, self.q)
-        shown = "none" if value is None else "no reply" if math.isinf(value) else f"{value:.3g} ms"
+        shown = "none" if value is None else f"{latency(value, longest_ms)} ms"
         return f"p{100 * self.q:g} {shown}"
 
 
@@ -84,10 +84,10 @@ class Objective:
             return True
         return False if False in found else None
 
-    def seen(self, latencies_ms: Floats) -> str:
-        """What a run showed of each bound: `p99 31.2 ms, errors 0 %`."""
+    def seen(self, latencies_ms: Floats, longest_ms: float | None = None) -> str:
+        """What a run showed of each bound: `p99 31.2 ms, errors 0 %`, or `p99 > 1,000 ms`."""
         ordered = np.sort(latencies_ms)
-        return ", ".join(bound.seen(ordered) for bound in self.bounds)
+        return ", ".join(bound.seen(ordered, longest_ms) for bound in self.bounds)
 
     def least_requests(self, confidence: float) -> int:
         """Independent requests that can bear one over the bound: 662 for p99 and 99 %."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flask import Response, request
 
 from dlbench.loadgen.evidence import LATENESS_FLOOR_MS, LATENESS_SHARE
+from dlbench.loadgen.quantity import interval, latency
 
 if TYPE_CHECKING:
     from locust.web import WebUI
@@ -87,8 +88,8 @@ def progress_rows(progress: Progress) -> Rows:
         ("Elapsed", f"{progress.elapsed_s:.1f} s", "of warm-up and measurement"),
         ("Requests", f"{progress.requests:,}", "ended"),
         ("Rate", f"{progress.rate_rps:,.0f}/s", "replies in the last half second"),
-        ("p50", _ms(progress.p50_ms), f"from the {origin} time"),
-        ("p99", _ms(progress.p99_ms), f"from the {origin} time"),
+        ("p50", _ms(progress.p50_ms, progress.longest_ms), f"from the {origin} time"),
+        ("p99", _ms(progress.p99_ms, progress.longest_ms), f"from the {origin} time"),
         ("Lateness p99", _ms(progress.lateness_p99_ms), "actual minus scheduled send time"),
         ("In flight", f"{progress.in_flight:,}", "sent, and no reply yet"),
         ("Errors", f"{progress.errors:,}", "of all kinds"),
@@ -97,9 +98,10 @@ def progress_rows(progress: Progress) -> Rows:
 
 def result_rows(found: Measurement) -> Rows:
     """A run that is over: what `dlbench load` reports."""
-    interval = "the interval cannot be told from so few requests"
+    beside = "the interval cannot be told from so few requests"
     if found.p99_low_ms is not None and found.p99_high_ms is not None:
-        interval = f"95 % interval {found.p99_low_ms:.3g} to {found.p99_high_ms:.3g} ms"
+        ends = interval(found.p99_low_ms, found.p99_high_ms, found.longest_ms)
+        beside = f"95 % interval {ends} ms"
     origin = found.latency_from
     early = "" if found.complete else "stopped early; "
     return [
@@ -107,8 +109,8 @@ def result_rows(found: Measurement) -> Rows:
         ("Duration", f"{found.duration_s:.1f} s", "measured"),
         ("Requests", f"{found.requests:,}", "that began in it"),
         ("Throughput", f"{found.throughput_rps:,.1f}/s", "replies that came in it"),
-        ("p50", _ms(found.p50_ms), f"from the {origin} time"),
-        ("p99", _ms(found.p99_ms), f"from the {origin} time; {interval}"),
+        ("p50", _ms(found.p50_ms, found.longest_ms), f"from the {origin} time"),
+        ("p99", _ms(found.p99_ms, found.longest_ms), f"from the {origin} time; {beside}"),
         ("Lateness p99", _ms(found.lateness_p99_ms), "actual minus scheduled send time"),
         ("Errors", f"{found.error_rate:.2%}", ", ".join(found.errors)),
     ]
@@ -124,5 +126,5 @@ def standing(progress: Progress) -> str:
     return "errors" if progress.errors else "ok"
 
 
-def _ms(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g} ms"
+def _ms(value: float | None, longest_ms: float | None = None) -> str:
+    return "not measured" if value is None else f"{latency(value, longest_ms)} ms"

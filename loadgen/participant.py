@@ -45,6 +45,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 TIME_NAMESPACE = Path("/proc/self/ns/time")
 # Of the times that ended since the last report this many travel: enough for a p99 to look at.
 RECENT = 4000
+NS_PER_MS = 1e6
 
 # Those of this process, by their id: messages are addressed to one of them.
 _present: WeakKeyDictionary[Environment, dict[str, Participant]] = WeakKeyDictionary()
@@ -135,8 +136,8 @@ class Participant:
         self._say(
             "progress",
             progress=progress.model_dump_json(),
-            latencies=self._batch.latencies_ns[-RECENT:].tobytes(),
-            lateness=self._batch.lateness_ns[-RECENT:].tobytes(),
+            latencies=self._batch.latencies_ms[-RECENT:].tobytes(),
+            lateness=(self._batch.lateness_ns[-RECENT:] / NS_PER_MS).tobytes(),
         )
 
     def _hand_over(self, samples: Samples, facts: Facts) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dlbench.loadgen.messages import Progress
 from dlbench.loadgen.recorder import OK, PENDING
+from dlbench.loadgen.statistics import quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,11 +24,17 @@ RECENT = 4000
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests that ended since the last look: the successes' latencies, the failures by kind."""
+    """Requests that ended since the last look: the successes' latencies, the failures by kind.
+
+    `latencies_ms` are those of all, in the order in which they began, infinite for a failure;
+    `longest_ms` is the longest until a reply or a failure, 0 without any.
+    """
 
     latencies_ns: NDArray[np.int64]
     lateness_ns: NDArray[np.int64]
     errors: dict[str, int]
+    latencies_ms: NDArray[np.float64]
+    longest_ms: float
 
 
 class Watch:
@@ -50,8 +57,14 @@ class Watch:
         sent = np.array(recorder.sent[first:last], np.int64)
         done = np.array(recorder.done[first:last], np.int64)
         began = sent if self._offsets is None else self._offsets[first:last] + start_ns
-        outcome = outcome[:count]
-        return Batch((done - began)[outcome == OK], sent - began, self._by_kind(outcome))
+        outcome, took = outcome[:count], done - began
+        return Batch(
+            took[outcome == OK],
+            sent - began,
+            self._by_kind(outcome),
+            np.where(outcome == OK, took / NS_PER_MS, np.inf),
+            float(took.max(initial=0)) / NS_PER_MS,
+        )
 
     def _by_kind(self, outcome: NDArray[np.int16]) -> dict[str, int]:
         names = self._recorder.outcomes.names
@@ -69,14 +82,20 @@ class Watch:
             elapsed_s=elapsed_ns / NS,
             requests=ended,
             rate_rps=rate,
-            p50_ms=_quantile(batch.latencies_ns, 0.5),
-            p99_ms=_quantile(batch.latencies_ns, 0.99),
+            p50_ms=recent_quantile(batch.latencies_ms, 0.5),
+            p99_ms=recent_quantile(batch.latencies_ms, 0.99),
             errors=self._errors,
-            lateness_p99_ms=None if self._offsets is None else _quantile(batch.lateness_ns, 0.99),
+            lateness_p99_ms=None if self._offsets is None else _lateness(batch),
             in_flight=in_flight,
             warming_up=elapsed_ns < warm_ns,
+            longest_ms=batch.longest_ms,
         )
 
 
-def _quantile(values: NDArray[np.int64], quantile: float) -> float | None:
-    return float(np.quantile(values[-RECENT:], quantile)) / NS_PER_MS if len(values) else None
+def recent_quantile(values_ms: NDArray[np.float64], q: float) -> float | None:
+    """Of the latest, None without any."""
+    return quantile(np.sort(values_ms[-RECENT:]), q)
+
+
+def _lateness(batch: Batch) -> float | None:
+    return recent_quantile(batch.lateness_ns / NS_PER_MS, 0.99)

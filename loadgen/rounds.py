@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dlbench.loadgen.messages import Progress
+from dlbench.loadgen.statistics import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import NDArray
 
-NS_PER_MS = 1e6
-
 
 class Report(NamedTuple):
     """What one process says: its own progress, and the times that its quantiles were taken from."""
 
     progress: Progress
-    latencies_ns: NDArray[np.int64]
-    lateness_ns: NDArray[np.int64]
+    latencies_ms: NDArray[np.float64]
+    lateness_ms: NDArray[np.float64]
 
 
 class Rounds:
@@ -46,21 +45,18 @@ class Rounds:
 def merged(reports: Collection[Report]) -> Progress:
     """Counts and rates add up; quantiles are those of everyone's times together."""
     parts = [report.progress for report in reports]
-    latencies = np.concatenate([report.latencies_ns for report in reports])
-    lateness = np.concatenate([report.lateness_ns for report in reports])
+    latencies = np.concatenate([report.latencies_ms for report in reports])
+    lateness = np.concatenate([report.lateness_ms for report in reports])
     is_open = any(part.lateness_p99_ms is not None for part in parts)
     return Progress(
         elapsed_s=max(part.elapsed_s for part in parts),
         requests=sum(part.requests for part in parts),
         rate_rps=sum(part.rate_rps for part in parts),
-        p50_ms=_quantile_ms(latencies, 0.5),
-        p99_ms=_quantile_ms(latencies, 0.99),
+        p50_ms=quantile(np.sort(latencies), 0.5),
+        p99_ms=quantile(np.sort(latencies), 0.99),
         errors=sum(part.errors for part in parts),
-        lateness_p99_ms=_quantile_ms(lateness, 0.99) if is_open else None,
+        lateness_p99_ms=quantile(np.sort(lateness), 0.99) if is_open else None,
         in_flight=sum(part.in_flight for part in parts),
         warming_up=any(part.warming_up for part in parts),
+        longest_ms=max(part.longest_ms for part in parts),
     )
-
-
-def _quantile_ms(times_ns: NDArray[np.int64], quantile: float) -> float | None:
-    return float(np.quantile(times_ns, quantile)) / NS_PER_MS if len(times_ns) else None

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 #   1  scheduled_ns, sent_ns, done_ns (from the run's start), outcome (index into `names`), meta
 #   2  connect_ns, request_class
 VERSION = 2
+NS_PER_MS = 1e6
+# A run has filled up when this share of what was asked in its first part is answered.
+FIRST_PART, ANSWERED = 0.1, 0.95
+# Of the window's length, at least, replies are counted.
+LEAST_FILLED = 0.25
 COLUMNS = ("scheduled_ns", "sent_ns", "done_ns", "outcome", "connect_ns", "request_class")
 
 
@@ -72,6 +77,26 @@ class Samples:
         """Of the counted successes, in the order in which they began."""
         return self.done_ns[self.succeeded] - self.scheduled_ns[self.succeeded]
 
+    @cached_property
+    def latencies_ms(self) -> NDArray[np.float64]:
+        """Of all counted requests in order of time; infinite for those that failed.
+
+        A failure took at least as long as it took to fail, and a client that waited on would have
+        had to wait longer: left out, the slowest requests would make a server look faster.
+        """
+        took: NDArray[np.float64] = np.where(self.outcome == 0, self._took_ms, np.inf)[self.counted]
+        return took
+
+    @property
+    def longest_ms(self) -> float | None:
+        """The longest that any counted request took, to its reply or to its failure; None: no request."""
+        took = self._took_ms[self.counted]
+        return float(took.max()) if len(took) else None
+
+    @property
+    def _took_ms(self) -> NDArray[np.float64]:
+        return (self.done_ns - self.scheduled_ns) / NS_PER_MS
+
     @property
     def from_sent_ns(self) -> Times:
         """Latencies of the counted successes from their actual send times."""
@@ -83,11 +108,56 @@ class Samples:
         return self.sent_ns[self.counted] - self.scheduled_ns[self.counted]
 
     @cached_property
-    def completed_ns(self) -> Times:
-        """When the successes ended that ended inside the window, in order: the throughput."""
+    def reply_window_ns(self) -> tuple[int, int]:
+        """Between which times replies are counted: their number over its length is the throughput.
+
+        That is the window, unless it begins before a reply can have come: a run begins with nothing
+        in flight, and until its first requests are answered replies are fewer than requests. Then it
+        begins where those are, and ends when the last request's reply can have come. A run that is
+        too short for both has the window as it is, and `fills` says so.
+        """
         start, end = self.window_ns
+        filled, drained = self._filled_ns, end + self._shortest_ns
+        if filled <= start or drained - filled < LEAST_FILLED * (end - start):
+            return start, end
+        return filled, min(drained, filled + end - start)
+
+    @property
+    def fills(self) -> bool:
+        """Whether nearly all of the window passed before the first requests were answered."""
+        return self._filled_ns > self.window_ns[0] == self.reply_window_ns[0]
+
+    @property
+    def _filled_ns(self) -> int:
+        """When the requests of the run's first part were answered; a few stragglers do not matter."""
+        succeeded = self.outcome == 0
+        first = (
+            self.scheduled_ns < self.scheduled_ns.min(initial=0) + FIRST_PART * self.window_ns[1]
+        )
+        done = self.done_ns[succeeded & first]
+        return int(np.quantile(done, ANSWERED, method="inverted_cdf")) if len(done) else 0
+
+    @property
+    def _shortest_ns(self) -> int:
+        return int(self.latencies_ns.min()) if len(self.latencies_ns) else 0
+
+    @property
+    def replies_s(self) -> float:
+        """The length of the time in which replies are counted."""
+        start, end = self.reply_window_ns
+        return max(end - start, 1) / 1e9
+
+    @cached_property
+    def completed_ns(self) -> Times:
+        """When the successes ended that are counted, in order: the throughput."""
+        start, end = self.reply_window_ns
         done = self.done_ns[self.outcome == 0]
         return np.sort(done[(done >= start) & (done < end)])
+
+    @property
+    def throughput_rps(self) -> float:
+        """Right answers per second."""
+        return len(self.completed_ns) / self.replies_s
 
     @property
     def errors(self) -> dict[str, int]:

@@ -1,5 +1,8 @@
 """Quantiles and their intervals from raw samples; pure, and each formula with its source.
 
+A failed request has no latency but a lower bound of one, and is infinite here: `math.inf` stands
+among the samples, and is what a quantile, or the end of an interval, is where it falls among them.
+
 Requests of one run are not independent: a queue that is long now is long in a millisecond too.
 Order statistics alone would promise too much, so they are read at the *effective* number of samples,
 and where a run is too short to know that number, nothing is promised. `benchmarks/intervals.py`
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,7 +50,7 @@ CHI2_95 = (3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 1
 
 
 def quantile(ordered: Floats, q: float) -> float | None:
-    """The smallest sample that at least a share `q` do not exceed (nearest rank)."""
+    """The smallest sample that at least a share `q` do not exceed (nearest rank); None: no samples."""
     return float(ordered[max(0, math.ceil(q * len(ordered)) - 1)]) if len(ordered) else None
 
 
@@ -154,7 +157,9 @@ def effective_samples(runs: Sequence[Floats], ordered: Floats, q: float) -> floa
     """
     samples = len(ordered)
     levels = (q, 1 - 5 * (1 - q) if q >= 0.9 else 0.5, 0.5)
-    shares = [block_shares(runs, quantile(ordered, level) or 0.0) for level in levels]
+    # Among failures it is they that are above the rest.
+    slowest = float(ordered[np.isfinite(ordered)].max(initial=0.0))
+    shares = [block_shares(runs, min(quantile(ordered, level) or 0.0, slowest)) for level in levels]
     own, *others = (max(LEAST_DESIGN_EFFECT, design_effect(at, samples)) for at in shares)
     worst = max(own, math.sqrt(own * max(others)))
     bursts = samples * min(q, 1 - q) / worst
@@ -190,11 +195,23 @@ def pooled_quantile_interval(runs: Sequence[Floats], q: float) -> Interval:
     ranks = quantile_ranks(independent, q)
     if ranks is None:
         return UNDETERMINED
-    places = np.arange(1, len(ordered) + 1) * (independent / len(ordered))
-    low, high = (float(end) for end in np.interp(ranks, places, ordered))
+    places = [rank * len(ordered) / independent for rank in ranks]
+    low, high = _at_rank(ordered, places[0], math.floor), _at_rank(ordered, places[1], math.ceil)
     value = quantile(ordered, q) or 0.0
-    factor = _between_runs([quantile(np.sort(run), q) or 0.0 for run in runs], low, high)
+    own = [quantile(np.sort(run), q) or 0.0 for run in runs]
+    if math.inf in (value, high, *own):
+        return min(low, value), math.inf
+    factor = _between_runs(own, low, high)
     return min(low, value / factor), max(high, value * factor)
+
+
+def _at_rank(ordered: Floats, rank: float, outwards: Callable[[float], int]) -> float:
+    """The sample at a rank (from 1), interpolated; `outwards` where one neighbour is infinite."""
+    at = min(max(rank, 1.0), len(ordered)) - 1
+    low, high = float(ordered[math.floor(at)]), float(ordered[math.ceil(at)])
+    if math.isinf(high):
+        return float(ordered[outwards(at)])
+    return low + (at - math.floor(at)) * (high - low)
 
 
 def pooled_mean_interval(runs: Sequence[Floats]) -> Interval:

@@ -26,8 +26,8 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 def summarise(
     samples: Samples, facts: Facts, profile: LoadProfile, server: ServerTimes | None = None
 ) -> Measurement:
-    """Pure. A quantile is left out (None) where nothing succeeded."""
-    rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.window_ns))
+    """Pure. A quantile is infinite where it falls among requests that failed, None without any."""
+    rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.reply_window_ns))
     verdict, reason = judge(Evidence.of(samples, facts, profile))
     is_open = samples.latency_from == "scheduled"
     return Measurement(
@@ -36,7 +36,7 @@ def summarise(
         complete=facts.complete,
         latency_from=samples.latency_from,
         offered_rps=samples.requests / samples.window_s if is_open else None,
-        throughput_rps=len(samples.completed_ns) / samples.window_s,
+        throughput_rps=samples.throughput_rps,
         throughput_low_rps=rate_low,
         throughput_high_rps=rate_high,
         error_rate=_share(sum(samples.errors.values()), samples.requests),
@@ -50,6 +50,7 @@ def summarise(
         client_processes=facts.processes,
         net_mbps=facts.net_mbps,
         started_at=facts.started_at,
+        longest_ms=samples.longest_ms,
         **_quantiles(samples),
         **_breakdown(samples, server),
     )
@@ -65,7 +66,7 @@ def _share(part: int, whole: int) -> float:
 
 def _quantiles(samples: Samples) -> dict[str, float | None]:
     """Every quantile with its interval."""
-    latencies = _ms(samples.latencies_ns)
+    latencies = samples.latencies_ms
     ordered = np.sort(latencies)
     found: dict[str, float | None] = {}
     for name, q in QUANTILES.items():
@@ -79,7 +80,7 @@ def _quantiles(samples: Samples) -> dict[str, float | None]:
 
 
 def _breakdown(samples: Samples, server: ServerTimes | None) -> dict[str, float | None]:
-    """Where the mean latency went; its parts add up to it."""
+    """Where the mean latency of those that were answered went; its parts add up to it."""
     if not len(samples.latencies_ns):
         return {}
     mean = float(_ms(samples.latencies_ns).mean())
@@ -110,7 +111,7 @@ def _classes(samples: Samples, profile: LoadProfile) -> dict[str, ClassFigures]:
 
 
 def _figures(samples: Samples, kind: RequestClass) -> ClassFigures:
-    latencies = _ms(samples.latencies_ns)
+    latencies = samples.latencies_ms
     ordered = np.sort(latencies)
     low, high = quantile_interval(latencies, 0.99)
     missed = None
@@ -119,11 +120,12 @@ def _figures(samples: Samples, kind: RequestClass) -> ClassFigures:
         missed = _share(samples.requests - in_time, samples.requests)
     return ClassFigures(
         requests=samples.requests,
-        throughput_rps=len(samples.completed_ns) / samples.window_s,
+        throughput_rps=samples.throughput_rps,
         p50_ms=quantile(ordered, 0.5),
         p99_ms=quantile(ordered, 0.99),
         p99_low_ms=low,
         p99_high_ms=high,
         error_rate=_share(sum(samples.errors.values()), samples.requests),
         missed_rate=missed,
+        longest_ms=samples.longest_ms,
     )

@@ -20,6 +20,7 @@ from dlbench.loadgen.coordinator import Coordinator
 from dlbench.loadgen.locustfile import Locustfile
 from dlbench.loadgen.page import page_of
 from dlbench.loadgen.participant import Participant
+from dlbench.loadgen.quantity import digits, duration, latency
 from dlbench.loadgen.single import Client
 
 if TYPE_CHECKING:
@@ -97,12 +98,13 @@ class LoadUser(InferenceUser):
 
 def in_words(found: Measurement) -> str:
     """A result in one line."""
-    figures = f"{found.throughput_rps:,.1f}/s over {found.duration_s:.3g} s"
-    if found.p99_ms is not None:
-        figures += f", p50 {found.p50_ms:.3g} ms, p99 {found.p99_ms:.3g} ms"
+    figures = f"{found.throughput_rps:,.1f}/s over {duration(found.duration_s)}"
+    if found.p50_ms is not None and found.p99_ms is not None:
+        p50, p99 = (latency(ms, found.longest_ms) for ms in (found.p50_ms, found.p99_ms))
+        figures += f", p50 {p50} ms, p99 {p99} ms"
         figures += f" from the {found.latency_from} time"
     if found.lateness_p99_ms is not None:
-        figures += f", lateness p99 {found.lateness_p99_ms:.2g} ms"
+        figures += f", lateness p99 {digits(found.lateness_p99_ms, 2)} ms"
     reason = f" ({found.reason})" if found.reason else ""
     return f"{figures}, {found.error_rate:.2%} errors: {found.verdict}{reason}"
 

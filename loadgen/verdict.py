@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlbench.loadgen.evidence import LATENESS_FLOOR_MS, Evidence
+from dlbench.loadgen.quantity import digits, duration
 from dlbench.loadgen.statistics import WINDOWS
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ STALL_S = 0.1
 # Drift: the halves' medians differ by this share, and by more than chance does (t, 8 df, 99 %).
 DRIFT_SHARE = 0.25
 DRIFT_T = 3.355
-# Rising: every later tenth tends to have more (Mann-Kendall, n = 10, p = 0.0046), and half as much
-# again in the end. (H. B. Mann, Nonparametric tests against trend, Econometrica 13, 1945.)
-RISING_S = 29
+# Rising: every later part tends to have more (Mann-Kendall; of ten parts 2.5 standard deviations are
+# p = 0.0046). (H. B. Mann, Nonparametric tests against trend, Econometrica 13, 1945.)
+RISING_Z = 2.5
+# And half as much again in the end, or fast enough that over 5 % of what is offered is left undone.
 RISING_FACTOR = 1.5
+# A closed loop's window holds so many replies of each user, or its throughput is off by a tenth.
+LITTLE_SHARE = 0.1
+ROUNDS = 20
 
 
 def _kinds(errors: dict[str, int]) -> str:
@@ -58,7 +63,7 @@ def out_of_connections(e: Evidence) -> str:
         return ""
     return (
         f"all {e.connections:,} connections were busy, and requests waited for one "
-        f"({e.lateness_p99_ms:.3g} ms at p99); raise the limit with ulimit -n"
+        f"({duration(e.lateness_p99_ms / 1000)} at p99); raise the limit with ulimit -n"
     )
 
 
@@ -67,8 +72,8 @@ def sent_late(e: Evidence) -> str:
     if not (e.is_open and e.late) or (e.exhausted and not e.connections_asked):
         return ""
     return (
-        f"the client sent late: lateness p99 {e.lateness_p99_ms:.3g} ms against a latency p99 of "
-        f"{e.p99_ms:.3g} ms, with {e.client_cpu:.0%} of its core used"
+        f"the client sent late: lateness p99 {duration(e.lateness_p99_ms / 1000)} against a latency "
+        f"p99 of {duration(e.p99_ms / 1000)}, with {e.client_cpu:.0%} of its core used"
         + ("" if e.real_time else "; root or CAP_SYS_NICE would give it real-time priority")
     )
 
@@ -89,29 +94,68 @@ def fell_behind(e: Evidence) -> str:
     if not e.is_open or e.missing_share <= 1 - KEPT_UP:
         return ""
     failed = f", {_kinds(e.errors)}" if e.errors else ""
+    completed, offered = map(digits, e.rates)
     pool = f"; raise --connections to see if {e.connections:,} hold it back"
     return (
-        f"the server completed {e.completed / e.window_s:,.0f}/s of the {e.requests / e.window_s:,.0f}/s "
-        f"offered ({e.in_flight_end:,} in flight at the end{failed}){pool if e.exhausted and e.connections_asked else ''}"
+        f"the server completed {completed}/s of the {offered}/s offered "
+        f"({e.in_flight_end:,} in flight at the end{failed}){pool if e.exhausted and e.connections_asked else ''}"
     )
 
 
 def kept_rising(e: Evidence) -> str:
-    """A pile that grows too slowly for `fell_behind`: requests in flight and latency both show it."""
-    if not (e.is_open and _rises(e.medians_ms) and _rises(e.in_flight)):
+    """A pile that grows too slowly for `fell_behind`: requests in flight and latency both show it.
+
+    Latency alone does where it grows by seconds in seconds.
+    """
+    slowly = all(
+        _rises(parts) and _half_as_much_again(parts) for parts in (e.medians_ms, e.in_flight)
+    )
+    fast = e.falling_behind > 1 - KEPT_UP and _rises(e.medians_ms)
+    if not (e.is_open and (slowly or fast)):
         return ""
+    completed, offered = map(digits, e.rates)
+    first, last = (duration(ms / 1000) for ms in (e.medians_ms[0], e.medians_ms[-1]))
     return (
-        f"latency kept rising, from {e.medians_ms[0]:.3g} to {e.medians_ms[-1]:.3g} ms in the "
-        f"median, with {e.in_flight[0]:.3g} requests in flight at first and "
-        f"{e.in_flight[-1]:.3g} in the end"
+        f"the server does not keep up: it completed {completed}/s of the {offered}/s offered, and "
+        f"latency kept rising, from {first} to {last} in the median, with "
+        f"{digits(e.in_flight[0])} requests in flight at first and {digits(e.in_flight[-1])} in the end"
     )
 
 
-def _rises(tenths: tuple[float, ...]) -> bool:
-    if not tenths or tenths[-1] < RISING_FACTOR * tenths[0]:
+def _half_as_much_again(parts: tuple[float, ...]) -> bool:
+    return bool(parts) and parts[-1] >= RISING_FACTOR * parts[0]
+
+
+def _rises(parts: tuple[float, ...]) -> bool:
+    n = len(parts)
+    if n < 2:
         return False
-    signs = np.sign(np.subtract.outer(tenths, tenths))
-    return int(signs[np.tril_indices(WINDOWS, -1)].sum()) >= RISING_S
+    signs = np.sign(np.subtract.outer(parts, parts))
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    return float(signs[np.tril_indices(n, -1)].sum()) - 1 >= RISING_Z * deviation
+
+
+def began_empty(e: Evidence) -> str:
+    """The run was over before as many replies came as requests went out."""
+    if not (e.is_open and e.fills):
+        return ""
+    return (
+        f"the first requests were answered when the measurement of {duration(e.window_s)} was "
+        "nearly over, so its throughput is too low; it needs a warm-up (dlbench load --warmup) "
+        f"longer than most replies, p99 {duration(e.p99_ms / 1000)}"
+    )
+
+
+def too_short(e: Evidence) -> str:
+    """A closed loop has few replies of each user in its window, and counts one too many or too few."""
+    if e.little is None or abs(e.little[0] - e.little[1]) <= LITTLE_SHARE * e.little[1]:
+        return ""
+    took_s = e.p50_ms / 1000
+    return (
+        f"throughput times latency is {digits(e.little[0])} requests in flight, and "
+        f"{digits(e.little[1])} were (Little's law): {duration(e.window_s)} are too short for replies "
+        f"of {duration(took_s)}; measure for {math.ceil(ROUNDS * took_s)} s (dlbench load --duration)"
+    )
 
 
 def failed_often(e: Evidence) -> str:
@@ -124,11 +168,11 @@ def failed_often(e: Evidence) -> str:
 
 def stalled(e: Evidence) -> str:
     """A silence that neither the rate nor the latency explains."""
-    mean_gap_s = e.window_s / max(1, e.completed)
+    mean_gap_s = e.replies_s / max(1, e.completed)
     usual_s = max(STALL_S, STALL_GAPS * mean_gap_s, STALL_LATENCIES * e.p50_ms / 1000)
     if e.silence_s <= usual_s:
         return ""
-    return f"no reply came for {e.silence_s:.3g} s, {e.silence_at_s:.1f} s into the measurement"
+    return f"no reply came for {duration(e.silence_s)}, {e.silence_at_s:.1f} s into the measurement"
 
 
 def warmed_up_late(e: Evidence) -> str:
@@ -137,14 +181,14 @@ def warmed_up_late(e: Evidence) -> str:
         return ""
     return (
         f"the server was still warming up for {e.warmup_s:.1f} s of the measurement (median "
-        f"{e.warmup_ms:.3g} ms, later at most {e.settled_ms:.3g} ms); "
+        f"{duration(e.warmup_ms / 1000)}, later at most {duration(e.settled_ms / 1000)}); "
         f"it needs {math.ceil(e.warmup_s)} s more of warm-up (dlbench load --warmup)"
     )
 
 
 def drifted(e: Evidence) -> str:
     """The server had not settled: caches, clocks and heat take their time."""
-    if not e.medians_ms or min(e.medians_ms) <= 0:
+    if len(e.medians_ms) < WINDOWS or min(e.medians_ms) <= 0:
         return ""
     first, second = np.array_split(np.log(np.array(e.medians_ms)), 2)
     difference = float(second.mean() - first.mean())
@@ -166,6 +210,8 @@ RULES: tuple[tuple[Verdict, bool, Callable[[Evidence], str]], ...] = (
     ("saturated", ANY_LOAD, fell_behind),
     ("saturated", STEADY_RATE, kept_rising),
     ("unsteady", ANY_LOAD, failed_often),
+    ("unsteady", ANY_LOAD, began_empty),
+    ("unsteady", ANY_LOAD, too_short),
     ("unsteady", STEADY_RATE, stalled),
     ("unsteady", STEADY_RATE, warmed_up_late),
     ("unsteady", STEADY_RATE, drifted),

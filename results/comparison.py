@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.comparison import Figure, Runs, compare_figures, reported, widening
+from dlbench.loadgen.comparison import Figure, Runs, compare_figures, ratio, reported, widening
 from dlbench.loadgen.statistics import UNDETERMINED
 from dlbench.tuner.constraint import wilson
 
@@ -47,11 +47,13 @@ class Change:
     interval: Interval
     subject: str = ""
     decides: bool = True  # whether it has to be known before nothing is said to be worse
+    # Of each side: what an infinite latency is known to be longer than.
+    longest_ms: tuple[float | None, float | None] = (None, None)
 
     @property
     def ratio(self) -> float | None:
-        """Second over first; None of an error rate, or where the first is 0."""
-        return self.second / self.first if self.first and self.figure != ERROR_RATE else None
+        """Second over first; None of an error rate, where the first is 0, or both are infinite."""
+        return None if self.figure == ERROR_RATE else ratio(self.first, self.second)
 
     @property
     def loss(self) -> Interval:
@@ -111,7 +113,10 @@ def changes(pairs: Mapping[str, Pair]) -> tuple[Change, ...]:
 def _changes(subject: str, pair: Pair, count: int) -> Iterator[Change]:
     for one in compare_figures(pair.first, pair.second, count).differences:
         decides = pair.decides and one.name in DECISIVE
-        yield Change(one.name, one.first, one.second, one.together, subject, decides)
+        longest_ms = (pair.first[one.name].longest_ms, pair.second[one.name].longest_ms)
+        yield Change(
+            one.name, one.first, one.second, one.together, subject, decides, longest_ms=longest_ms
+        )
     if pair.errors is not None:
         a, b = pair.errors
         interval = more_errors(a, b, widening(count))

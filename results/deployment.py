@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.printable import as_path, check_printable, escaped
 from dlbench.tuner.export import recommended_toml
-from dlbench.tuner.report import digits, numbers, shown
+from dlbench.tuner.report import numbers, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
+from pydantic_core import to_json
 
 from dlbench.results.answer import answer
 from dlbench.results.markdown import markdown
@@ -63,7 +63,7 @@ def _csv(content: Content) -> bytes:
 def _json(content: Content) -> bytes:
     """The document of `dlbench tune --json`, but with every point and not the verified ones alone."""
     whole = {**document(content.result, content.findings), "points": content.rows}
-    return orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return to_json(whole, indent=2, inf_nan_mode="strings") + b"\n"
 
 
 def _markdown(content: Content) -> bytes:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from dlbench.loadgen.quantity import digits, interval, latency
 from dlbench.results.missing import NothingToShow
 from dlbench.tuner.front import front_indices
 from dlbench.tuner.plan import of_search
 from dlbench.tuner.point import with_outcome
-from dlbench.tuner.report import BASELINES, changes, digits
+from dlbench.tuner.report import BASELINES, changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,9 +74,8 @@ def _cells(point: Point, result: Verified) -> Iterator[str]:
     assert m is not None
     yield f"**{point.name}** (recommended)" if point.recommended else point.name
     yield f"{m.throughput_rps:,.0f}"
-    yield _number(m.p99_ms)
-    known = m.p99_low_ms is not None and m.p99_high_ms is not None
-    yield f"{_number(m.p99_low_ms)} to {_number(m.p99_high_ms)}" if known else "undetermined"
+    yield "" if m.p99_ms is None else _text(latency(m.p99_ms, m.longest_ms))
+    yield _text(interval(m.p99_low_ms, m.p99_high_ms, m.longest_ms, joint=" to ").strip("[]"))
     yield _number(used.server_cpu)
     yield _number(used.server_rss_mb)
     yield "" if used.cache_hit_ratio is None else f"{used.cache_hit_ratio:.0%}"

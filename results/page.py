@@ -9,8 +9,8 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from plotly.offline import get_plotlyjs
+from pydantic_core import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +35,8 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def script_safe(document: Mapping[str, Any]) -> str:
-    """JSON that may stand inside a <script>; what is not a number becomes null."""
-    text = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()
+    """JSON that may stand inside a <script>; infinity is the text "Infinity"."""
+    text = to_json(document, inf_nan_mode="strings").decode()
     return "".join(HARMLESS.get(letter, letter) for letter in text)
 
 

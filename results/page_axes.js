@@ -60,12 +60,16 @@ function logarithmic(title, values) {
   return { type: "log", title, tickvals: ticks, ticktext: ticks.map((t) => digits(t)), range };
 }
 
+// An interval without an upper end leaves the chart.
+const BEYOND = 1e6;
+
 /** The ends of a 95 % interval as Plotly's error bars; `of` is "throughput" or "p99". */
 function errorBars(points, of, unit, color) {
-  const reach = (end) =>
-    points.map((p) =>
-      Math.abs((p[`${of}_${end}_${unit}`] ?? p[`${of}_${unit}`]) - p[`${of}_${unit}`]),
-    );
+  const far = (p, end) => {
+    const value = p[`${of}_${unit}`];
+    return Math.min(Math.abs((p[`${of}_${end}_${unit}`] ?? value) - value), BEYOND * value);
+  };
+  const reach = (end) => points.map((p) => far(p, end));
   const ends = { array: reach("high"), arrayminus: reach("low") };
   return { type: "data", symmetric: false, ...ends, thickness: 1, width: 3, color };
 }

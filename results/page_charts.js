@@ -1,7 +1,8 @@
 // Charts of what was measured. Each is a function that gives traces and a layout.
 
 const PLACE = ["throughput_rps", "p99_ms"];
-const withP99 = study.points.filter((p) => known(p.p99_ms) && known(p.share));
+// What is infinite has no place on a chart; the table has it.
+const withP99 = study.points.filter((p) => Number.isFinite(p.p99_ms) && known(p.share));
 
 /** Points with both of their intervals. */
 function cloud(name, points, marker, own = {}) {
@@ -118,7 +119,7 @@ function operating(name) {
 function curves(field) {
   return chosen().map((name) => {
     const { colour, dash, symbol } = style(name);
-    const points = operating(name).filter((p) => known(p[field]));
+    const points = operating(name).filter((p) => Number.isFinite(p[field]));
     const mark = (p) => (p.phase === "verify" ? symbol : `${symbol}-open`);
     const symbols = points.map((p) => (p.verdict === "saturated" ? "x-thin-open" : mark(p)));
     return trace(name, points, ["throughput_rps", field], {

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.report import digits, shown
+from dlbench.tuner.report import shown
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

@@ -20,7 +20,7 @@ function recommend(bound) {
 /** From below the lowest end of an interval to above the highest that is of use. */
 const [lowestMs, highestMs] = (() => {
   if (!front.length) return [1, 1000];
-  const asked = [own?.p99_high_ms, study.slo_p99_ms].filter(known);
+  const asked = [own?.p99_high_ms, study.slo_p99_ms].filter(Number.isFinite);
   const far = Math.max(10 * highest(front, "p99_ms").p99_ms, ...asked);
   const lows = front.map((p) => p.p99_low_ms ?? p.p99_ms);
   const highs = front.map((p) => Math.min(p.p99_high_ms ?? p.p99_ms, far));
@@ -49,7 +49,7 @@ function figure(name, value, beside) {
 function pickFigures(p) {
   const found = [
     figure("throughput", `${digits(p.throughput_rps)} /s`, throughputInterval(p)),
-    figure("p99", `${digits(p.p99_ms)} ms`, p99Interval(p)),
+    figure("p99", `${latency(p, p.p99_ms)} ms`, p99Interval(p)),
   ];
   const memory = known(p.server_rss_mb) ? `${digits(p.server_rss_mb)} MB of memory` : "";
   if (known(p.server_cpu)) found.push(figure("uses", `${digits(p.server_cpu)} cores`, memory));
@@ -96,7 +96,7 @@ function setUpBound() {
   );
   byId("slo-ms").addEventListener("input", (event) => setBound(+event.target.value, "number"));
   // Rounded upwards, so that what the study itself recommends holds the bound that is shown.
-  const start = own?.p99_high_ms ? 1.01 * own.p99_high_ms : toBound(500);
+  const start = Number.isFinite(own?.p99_high_ms) ? 1.01 * own.p99_high_ms : toBound(500);
   setBound(study.slo_p99_ms ?? +start.toPrecision(3));
 }
 

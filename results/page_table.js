@@ -62,7 +62,7 @@ function cell(row, name) {
   if (typeof value !== "number") return element(`td${aside}`, {}, known(value) ? value : "");
   const determined = known(row[name.replace("_", "_high_")]) && name in INTERVALS;
   const beside = determined ? element("small", {}, ` [${INTERVALS[name](row)}]`) : "";
-  return element(`td.number${aside}`, {}, digits(value), beside);
+  return element(`td.number${aside}`, {}, latency(row, value), beside);
 }
 
 function tableRow(row) {

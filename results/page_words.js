@@ -2,7 +2,10 @@
 // The document, numbers as people read them, and the page's elements. What the study says enters
 // the page as text, never as markup.
 
-const study = JSON.parse(document.getElementById("data").textContent);
+// JSON has no infinity: a latency that falls among failed requests is a text.
+const study = JSON.parse(document.getElementById("data").textContent, (name, value) =>
+  name.endsWith("_ms") && value === "Infinity" ? Infinity : value,
+);
 const byId = (id) => document.getElementById(id);
 const known = (value) => value !== null && value !== undefined;
 const configurationOf = (point) => study.configurations[point.configuration];
@@ -12,19 +15,26 @@ const lowest = (points, field) => points.reduce((a, b) => (b[field] < a[field] ?
 const order = (a, b) =>
   typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
 
-/** So many significant digits, but every one before the point, and never a power of ten. */
+/** As `digits` in loadgen/quantity.py: so many significant ones, but never a power of ten. */
 function digits(value, count = 3) {
   if (!known(value)) return "";
-  const whole = Math.abs(value) >= 10 ** (count - 1);
-  return whole ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(count));
+  if (Math.abs(value) >= 10 ** (count - 1)) return Math.round(value).toLocaleString("en");
+  return (+value.toPrecision(count)).toLocaleString("en", { maximumSignificantDigits: count });
 }
 
-const interval = (low, high) =>
-  known(low) && known(high) ? `${digits(low)}-${digits(high)}` : "undetermined";
-const throughputInterval = (p) => interval(p.throughput_low_rps, p.throughput_high_rps);
-const p99Interval = (p) => interval(p.p99_low_ms, p.p99_high_ms);
+/** Milliseconds of a point; what falls among failed requests is longer than anything seen. */
+const latency = (p, value) => (value === Infinity ? `> ${digits(p.longest_ms)}` : digits(value));
+const throughputInterval = (p) =>
+  known(p.throughput_low_rps) && known(p.throughput_high_rps)
+    ? `${digits(p.throughput_low_rps)}-${digits(p.throughput_high_rps)}`
+    : "undetermined";
+const p99Interval = (p) => {
+  if (!known(p.p99_low_ms) || !known(p.p99_high_ms)) return "undetermined";
+  const ends = [p.p99_low_ms, p.p99_high_ms].map((end) => latency(p, end));
+  return ends.join(p.p99_high_ms === Infinity ? ", " : "-");
+};
 const throughput = (p) => `${digits(p.throughput_rps)}/s [${throughputInterval(p)}]`;
-const p99 = (p) => `p99 ${digits(p.p99_ms)} ms [${p99Interval(p)}]`;
+const p99 = (p) => `p99 ${latency(p, p.p99_ms)} ms [${p99Interval(p)}]`;
 
 /** `element("p.name", { title }, "text", child)`; attributes named on… are listeners. */
 function element(kind, attributes = {}, ...children) {

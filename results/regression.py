@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dlbench.results.comparison import ERROR_RATE
+from dlbench.results.wording import by_how_much, interval
 from dlbench.tuner.point import ERROR_RATE_LIMIT
-from dlbench.tuner.report import digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,12 +102,9 @@ def _name(change: Change) -> str:
 
 
 def _by_how_much(change: Change) -> str:
-    low, high = change.interval
-    assert low is not None
-    assert high is not None
     if change.figure == ERROR_RATE:
         return f"{_name(change)} {change.first:.2%} to {change.second:.2%}"
-    return f"{_name(change)} {digits(change.ratio or 0.0)} times [{digits(low)}-{digits(high)}]"
+    return f"{_name(change)} {by_how_much(change)} [{interval(change)}]"
 
 
 def percent(share: float) -> str:

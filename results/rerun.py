@@ -169,8 +169,8 @@ def _measure(bench: Bench, candidate: Candidate, number: int, folder: Path) -> R
     path = folder / "samples.npz"
     point = bench.measure(step, FIRST_SEED + number, lambda _: None, path)
     if point.measurement is None:
-        return point, np.empty(0, np.int64)
-    return point, Samples.load(path).latencies_ns
+        return point, np.empty(0)
+    return point, Samples.load(path).latencies_ms
 
 
 def _pooled(repeats: Sequence[Repeat]) -> Point:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlbench.results.comparison import ERROR_RATE
 from dlbench.results.regression import percent
+from dlbench.results.wording import by_how_much, interval, values
 from dlbench.tuner.point import ERROR_RATE_LIMIT
-from dlbench.tuner.report import digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from dlbench.loadgen.statistics import Interval
     from dlbench.results.comparison import Change
     from dlbench.results.regression import Judgement, Outcome
 
-THOUSANDFOLD = 1000
 # For those who only look at the first word.
 SAID: dict[Outcome, str] = {
     "regression": "REGRESSION",
@@ -81,7 +78,11 @@ def document(judgement: Judgement) -> dict[str, Any]:
 
 
 def _entry(change: Change, verdict: str) -> dict[str, Any]:
-    """`low` and `high` enclose the ratio, of an error rate the difference."""
+    """`low` and `high` enclose the ratio, of an error rate the difference.
+
+    Of a latency that is infinite, as it falls among failed requests, `longest_ms` is what it is
+    longer than, on the first side and on the second.
+    """
     low, high = change.interval
     return {
         "subject": change.subject,
@@ -92,41 +93,21 @@ def _entry(change: Change, verdict: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "verdict": verdict,
+        "longest_ms": change.longest_ms,
     }
 
 
 def _row(change: Change, verdict: str) -> Row:
-    value, by = (_share, _difference) if change.figure == ERROR_RATE else (digits, _ratio)
-    moved = change.second - change.first if change.figure == ERROR_RATE else change.ratio
+    first, second = values(change)
     return Row(
         change.subject,
         change.figure,
-        value(change.first),
-        value(change.second),
-        "" if moved is None else by(moved),
-        _interval(change.interval, by),
+        first,
+        second,
+        by_how_much(change),
+        interval(change),
         verdict,
     )
-
-
-def _interval(ends: Interval, by: Callable[[float], str]) -> str:
-    low, high = ends
-    return "undetermined" if low is None or high is None else f"{by(low)} to {by(high)}"
-
-
-def _ratio(value: float) -> str:
-    """Nothing is learnt from how far beyond a thousandfold an interval goes."""
-    if value > THOUSANDFOLD:
-        return f">{THOUSANDFOLD:,}"
-    return digits(value) if value > 1 / THOUSANDFOLD else f"<{1 / THOUSANDFOLD}"
-
-
-def _share(rate: float) -> str:
-    return f"{rate:.2%}"
-
-
-def _difference(rate: float) -> str:
-    return f"{rate:+.2%}"
 
 
 def _bullets(notes: tuple[str, ...]) -> list[str]:
@@ -135,7 +116,7 @@ def _bullets(notes: tuple[str, ...]) -> list[str]:
 
 def _table(judgement: Judgement) -> Iterator[str]:
     first, second = judgement.compared.sides
-    yield _line("", first, second, f"{second} / {first}", "95 %", "")
+    yield _line("", first, second, f"{second} is", "95 %", "")
     yield _line("---", *["---:"] * 4, "---")
     for subject, figure, *cells in rows(judgement):
         yield _line(_escaped(f"{subject} {figure}".strip()), *cells)

@@ -21,7 +21,7 @@ def times_to_decide(objective: Objective, point: Point) -> float | None:
     It takes the value for the truth, so it is as likely as not to be enough.
     """
     value = figure(point, objective.field)
-    if value is None or point.measurement is None:
+    if value is None or math.isinf(value) or point.measurement is None:
         return None
     if objective.field == "error_rate":
         found = _for_share(value, objective.bound) / max(point.measurement.requests, 1)

@@ -23,6 +23,7 @@ MEASURED = (
     "p99_est_ms", "p999_ms", "mean_ms", "error_rate", "requests", "duration_s",
     "lateness_p99_ms", "client_cpu", "server_cpu", "server_rss_mb", "net_mbps", "gpu_util",
     "gpu_mem_mb", "cache_hit_ratio", "mean_batch_size", "started_at",
+    "longest_ms",
 )  # fmt: skip
 HEAD = ("point", "phase", "verdict", "reason", "on_front", "recommended")
 COLUMNS = (*HEAD, *ServingConfig.model_fields, *MEASURED)

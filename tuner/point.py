@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -58,6 +59,8 @@ class Point(BaseModel):
         """Throughput and p99, or None where the point may not be on a front."""
         measured = self.measurement
         if measured is None or measured.p99_ms is None or self.share is None:
+            return None
+        if math.isinf(measured.p99_ms):
             return None
         if measured.verdict in ("invalid", "saturated") or measured.error_rate > ERROR_RATE_LIMIT:
             return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlbench.loadgen.statistics import mean_interval, pooled_quantile_interval
+from dlbench.loadgen.statistics import mean_interval, pooled_quantile_interval, quantile
 from dlbench.loadgen.summary import QUANTILES
 from dlbench.tuner.point import Point, Resources
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.statistics import Interval
 
-    Latencies = NDArray[np.int64]  # nanoseconds, of the successful requests of one repeat
+    # Milliseconds, of all requests of one repeat: infinite for those that failed.
+    Latencies = NDArray[np.float64]
     Repeat = tuple[Point, Latencies]
 
 # A pooled p99 rests on at least this many repeats and requests; with fewer it is indicative.
@@ -65,7 +66,7 @@ def _measurement(repeats: Sequence[Repeat]) -> Measurement:
     low, high = mean_interval([m.throughput_rps for m in parts])
     return parts[0].model_copy(
         update={
-            **_quantiles([latencies / 1e6 for _, latencies in repeats]),
+            **_quantiles([latencies_ms for _, latencies_ms in repeats]),
             **_verdict_of(parts),
             **{name: _mean(parts, name) for name in MEANS},
             "throughput_rps": float(np.mean([m.throughput_rps for m in parts])),
@@ -78,6 +79,7 @@ def _measurement(repeats: Sequence[Repeat]) -> Measurement:
             "lateness_p99_ms": max((m.lateness_p99_ms or 0.0 for m in parts), default=None),
             "client_cpu": float(np.mean([m.client_cpu for m in parts])),
             "net_mbps": float(np.mean([m.net_mbps for m in parts])),
+            "longest_ms": max((m.longest_ms for m in parts if m.longest_ms), default=None),
         }
     )
 
@@ -91,12 +93,15 @@ def _mean(parts: Sequence[Measurement], name: str) -> float | None:
 
 def _quantiles(repeats_ms: list[NDArray[np.float64]]) -> dict[str, float | None]:
     """Every quantile of the pooled samples with its own interval."""
-    pooled_ms = np.concatenate(repeats_ms)
-    if not len(pooled_ms):
+    ordered_ms = np.sort(np.concatenate(repeats_ms))
+    if not len(ordered_ms):
         return {"p99_ms": None}
-    found: dict[str, float | None] = {"mean_ms": float(pooled_ms.mean())}
+    answered_ms = ordered_ms[np.isfinite(ordered_ms)]
+    found: dict[str, float | None] = {
+        "mean_ms": float(answered_ms.mean()) if len(answered_ms) else None
+    }
     for name, share in QUANTILES.items():
-        value = float(np.quantile(pooled_ms, share, method="inverted_cdf"))
+        value = quantile(ordered_ms, share) or 0.0
         low, high = _interval(repeats_ms, share, value)
         found |= {f"{name}_ms": value, f"{name}_low_ms": low, f"{name}_high_ms": high}
     return found
@@ -114,7 +119,9 @@ def _interval(repeats_ms: list[NDArray[np.float64]], share: float, pooled_ms: fl
         return low, high
     if len(repeats_ms) < TRUSTED_REPEATS or not all(len(r) for r in repeats_ms):
         return None, None
-    own_ms = [np.quantile(r, share, method="inverted_cdf") for r in repeats_ms]
+    own_ms = [quantile(np.sort(r), share) or 0.0 for r in repeats_ms]
+    if math.inf in own_ms:
+        return None, None
     # In nanoseconds logarithms are over 0, where mean_interval cuts off.
     low, high = (
         math.exp(end or 0.0) / 1e6 for end in mean_interval(np.log(own_ms) + LOG_NS_PER_MS)

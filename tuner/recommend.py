@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -45,9 +46,11 @@ def by_knee(options: Sequence[Option], wish: Wish) -> int | None:
     """The option that alone dominates the most hypervolume, by the upper ends of p99.
 
     The knee of the values themselves is now and then a point whose tail is known within a factor of
-    ten.
+    ten. Where no upper end is known, as each falls among failed requests, the values have to do.
     """
-    outcomes = [Outcome(o.throughput_rps, o.p99_high_ms or o.p99_ms) for o in options]
+    ends = [o.p99_high_ms or o.p99_ms for o in options]
+    known = ends if any(map(math.isfinite, ends)) else [o.p99_ms for o in options]
+    outcomes = [Outcome(o.throughput_rps, ms) for o, ms in zip(options, known, strict=True)]
     return knee(outcomes, wish.reference_ms) if outcomes else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlbench.loadgen.quantity import UNDETERMINED, digits, interval, latency
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.deciding import times_to_decide
@@ -41,12 +42,10 @@ def findings(result: Verified, config: StudyConfig) -> dict[str, str]:
 def numbers(point: Point) -> str:
     """Throughput and p99 of a point, each with its 95 % interval."""
     rate, p99 = _figures(point)
-    return f"{rate.value:,.0f}/s{_interval(rate, 1)} at p99 {digits(p99.value)} ms{_interval(p99)}"
-
-
-def digits(value: float, count: int = 3) -> str:
-    """So many significant digits, but every one before the point, and never a power of ten."""
-    return f"{value:,.0f}" if abs(value) >= 10 ** (count - 1) else f"{value:.{count}g}"
+    assert point.measurement is not None
+    longest_ms = point.measurement.longest_ms
+    tail = f"{latency(p99.value, longest_ms)} ms{_interval(p99, longest_ms=longest_ms)}"
+    return f"{rate.value:,.0f}/s{_interval(rate, 1)} at p99 {tail}"
 
 
 def _figures(point: Point) -> tuple[Figure, Figure]:
@@ -57,10 +56,9 @@ def _figures(point: Point) -> tuple[Figure, Figure]:
     return rate, Figure(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
 
 
-def _interval(figure: Figure, count: int = 3) -> str:
-    if figure.low is None or figure.high is None:
-        return " [undetermined]"
-    return f" [{digits(figure.low, count)}-{digits(figure.high, count)}]"
+def _interval(figure: Figure, count: int = 3, longest_ms: float | None = None) -> str:
+    found = interval(figure.low, figure.high, longest_ms, count, "-")
+    return " [undetermined]" if found == UNDETERMINED else f" {found}"
 
 
 def _use(pick: Point, result: Verified, config: StudyConfig) -> str:

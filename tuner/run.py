@@ -160,7 +160,7 @@ def _report(plan: Plan, study: Study, request: Request) -> Verified:
     for point in points:
         if point.phase == "verify" and point.measurement is not None and point.name in wanted:
             samples = Samples.load(study.samples_path(point))
-            repeats.setdefault(point.name, []).append((point, samples.latencies_ns))
+            repeats.setdefault(point.name, []).append((point, samples.latencies_ms))
     result = verified(repeats, request.study, plan.predictions, points, _mix(request.profile))
     result = replace(result, limit=_limit(result, study, request.profile))
     study.verified = result.document

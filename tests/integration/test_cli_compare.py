@@ -145,7 +145,7 @@ def test_two_studies(run, tmp_path):
         study(tmp_path / f"{name}.db", rate)
     code, said = run("compare", "before.db", "after.db")
     assert code == 4
-    assert "REGRESSION: recommended throughput_rps 0.375 times" in " ".join(said.split())
+    assert "REGRESSION: recommended throughput_rps 2.67 times lower" in " ".join(said.split())
     assert "note: B recommends c01@0.3: 150/s" in said
     assert max(map(len, said.splitlines())) <= 80
     code, said = run("compare", "after.db", "before.db", "--quiet")

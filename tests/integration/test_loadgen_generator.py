@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -18,11 +19,17 @@ from dlbench.loadgen.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 
+KNOWN_SERVER = Path(__file__).parents[2] / "benchmarks" / "known_server.py"
+
+
+def null_server(*arguments):
+    return served("-m", "dlbench.loadgen.null_server", *map(str, arguments))
+
 
 @contextmanager
-def null_server(*arguments):
+def served(*command):
     process = subprocess.Popen(
-        [sys.executable, "-m", "dlbench.loadgen.null_server", *map(str, arguments)],
+        [sys.executable, *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -85,6 +92,21 @@ def test_closed_loop_keeps_every_user_busy(generator, url):
     # Little's law: L = lambda * W.
     assert found.throughput_rps * found.mean_ms / 1000 == pytest.approx(4, rel=0.25)
     assert len(samples.latencies_ns) == found.requests
+
+
+@pytest.mark.parametrize("load", [{"rate": 20, "arrivals": "constant"}, {"users": 30}])
+def test_replies_that_take_longer_than_the_warmup_do_not_lower_the_throughput(generator, load):
+    """The server answers each request 1.5 s later, whatever the load: 20/s of 30 users."""
+    given = LoadProfile(**load, warmup_s=0.2, duration_s=3)
+    with served(KNOWN_SERVER, "slow") as url:
+        found, samples = measure(generator, url, given)
+    assert samples.reply_window_ns[0] >= 1.5e9
+    if "rate" in load:
+        assert found.throughput_rps == pytest.approx(20, rel=0.1)
+        assert found.verdict in ("ok", "invalid")  # invalid: this machine is busy
+    else:
+        assert found.verdict in ("unsteady", "invalid")
+        assert "are too short for replies of 1.5" in found.reason or found.verdict == "invalid"
 
 
 @pytest.mark.parametrize("encoding", ["json", "binary"])

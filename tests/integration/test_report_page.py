@@ -1,6 +1,7 @@
 """A report in a real browser: what a person does with it."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def searched():
             yield point(name, share, measurement=measured(2000 * n * share, 5 / (1 - share)))
     late = measured(1e4, 2, verdict="invalid", reason=HOSTILE)
     yield point("c02", 0.7, measurement=late)
+    failed = {"error_rate": 0.024, "p99_ms": math.inf, "longest_ms": 1000.4}
+    yield point("c02", 0.95, measurement=measured(1e4, 8, 820, math.inf, **failed))
     yield point("c01", 0.7, failure=f"died: {HOSTILE}", log_tail=HOSTILE)
 
 
@@ -231,6 +234,14 @@ def test_hovering_tells_the_configuration_and_no_markup(page):
     assert "p99 12 ms [9-18]" in best
     assert any("&lt;img" in text for text in texts)
     assert not any("<img" in text for text in texts)
+
+
+def test_what_falls_among_failed_requests_is_longer_than_anything_seen(page):
+    row = page.locator("#table tbody tr", has_text="c02@0.95")
+    assert "> 1,000 [820, > 1,000]" in " ".join(row.inner_text().split())
+    page.fill("#filter", "p99_ms>100000")
+    assert shown(page) == ["c02@0.95"]
+    page.fill("#filter", "")
 
 
 def test_no_button_sends_a_chart_away(page):

@@ -76,8 +76,8 @@ def test_every_bound_has_to_hold():
 
 def test_what_a_run_showed():
     values = np.array([1.0, 2.0, 3.0, math.inf])
-    assert Objective.parse("p50<5ms,p99<5ms,errors<1%").seen(values) == (
-        "p50 2 ms, p99 no reply, errors 25.000%"
+    assert Objective.parse("p50<5ms,p99<5ms,errors<1%").seen(values, 1000.4) == (
+        "p50 2 ms, p99 > 1,000 ms, errors 25.000%"
     )
     assert P99.seen(np.empty(0)) == "p99 none"
 

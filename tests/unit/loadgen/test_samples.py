@@ -34,8 +34,23 @@ def test_what_began_in_the_window_counts_and_only_successes_have_latencies():
 
 
 def test_throughput_counts_what_ended_in_the_window():
-    assert samples().completed_ns.tolist() == [14 * MS, 15 * MS]
-    assert samples().window_s == pytest.approx(0.03)
+    warm = samples(window_ns=(15 * MS, 40 * MS))
+    assert warm.completed_ns.tolist() == [15 * MS]
+    assert warm.throughput_rps == pytest.approx(1 / 0.025)
+
+
+def test_throughput_counts_from_when_the_first_replies_came_if_that_is_later():
+    """The first request took 15 ms, the window begins after 10; nothing can be answered before."""
+    cold = samples()
+    assert cold.reply_window_ns == (15 * MS, 44 * MS)  # the last one's reply takes 4 ms at least
+    assert cold.completed_ns.tolist() == [15 * MS, 41 * MS]
+    assert not cold.fills
+
+
+def test_a_run_that_is_over_before_its_first_replies_counts_what_came():
+    slow = samples(done_ns=np.array([43, 35, 36, 38, 41]) * MS)
+    assert slow.fills
+    assert slow.reply_window_ns == slow.window_ns
 
 
 def test_files_give_back_what_was_saved(tmp_path):

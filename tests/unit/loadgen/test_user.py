@@ -14,10 +14,11 @@ from locust.stats import RequestStats
 from dlbench.loadgen.bulk_stats import feed
 from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.locustfile import profile_of
-from dlbench.loadgen.page import progress_rows, standing
+from dlbench.loadgen.page import progress_rows, result_rows, standing
 from dlbench.loadgen.messages import Progress
 from dlbench.loadgen.progress import Batch
-from dlbench.loadgen.user import InferenceUser
+from dlbench.loadgen.user import InferenceUser, in_words
+from dlbench.loadgen.measurement import Measurement
 
 def entry(stats):
     return {**stats.total.to_dict(), "fail_ratio": stats.total.fail_ratio,
@@ -25,7 +26,7 @@ def entry(stats):
 
 def batch(times_ms, **errors):
     times = np.array(times_ms, np.int64) * 1_000_000
-    return Batch(times, np.zeros(len(times), np.int64), errors)
+    return Batch(times, np.zeros(len(times), np.int64), errors, times / 1e6, 0.0)
 
 # Locust's own way, one call for each request, is what ours is held against.
 ours, locusts = RequestStats(), RequestStats()
@@ -58,6 +59,11 @@ def progress(**changes):
     return Progress(**{**dict(elapsed_s=1, requests=1, rate_rps=1, p50_ms=1, p99_ms=2, errors=0,
                               lateness_p99_ms=0.1, in_flight=0, warming_up=False), **changes})
 
+FAILED = {"p99_ms": float("inf"), "longest_ms": 1000.4}
+measured = Measurement(verdict="ok", latency_from="scheduled", throughput_rps=9, error_rate=0.02,
+                       requests=9, duration_s=1, client_cpu=0.1, net_mbps=1, started_at="",
+                       p50_ms=9, p99_low_ms=820, p99_high_ms=float("inf"), **FAILED)
+
 print(json.dumps({
     "ours": entry(ours),
     "locusts": entry(locusts),
@@ -70,6 +76,9 @@ print(json.dumps({
         {}, {"warming_up": True}, {"lateness_p99_ms": 5}, {"errors": 1},
         {"lateness_p99_ms": None, "p99_ms": None})],
     "closed": dict(row[:2] for row in progress_rows(progress(lateness_p99_ms=None))),
+    "failing": [dict(row[:2] for row in progress_rows(progress(**FAILED)))["p99"],
+                *next(row[1:] for row in result_rows(measured) if row[0] == "p99"),
+                in_words(measured)],
 }))
 """
 
@@ -124,3 +133,10 @@ def test_the_page_says_how_a_run_stands(found):
         "ok",
     ]
     assert found["closed"]["Lateness p99"] == "not measured"
+
+
+def test_a_quantile_among_failed_requests_is_longer_than_anything_seen(found):
+    on_page, value, interval, words = found["failing"]
+    assert on_page == value == "> 1,000 ms"
+    assert "[820, > 1,000]" in interval
+    assert "p99 > 1,000 ms" in words

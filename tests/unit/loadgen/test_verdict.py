@@ -19,9 +19,9 @@ FINE = Evidence(
     errors={},
     window_s=10.0,
     completed=10_000,
+    replies_s=10.0,
     in_flight_start=2,
     in_flight_end=3,
-    p10_ms=1.0,
     p50_ms=2.0,
     p99_ms=10.0,
     p99_from_sent_ms=9.9,
@@ -33,6 +33,7 @@ FINE = Evidence(
     exhausted=False,
     silence_s=0.02,
     silence_at_s=4.0,
+    expected_in_flight=2.0,
     medians_ms=(2.0, 2.1, 2.0, 1.9, 2.0, 2.1, 2.0, 1.9, 2.0, 2.0),
 )
 BUSY = {"exhausted": True, "connections": 8, "lateness_p99_ms": 8.0}
@@ -78,12 +79,26 @@ CASES = [
     (
         {"medians_ms": RISING, "in_flight": RISING},
         "saturated",
-        "kept rising, from 2 to 9 ms .* 2 requests in flight at first and 9",
+        "kept rising, from 2 ms to 9 ms .* 2 requests in flight at first and 9",
     ),
     # Either alone is no pile: a server that slows down, or longer queues that cost nothing.
     ({"medians_ms": RISING, "in_flight": (3.0,) * 10}, "unsteady", "drifted"),
     ({"in_flight": RISING}, "ok", ""),
     ({"medians_ms": RISING, "in_flight": RISING, "steady_rate": False}, "ok", ""),
+    # Latency that grows by a third of the time that passes is a pile, however it is looked at.
+    (
+        {"medians_ms": RISING, "in_flight": (3.0,) * 10, "slope": 0.32},
+        "saturated",
+        "does not keep up: .* from 2 ms to 9 ms",
+    ),
+    ({"slope": 0.32}, "ok", ""),
+    ({"fills": True}, "unsteady", "first requests were answered when the measurement .* --warmup"),
+    (
+        {"is_open": False, "little": (12.8, 16.0), "p50_ms": 4000.0, "p99_ms": 4100.0},
+        "unsteady",
+        r"12\.8 requests in flight, and 16 were .* 10 s are too short for replies of 4 s; measure for 80 s",
+    ),
+    ({"is_open": False, "little": (15.2, 16.0)}, "ok", ""),
     ({"is_open": False, "errors": {"closed": 800}}, "unsteady", "8.0% of the requests failed"),
     ({"silence_s": 1.0}, "unsteady", "no reply came for 1 s, 4.0 s into"),
     ({"silence_s": 1.0, "completed": 100}, "ok", ""),
@@ -235,3 +250,109 @@ def test_a_slow_pile_is_saturated_before_the_server_falls_behind(seed):
     rng = np.random.default_rng(seed)
     scheduled = np.sort(rng.uniform(0, 10, 10_400))
     assert verdict_of(served(scheduled, 1000)) == "saturated"
+
+
+def arrivals(rng, rate, over_s):
+    return np.sort(rng.uniform(0, over_s, rng.poisson(rate * over_s)))
+
+
+def queued(scheduled, services, beside_s=0.0):
+    """When a single server is done, first come first served; `beside_s` is spent outside its queue."""
+    free, done = 0.0, []
+    for at, service in zip(scheduled, services, strict=True):
+        free = max(at, free) + service
+        done.append(free + beside_s)
+    return np.array(done)
+
+
+def measured(scheduled, done, warmup_s, duration_s):
+    times = [(np.asarray(at) * 1e9).astype(np.int64) for at in (scheduled, done)]
+    window = (int(warmup_s * 1e9), int((warmup_s + duration_s) * 1e9))
+    return made(times[0], times[0], times[1], window)
+
+
+# Rate, latency, warm-up, duration: replies longer than the warm-up, than the window, than both.
+KEEPING_UP = [
+    (4, 4, 0.5, 10),
+    (4, 4, 0.5, 5),
+    (4, 8, 0.5, 5),
+    (4, 30, 1, 10),
+    (50, 4, 2, 10),
+    (20, 1, 0, 10),
+    (1, 5, 1, 20),
+    (1000, 2, 0.5, 10),
+]
+
+
+@pytest.mark.parametrize(("rate", "latency_s", "warmup_s", "duration_s"), KEEPING_UP)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slow_server_that_keeps_up_has_the_throughput_that_is_offered(
+    rate, latency_s, warmup_s, duration_s, seed
+):
+    rng = np.random.default_rng(seed)
+    evenly = (np.arange(int(rate * (warmup_s + duration_s))) + rng.random()) / rate
+    took = latency_s * rng.uniform(1, 1.02, len(evenly))
+    run = measured(evenly, evenly + took, warmup_s, duration_s)
+    assert verdict_of(run) == "ok"
+    assert run.throughput_rps == pytest.approx(rate, rel=0.05, abs=2 / run.replies_s)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_server_with_quick_and_slow_replies_that_keeps_up_is_ok(seed):
+    """Half of the replies take 10 ms, half 5 s, and the warm-up is half a second."""
+    rng = np.random.default_rng(seed)
+    scheduled = arrivals(rng, 100, 10.5)
+    run = measured(scheduled, scheduled + rng.choice([0.01, 5.0], len(scheduled)), 0.5, 10)
+    assert verdict_of(run) == "ok"
+    assert run.throughput_rps == pytest.approx(run.requests / run.window_s, rel=0.15)
+
+
+# Rate, capacity, warm-up, duration, seconds that each reply takes beside the queue.
+OVERLOADED = [
+    (15, 11.4, 0.5, 10, 0),
+    (15, 11.4, 2, 30, 0),
+    (15, 11.4, 0.5, 10, 4),
+    (4, 2, 0.5, 10, 4),
+    (4, 3, 1, 20, 0),
+    (100, 90, 1, 10, 4),
+    (1, 0.5, 1, 20, 0),
+]
+
+
+@pytest.mark.parametrize(("rate", "capacity", "warmup_s", "duration_s", "beside_s"), OVERLOADED)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slow_server_that_does_not_keep_up_is_saturated_and_its_throughput_is_right(
+    rate, capacity, warmup_s, duration_s, beside_s, seed
+):
+    rng = np.random.default_rng(seed)
+    over_s = warmup_s + duration_s
+    scheduled = (np.arange(int(rate * over_s)) + rng.uniform(0, 0.9, int(rate * over_s))) / rate
+    done = queued(scheduled, np.full(len(scheduled), 1 / capacity), beside_s)
+    run = measured(scheduled, done, warmup_s, duration_s)
+    verdict, reason = judged(run)
+    assert verdict == "saturated", reason
+    assert run.throughput_rps == pytest.approx(capacity, rel=0.1)
+    assert f"{run.throughput_rps:.3g}/s of the" in reason
+
+
+def test_random_arrivals_and_services_hide_an_overload_in_few_runs():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(40):
+        scheduled = arrivals(rng, 15, 11)
+        services = rng.exponential(1 / 11.4, len(scheduled))
+        found.append(verdict_of(measured(scheduled, queued(scheduled, services), 1, 10)))
+    assert found.count("ok") <= 8
+
+
+def test_a_window_with_few_rounds_of_a_closed_loop_is_too_short():
+    """16 users, each reply 4 s: two rounds in ten seconds are 3.2/s, and the truth is 4."""
+    sent = np.repeat([0.0, 4.0, 8.0], 16)
+    short = replace(measured(sent, sent + 4, 1, 10), latency_from="sent")
+    verdict, reason = judged(short, LoadProfile(users=16))
+    assert verdict == "unsteady"
+    assert "measure for 80 s" in reason
+    sent = np.repeat(np.arange(21) * 4.0, 16)
+    long = replace(measured(sent, sent + 4, 1, 80), latency_from="sent")
+    assert verdict_of(long, LoadProfile(users=16)) == "ok"
+    assert long.throughput_rps == pytest.approx(4, rel=0.06)

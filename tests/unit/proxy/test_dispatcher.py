@@ -141,7 +141,7 @@ class World:
         self.seats = []  # all that ever joined
         self.answers = []  # one list per request
         self.wrong = []  # what was wrong with them
-        self.jobs = []  # and what stands for it
+        self.jobs = {}  # by the number of the answer, what stands for it
         self.gone = set()  # numbers of those whose clients have gone
         self.dispatcher = Dispatcher(
             self.signature, b"model", config, backend, ModelStats(lambda: 0.0)
@@ -176,7 +176,6 @@ class World:
         request = self.request(values, **options)
         answers, since_ns, number = [], self.now_ns, len(self.answers)
         self.answers.append(answers)
-        self.jobs.append(None)
 
         def reply(outcome):
             answers.append(outcome)

@@ -61,7 +61,7 @@ def test_what_is_worse_within_the_tolerance_is_none(made):
 def test_less_throughput_is_worse_and_more_is_better(made):
     less = judge(loads(made.load(rate=100), made.load(rate=50)))
     assert less.outcome == "regression"
-    assert less.reason == "throughput_rps 0.5 times [0.458-0.546]"
+    assert less.reason == "throughput_rps 2 times lower [1.83 to 2.18 times lower]"
     assert of(judge(loads(made.load(rate=50), made.load(rate=100))))["throughput_rps"] == "better"
 
 

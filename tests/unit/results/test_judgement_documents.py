@@ -57,7 +57,7 @@ def test_junit_has_a_case_for_each_figure_and_one_for_the_whole(worse):
     assert set(cases) - {"nothing is worse"} == {c.figure for c in worse.compared.changes}
     assert (suite.tests, suite.failures, suite.skipped, suite.errors) == (6, 3, 1, 0)
     assert [type(r).__name__ for r in cases["p99_ms"].result] == ["Failure"]
-    assert cases["p99_ms"].result[0].message.startswith("regression: 10 to 30, 3 (")
+    assert cases["p99_ms"].result[0].message.startswith("regression: 10 to 30, 3 times slower (")
     assert [type(r).__name__ for r in cases["p999_ms"].result] == ["Skipped"]
     assert cases["throughput_rps"].result == []
     assert cases["throughput_rps"].classname == "dlbench"
@@ -88,7 +88,10 @@ def test_markdown_says_the_outcome_first_and_every_row_has_every_cell(worse):
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {7}
     assert len(table) == 2 + len(worse.compared.changes)
     assert any(
-        re.match(r"\| p99\\_ms \| 10 \| 30 \| 3 \| 2\.\d+ to 3\.\d+ \| regression \|", line)
+        re.match(
+            r"\| p99\\_ms \| 10 \| 30 \| 3 times slower \| 2\.\d+ to 3\.\d+ times slower \| regression \|",
+            line,
+        )
         for line in table
     )
 

@@ -41,8 +41,8 @@ def test_no_text_ends_the_script_that_it_stands_in(text):
     assert not set("<>&") & set(found)
 
 
-def test_what_is_no_number_is_told_as_unknown():
-    assert json.loads(script_safe({"a": float("nan"), "b": float("inf")})) == {"a": None, "b": None}
+def test_what_json_has_no_number_for_is_a_text():
+    assert json.loads(script_safe({"a": [float("inf"), 1.5]})) == {"a": ["Infinity", 1.5]}
 
 
 def test_the_document_comes_through_the_page_whole(study, text):

@@ -97,7 +97,9 @@ def test_more_throughput_at_a_longer_tail_is_another_place_on_the_front(made, us
     assert words(found)["recommended", "p99_ms"] == "traded"
     assert words(found)["recommended", "throughput_rps"] == "better"
     assert found.outcome != "regression"
-    said = r"recommended p99_ms 3 times \[.*\] was traded for recommended throughput_rps 3 times \["
+    said = (
+        r"p99_ms 3 times slower \[.*\] was traded for recommended throughput_rps 3 times higher \["
+    )
     assert re.search(said, found.reason)
 
 

@@ -54,3 +54,9 @@ def test_a_rate_is_decided_as_well_and_memory_is_what_it_is(build):
     assert times_to_decide(parse_slo("throughput>90"), wide) == pytest.approx(4.49, abs=0.01)
     small = build.point(resources=Resources(server_rss_mb=100.0))
     assert parse_memory("200MB", "--max-memory", "server_rss_mb").standing(small) == "met"
+
+
+def test_no_budget_decides_a_value_that_falls_among_failed_requests(build):
+    lost = build.point(p99=math.inf, p99_low_ms=10.0, p99_high_ms=math.inf)
+    assert parse_slo("p99<20ms").standing(lost) == "undecided"
+    assert times_to_decide(parse_slo("p99<20ms"), lost) is None

@@ -45,6 +45,7 @@ AFTER = [
     "cache_hit_ratio",
     "mean_batch_size",
     "started_at",
+    "longest_ms",
 ]  # fmt: skip
 
 

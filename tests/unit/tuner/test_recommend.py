@@ -1,5 +1,7 @@
 """The rules of recommendation."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +89,9 @@ def test_priority_divides_the_service_and_not_the_wait():
     assert RULES["weighted"]([batched, prompt], Wish()) == 1
     assert RULES["weighted"]([batched, prompt], Wish(priorities={8: 1.0})) == 0
     assert RULES["weighted"]([Option(1, 1)], Wish()) is None
+
+
+def test_the_knee_goes_by_values_where_every_upper_end_falls_among_failed_requests():
+    options = [Option(100, 5, 4, math.inf), Option(105, 400, 9, math.inf), Option(90, 500, 9, 600)]
+    assert RULES["knee"](options[:2], Wish()) == 0
+    assert RULES["knee"](options, Wish()) == 2

@@ -2,10 +2,11 @@
 
 import pytest
 
+from dlbench.loadgen.quantity import digits
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.importance import Importances
 from dlbench.tuner.insight import Insight
-from dlbench.tuner.report import digits, findings, numbers
+from dlbench.tuner.report import findings, numbers
 from dlbench.tuner.twin_error import Off, TwinError
 from dlbench.tuner.verify import Verified
 

@@ -226,3 +226,10 @@ def test_a_study_that_was_killed_while_it_was_made_is_taken_up(build, tmp_path, 
     study = Study.create_or_resume(path, identity)
     study.record(build.point())
     assert len(Study.open(path).points()) == 1
+
+
+def test_a_point_whose_quantiles_fall_among_failed_requests_comes_back(build, tmp_path, identity):
+    study = Study.create_or_resume(tmp_path / "x.db", identity)
+    lost = build.point(p99=math.inf, p99_high_ms=math.inf, longest_ms=1000.4, error_rate=0.02)
+    study.record(lost, Constraints((parse_slo("p99<20ms"),)))
+    assert Study.open(tmp_path / "x.db").points() == [lost]

@@ -21,9 +21,7 @@ def repeats_of(build):
         for number, p99 in enumerate(p99_by_repeat, start=1):
             verdict = (verdicts or {}).get(number, "ok")
             rng = np.random.default_rng(number)
-            latencies = (
-                rng.exponential(p99 / 4.6, requests) * 1e6
-            )  # p99 of an exponential: 4.6 means
+            latencies_ms = rng.exponential(p99 / 4.6, requests)  # p99 of an exponential: 4.6 means
             point = build.point(
                 *(name, "verify", 0.7, number),
                 **figures,
@@ -31,7 +29,7 @@ def repeats_of(build):
                 p99=p99,
                 verdict=verdict,
             )
-            found.append((point, latencies.astype(np.int64)))
+            found.append((point, latencies_ms))
         return found
 
     return make
