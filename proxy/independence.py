@@ -36,7 +36,7 @@ ROUNDED = 0.01
 OVERRULE = " (--rows-independent overrules)"
 UNKNOWN = ", so nobody can tell whether its rows depend on each other" + OVERRULE
 COUPLED = "the rows of output {!r} depend on each other" + OVERRULE
-SHAPED = "the shape of output {!r} depends on the data" + OVERRULE
+SHAPED = "the shape of output {!r} depends on the batch" + OVERRULE
 PLACED = "output {!r} depends on a row's place in the batch" + OVERRULE
 SIZED = "output {!r} depends on the size of the batch" + OVERRULE
 ROLLING = "output {!r} differs from run to run" + UNKNOWN
@@ -64,7 +64,7 @@ def examine(
     """Run batches of up to `most_rows` rows and look for answers that depend on other rows.
 
     `one_row` holds the input shapes of one row that runs, `clock` gives seconds. The first trial is
-    always made. Values that the model refuses say nothing.
+    always made, others while they are expected to end within `LONGEST_S`. Values that the model refuses say nothing.
     """
     began, spent, told, left_out = clock(), 0, 0, 0
     probes = Probes(signature, one_row, run)

@@ -51,11 +51,12 @@ def settle(
     if all(spec.batch_axis < 0 for spec in inputs):
         return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
     try:
-        found = [_output_axis(*pair) for pair in _grown(inputs, one_row, run)]
+        grown = list(_grown(inputs, one_row, run))
     except Exception as error:  # whatever a model says that has its one row built in
         return unbatchable(single, f"more than one row fails: {first_line(error)}"), one_row
     outputs = [
-        _with_axis(spec, axis, batch_axis) for spec, axis in zip(outputs, found, strict=True)
+        _with_axis(_as_seen(spec, two), _output_axis(two, three), batch_axis)
+        for spec, (two, three) in zip(outputs, grown, strict=True)
     ]
     if lonely := [spec.name for spec in outputs if spec.batch_axis < 0]:
         return unbatchable(single, f"output {lonely[0]!r} does not grow with the batch"), one_row
@@ -201,6 +202,11 @@ def _output_axis(two: tuple[int, ...], three: tuple[int, ...]) -> int:
     ]
     grows = len(changed) == 1 and (two[changed[0]], three[changed[0]]) == (2, 3)
     return changed[0] if grows else -1
+
+
+def _as_seen(spec: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
+    """With as many dims as it really has: some models declare none."""
+    return spec if len(spec.dims) == len(shape) else replace(spec, dims=("",) * len(shape))
 
 
 def _with_axis(spec: TensorSpec, axis: int, override: Mapping[str, int]) -> TensorSpec:

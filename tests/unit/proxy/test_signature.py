@@ -188,3 +188,9 @@ def test_an_open_first_axis_that_is_no_batch_is_served_one_by_one():
     assert "--batch-axis NAME=K" in found.notes[-1]
     with pytest.raises(ModelError, match="--batch-axis NAME=K"):
         settle(inputs, outputs, run, {"x": 0}, {})
+
+
+def test_an_output_declared_without_axes_has_those_that_it_comes_with():
+    found, _ = settle([spec("x", "n", 3)], [spec("y")], follow(lambda x: (x[0],)), {}, {})
+    assert found.batchable
+    assert found.outputs == (TensorSpec("y", "FP32", ("",), 0),)

@@ -83,15 +83,13 @@ def test_what_changed_since_is_said_and_a_model_that_is_gone_is_an_error(study, 
         notes(study, ServerSettings(model="gone.onnx"), "off")
 
 
-def test_weights_beside_the_model_are_part_of_what_a_study_is_about(tmp_path, models):
-    """The file itself stays as it is: exporters keep large weights in another."""
-    model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
-    model.write_bytes(models.affine().read_bytes())
-    weights.write_bytes(b"one")
+def test_weights_beside_the_model_are_part_of_what_a_study_is_about(tmp_path, weighted):
+    """The file itself stays as it is: exporters keep large weights in others."""
+    model = weighted("m", 2)
     about = {"model": str(model), "model_hash": resolve_model(str(model)).fingerprint().hex()}
     study = Study.create_or_resume(tmp_path / "w.db", Identity(about))
     assert notes(study, ServerSettings(model=str(model)), "off") == []
-    weights.write_bytes(b"two")
+    weighted("m", 3)
     assert notes(study, ServerSettings(model=str(model)), "off") == [
         "the model file is another one"
     ]
