@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import gevent
 import numpy as np
 from gevent.queue import Empty, Queue
+from locust import runners
 from locust.runners import STATE_MISSING, MasterRunner, Runner
 
 from dlbench.loadgen import errors
@@ -36,8 +37,11 @@ Outcome = tuple[Samples, Facts] | LoadError
 
 # From "go" to the first request: the message is on its way (or not), and the engine makes ready.
 LEAD_NS = {True: 100_000_000, False: 5_000_000}
-# A worker that Locust no longer hears of (for 3 s) is looked for this often.
+# A worker that Locust no longer hears of is looked for this often.
 LOOK_S = 0.5
+# So many seconds it may be silent. Locust's own three pass on a busy machine while a worker makes
+# its requests; then Locust stops the load for want of workers.
+SILENT_S = 10
 # From the spawning of the users to the last one's word.
 JOIN_S = 30.0
 
@@ -180,6 +184,7 @@ class Coordinator:
 
     def __init__(self, environment: Environment, director: Director) -> None:
         assert environment.runner is not None
+        runners.HEARTBEAT_LIVENESS = SILENT_S
         self._runner, self._director = environment.runner, director
         self._gatherings: defaultdict[str, Gathering] = self._none()
         self._running: dict[str, gevent.Greenlet] = {}

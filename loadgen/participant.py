@@ -141,8 +141,10 @@ class Participant:
         )
 
     def _hand_over(self, samples: Samples, facts: Facts) -> None:
-        in_bytes = isinstance(self._runner, WorkerRunner)
-        found = packed(samples) if in_bytes else samples
+        found: Samples | bytes = samples
+        if isinstance(self._runner, WorkerRunner):
+            self._runner._send_stats()  # at the end Locust's master waits half a second for them
+            found = packed(samples)
         self._say("result", facts=facts.model_dump_json(), samples=found)
 
     def _say(self, kind: str, **data: Any) -> None:  # noqa: ANN401 - whatever msgpack takes

@@ -97,11 +97,17 @@ def test_every_request_is_sent_by_one_worker_alone(several):
     assert counts.max() == 1
 
 
-def test_users_are_shared_out(several, url):
-    found, _ = measure(several, url, profile(rate=None, users=5))
+def test_users_are_shared_out(several):
+    with null_server("--delay-ms", 100) as url:
+        found, samples = measure(several, url, profile(rate=None, users=5))
     assert found.client_processes == 3
-    # Little's law: L = lambda * W.
-    assert found.throughput_rps * found.mean_ms / 1000 == pytest.approx(5, rel=0.3)
+    assert most_at_once(samples) == 5
+
+
+def most_at_once(samples):
+    """Requests in flight."""
+    begun, done = np.sort(samples.sent_ns), np.sort(samples.done_ns)
+    return max(np.arange(1, len(begun) + 1) - np.searchsorted(done, begun, side="right"))
 
 
 def test_progress_speaks_for_all_workers(several, url):
@@ -452,15 +458,16 @@ def test_single_requests_that_fail_are_errors_by_kind(tmp_path):
         "from locust import task\n"
         "from dlbench.loadgen.user import InferenceUser\n"
         "class One(InferenceUser):\n"
-        "    load = {'timeout_s': 0.05}\n"
+        "    load = {'timeout_s': 0.3}\n"
         "    @task\n"
         "    def one(self):\n"
         "        self.infer()\n"
+        "        total = self.environment.stats.total\n"
+        "        if 0 < total.num_failures < total.num_requests:\n"
+        "            self.environment.runner.quit()\n"
     )
-    with null_server("--stall-every-s", 1.0, "--stall-s", 0.4) as url:
-        code, out, err = run_locust(
-            tmp_path, "-f", "locustfile.py", "--host", url, "-t", "4s", "--json"
-        )
+    with null_server("--stall-every-s", 1.0, "--stall-s", 0.9) as url:
+        code, out, err = run_locust(tmp_path, "-f", "locustfile.py", "--host", url, "--json")
     entry = counted_by_locust(out)
     assert 0 < entry["num_failures"] < entry["num_requests"]
     assert "timeout" in err

@@ -447,7 +447,11 @@ def test_a_server_that_dies_under_load_costs_no_request(serve, start_server, mod
     server = start_server(kind)
     client = serve(models.affine(), {"cache_backend": server.url}, cache_size=4)
     done = threading.Event()
-    log = ""
+    log = []
+
+    def read():
+        log.extend(capfd.readouterr().err.splitlines())
+        return log
 
     def ask(seed):
         numbers = np.random.default_rng(seed)
@@ -463,16 +467,16 @@ def test_a_server_that_dies_under_load_costs_no_request(serve, start_server, mod
         try:
             for move, said in ((server.kill, "is away"), (server.start, "is back")) * 2:
                 move()
-                log = ""
-                while said not in log:
-                    log += capfd.readouterr().err
-                assert log.count("\n") == 1, log
+                while not (read() and said in log[-1]):
+                    pass
             while not items(server):
                 pass
         finally:
             done.set()
         assert all(one.result() for one in asking)
-    assert capfd.readouterr().err == ""
+    # One line each time: a busy machine's server may be too slow now and then, too.
+    for number, line in enumerate(read()):
+        assert ("is away", "is back")[number % 2] in line, log
     assert client.count("errors") == 0
 
 
