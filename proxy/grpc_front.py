@@ -23,6 +23,7 @@ except ModuleNotFoundError as missing:
     raise StartError(f"--grpc-port needs {missing.name}: pip install 'dlbench[grpc]'") from None
 
 from dlbench.proxy.grpc_calls import CALLS, DEADLINE_NS, stream_infer
+from dlbench.proxy.grpc_health import PACKAGE, REQUEST, RESPONSE, Health
 from dlbench.proxy.grpc_wire import Message, pb
 from dlbench.proxy.spans import PARENT
 
@@ -57,7 +58,8 @@ class GrpcFront:
     def __init__(self, models: Repository, access: Access, settings: ServerSettings) -> None:
         self._models, self._access, self._settings = models, access, settings
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((self._handlers(),))
+        self._health = Health(models, self._authorize)
+        self._server.add_generic_rpc_handlers((self._handlers(), self._health_handlers()))
 
     async def startup(self) -> int:
         """Listen; returns the port.
@@ -79,6 +81,7 @@ class GrpcFront:
 
     async def shutdown(self, patient: Callable[[], bool]) -> None:
         """Accept nothing more, and answer what was accepted for as long as somebody is patient."""
+        self._health.stop()
         stopping = asyncio.ensure_future(self._server.stop(self._settings.drain_timeout_s))
         while not stopping.done() and patient():
             await asyncio.wait((stopping,), timeout=DRAIN_POLL_S)
@@ -102,6 +105,34 @@ class GrpcFront:
             self._stream, **_codec(service.methods_by_name["ModelStreamInfer"])
         )
         return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+    def _health_handlers(self) -> Any:  # noqa: ANN401 - grpc ships no types
+        codec = {
+            "request_deserializer": REQUEST.FromString,
+            "response_serializer": RESPONSE.SerializeToString,
+        }
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, **codec),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, **codec),
+        }
+        return grpc.method_handlers_generic_handler(f"{PACKAGE}.Health", methods)
+
+    def _authorize(self, context: Any) -> None:  # noqa: ANN401 - grpc ships no types
+        self._access.check(_metadata(context, "authorization"))
+
+    async def _check(self, request: Message, context: Any) -> Message:  # noqa: ANN401 - grpc ships no types
+        try:
+            return await self._health.check(request, context)
+        except Exception as error:
+            return await context.abort(*_status(error))
+
+    async def _watch(self, request: Message, context: Any) -> AsyncIterator[Message]:  # noqa: ANN401 - grpc ships no types
+        try:
+            async with aclosing(self._health.watch(request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:
+            await context.abort(*_status(error))
 
     async def _unary(self, name: str, call: Call, request: Message, context: Any) -> Message:  # noqa: ANN401 - grpc ships no types
         try:

@@ -318,3 +318,18 @@ def test_without_the_extra_the_error_says_how_to_get_it():
     code = "import sys; sys.modules['grpc'] = None; import dlbench.proxy.grpc_front"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "StartError: --grpc-port needs grpc: pip install 'dlbench[grpc]'" in done.stderr
+
+
+def test_health_as_a_kubelet_asks_for_it(start, models):
+    """grpc.health.v1, byte for byte: field 1 is the model's name, and then the status."""
+    import grpc
+
+    proxy = start(models.affine())
+    with grpc.insecure_channel(proxy.first["grpc"]) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=PATIENCE_S) == b"\x08\x01"
+        assert check(b"\x0a\x06affine", timeout=PATIENCE_S) == b"\x08\x01"
+        with pytest.raises(grpc.RpcError) as error:
+            check(b"\x0a\x05other", timeout=PATIENCE_S)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        assert "affine (version 1)" in error.value.details()
