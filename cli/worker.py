@@ -21,15 +21,15 @@ from dlbench.proxy.settings import ServerSettings
 NAME = "worker"
 EXAMPLES = """[bold]Examples[/]
 
-dlbench worker model.onnx --listen 10.0.0.2:9000 --token-file tokens.txt
+dlbench worker model.onnx --listen 10.0.0.2:9000 --node-token-file nodes.txt --tls-cert cert.pem --tls-key key.pem
 
 [dim]and where the requests come in:[/]
 
-dlbench serve model.onnx --remote-workers 10.0.0.2:9000 --token-file tokens.txt
+dlbench serve model.onnx --remote-workers 10.0.0.2:9000 --node-token-file nodes.txt --node-tls-ca ca.pem
 """
 # How a session is made, and who may come: the rest is the front's business.
 SETTINGS = {"device", "device_ids", "provider_option", "io_binding", "batch_axis", "shape"}
-SETTINGS |= {"rows_independent", "token_file", "insecure", "log_format"}
+SETTINGS |= {"rows_independent", "node_token_file", "tls_cert", "tls_key", "insecure", "log_format"}
 KNOBS = {"intra_op_threads", "graph_optimization", "memory_arena", "allow_spinning"}
 OTHERS = {*ServerSettings.model_fields, *ServingConfig.model_fields} - SETTINGS - KNOBS
 

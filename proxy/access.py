@@ -55,7 +55,7 @@ class Tokens:
             raise Unauthorized("send one of the proxy's tokens as: Authorization: Bearer TOKEN")
 
 
-def read_tokens(path: str) -> list[bytes]:
+def read_tokens(path: str, option: str = "--token-file") -> list[bytes]:
     """One token per line; empty lines and those that begin with # do not count.
 
     Raises:
@@ -64,14 +64,21 @@ def read_tokens(path: str) -> list[bytes]:
     try:
         lines = [line.strip() for line in Path(path).read_bytes().splitlines()]
     except OSError as error:
-        raise StartError(f"--token-file {path}: {error.strerror}") from None
+        raise StartError(f"{option} {path}: {error.strerror}") from None
     tokens = [line for line in lines if line and not line.startswith(b"#")]
     if not tokens:
-        raise StartError(f"--token-file {path}: there is no token in it")
+        raise StartError(f"{option} {path}: there is no token in it")
     return tokens
 
 
-def refuse_public(host: str, token_file: str, *, insecure: bool, option: str = "--host") -> None:
+def refuse_public(
+    host: str,
+    token_file: str,
+    *,
+    insecure: bool,
+    option: str = "--host",
+    token_option: str = "--token-file",
+) -> None:
     """Keep a proxy, or what else listens where `option` says, without tokens to this machine.
 
     Raises:
@@ -80,7 +87,7 @@ def refuse_public(host: str, token_file: str, *, insecure: bool, option: str = "
     if token_file or insecure or is_loopback(host):
         return
     raise StartError(
-        f"{option} {host} can be reached from other machines: give --token-file FILE, "
+        f"{option} {host} can be reached from other machines: give {token_option} FILE, "
         "or --insecure to let everybody in"
     )
 

@@ -138,6 +138,8 @@ class Crew:
         def wanted() -> bool:  # if not, it was sent home
             return self._seats.get(seat.number) is seat
 
+        if seat.link.broken:
+            await asyncio.sleep(LONGEST_PAUSE_S)
         link = await self._started(seat.number, wanted)
         if link is None:
             return

@@ -44,7 +44,7 @@ class Dispatcher:
         self.in_flight = 0
         self.served_per_s = math.inf  # what the workers can do, as whoever watches over us says
         self._signature = signature
-        self._results = Results(backend, stats)
+        self._results = Results(backend, stats, signature)
         self._keys = KeyMaker(identity)
         self._cache: Cache = NoCache()
         self._per_worker = False

@@ -4,6 +4,7 @@ ProxyError                 one line for a person
 ├── ModelError             the model is missing, corrupt or of a kind that cannot be served
 ├── DeviceError            the device asked for cannot be had
 ├── StartError             the proxy cannot start: port in use, a worker that died
+├── BrokenFrame            what came from a worker is nothing that a worker sends
 └── RequestError           an answer over HTTP; carries its status
     ├── BadRequest         400
     ├── Unauthorized       401
@@ -45,6 +46,10 @@ class DeviceError(ProxyError):
 
 class StartError(ProxyError):
     """The proxy cannot start."""
+
+
+class BrokenFrame(ProxyError):
+    """A worker, or who stands in its place, sent what no worker sends."""
 
 
 class RequestError(ProxyError):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from dlbench.proxy.errors import BrokenFrame
 from dlbench.proxy.tensors import Buffer, Tensor
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ SIZE_BYTES: Final = 4
 LAYOUTS_KEPT: Final = 1024
 # Small frames are read through this room, several at a time; a larger one gets its own.
 ROOM_BYTES: Final = 256 << 10
+# Larger than anything that a model gives: a length like that is no length.
+MOST_BYTES: Final = 1 << 40
+# A worker's hello, which says no more than its signature.
+MOST_HELLO_BYTES: Final = 16 << 20
 
 
 class Frame(NamedTuple):
@@ -112,11 +117,20 @@ def decode_batch(layout: bytes) -> Batch:
 
 
 def decode_result(frame: Frame, item_sizes: tuple[int, ...]) -> Result:
-    """A result; `item_sizes` are the bytes per element of each output."""
+    """A result; `item_sizes` are the bytes per element of each output.
+
+    Raises:
+        BrokenFrame: other outputs than these, or bytes that are not those of the shapes.
+    """
     data = frame.data
-    places = _places(frame.layout[TIMES.size :], item_sizes)
+    try:
+        places = _places(frame.layout[TIMES.size :], item_sizes)
+        input_ns, compute_ns, output_ns = TIMES.unpack_from(frame.layout)
+    except (struct.error, ValueError):
+        raise BrokenFrame("a result whose layout is none") from None
+    if (places[-1][2] if places else 0) != len(data):
+        raise BrokenFrame(f"a result of {len(data)} bytes, which its shapes do not take")
     tensors = tuple([Tensor(shape, data[start:stop]) for shape, start, stop in places])
-    input_ns, compute_ns, output_ns = TIMES.unpack_from(frame.layout)
     return Result(input_ns, compute_ns, output_ns, tensors)
 
 
@@ -124,20 +138,26 @@ class Reader:
     """Puts frames together from whatever arrives.
 
     The next bytes belong into `room()`; `received(count)` says how many came. A frame's data are
-    never overwritten: a reply or a cache may hold on to them.
+    never overwritten: a reply or a cache may hold on to them. No room is made for a frame of over
+    `most_bytes`, which may be assigned at any moment.
     """
 
     def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
         self._shared = memoryview(bytearray(room_bytes))
         self._room = self._shared
         self._filled = 0
+        self.most_bytes = MOST_BYTES
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty."""
         return self._room[self._filled :]
 
     def received(self, count: int) -> list[Frame]:
-        """The frames that are complete with `count` more bytes."""
+        """The frames that are complete with `count` more bytes.
+
+        Raises:
+            BrokenFrame: these are no frames, and nothing that follows will be.
+        """
         self._filled += count
         if self._room is self._shared:
             return self._cut()
@@ -164,14 +184,26 @@ class Reader:
         """Put the beginning of a frame where its rest shall go: at the front, or in its own room."""
         rest = bytes(self._shared[start : self._filled])
         if stop - start > len(self._shared):
-            self._room = np.empty(stop - start, np.uint8).data  # not zeroed first
+            self._room = self._own_room(stop - start)
         self._room[: len(rest)] = rest
         self._filled = len(rest)
 
+    def _own_room(self, size: int) -> memoryview:
+        if size > self.most_bytes:
+            raise BrokenFrame(f"a frame of {size} bytes")
+        try:
+            return np.empty(size, np.uint8).data  # not zeroed first
+        except (MemoryError, ValueError):
+            raise BrokenFrame(f"there is no memory for a frame of {size} bytes") from None
+
 
 def _taken_apart(frame: memoryview) -> Frame:
+    if len(frame) < HEAD.size:
+        raise BrokenFrame(f"a frame of {len(frame)} bytes")
     _, number, layout_size, kind = HEAD.unpack_from(frame)
     start = HEAD.size + layout_size
+    if start > len(frame):
+        raise BrokenFrame("a frame that is shorter than its layout")
     return Frame(kind, number, bytes(frame[HEAD.size : start]), frame[start:])
 
 

@@ -14,20 +14,22 @@ import orjson
 
 from dlbench.proxy import frames
 from dlbench.proxy.clock import now_ns
-from dlbench.proxy.errors import DeviceError, ModelError, StartError
+from dlbench.proxy.errors import BrokenFrame, DeviceError, ModelError, StartError
 from dlbench.proxy.tensors import signature_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dlbench.proxy.frames import Frame, Result
-    from dlbench.proxy.tensors import Buffer
+    from dlbench.proxy.tensors import Buffer, Signature
 
 # Large enough that two batches of a few hundred kilobytes fit and nobody waits for the other.
 SOCKET_BUFFER_BYTES = 4 << 20
 STOP_TIMEOUT_S = 5.0
 # How fast the smoothed service time follows: about the last ten batches.
 SMOOTHING = 0.1
+# Of what a worker says of a failure: more than a line helps nobody.
+MOST_TEXT_BYTES = 2000
 # What ends a worker without a word of its own.
 LIKELY_CAUSES = {
     signal.SIGKILL: " (out of memory?)",
@@ -58,8 +60,10 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
         # Since when the oldest batch has been running; None while the worker has nothing to do.
         self.running_since_ns: int | None = None
         self.alive = True
+        self.broken = False  # it sent what no worker sends
         self.death = ""
         self._reader = frames.Reader()
+        self._reader.most_bytes = frames.MOST_HELLO_BYTES
         self._item_sizes: tuple[int, ...] = ()  # of the outputs
         self._outstanding = 0
         self._transport: Any = None
@@ -115,8 +119,24 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
         return self._reader.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        for frame in self._reader.received(nbytes):
-            HANDLERS[frame.kind](self, frame)
+        try:
+            for frame in self._reader.received(nbytes):
+                HANDLERS.get(frame.kind, WorkerLink.misled)(self, frame)
+        except BrokenFrame as error:
+            self.broken = True
+            self.kill(f"it sent what no worker sends: {error}")
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were read by somebody else."""
+        while data:
+            room = self.get_buffer(len(data))
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]
+
+    def check(self, signature: Signature, result: Result, rows: int) -> None:
+        """Raises BrokenFrame for what the model cannot have given; our own workers are believed."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
@@ -126,20 +146,31 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
 
     def said_hello(self, frame: Frame) -> None:
         """The worker is ready."""
-        hello = orjson.loads(frame.data)
-        outputs = signature_from(hello["signature"]).outputs
-        self._item_sizes = tuple(spec.item_size for spec in outputs)
+        if self.hello.done():
+            raise BrokenFrame("a second hello")
+        try:
+            hello = orjson.loads(frame.data)
+            outputs = signature_from(hello["signature"]).outputs
+            self._item_sizes = tuple(spec.item_size for spec in outputs)
+            hello["device"], hello["device_reason"]
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            raise BrokenFrame("a hello that says nothing") from None
+        self._reader.most_bytes = frames.MOST_BYTES
         self.hello.set_result(hello)
+
+    def misled(self, frame: Frame) -> None:
+        """A frame that only we send."""
+        raise BrokenFrame(f"a frame of kind {frame.kind}")
 
     def finished(self, frame: Frame) -> None:
         """A batch is done."""
-        self._done()
         result = frames.decode_result(frame, self._item_sizes)
+        self._done()
         self.on_result(self, frame.number, result)
 
     def failed(self, frame: Frame) -> None:
         """A batch failed, or loading did."""
-        text = bytes(frame.data).decode(errors="replace")
+        text = bytes(frame.data[:MOST_TEXT_BYTES]).decode(errors="replace")
         if self.hello.done():
             self._done()
             self.on_result(self, frame.number, text)
@@ -148,6 +179,8 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
             self.hello.set_exception(kind(text))
 
     def _done(self) -> None:
+        if not self._outstanding:
+            raise BrokenFrame("an answer that nobody waits for")
         self._outstanding -= 1
         self.running_since_ns = now_ns() if self._outstanding else None
 

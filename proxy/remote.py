@@ -1,8 +1,8 @@
-"""The link to a worker on another machine, and what the two say before the first frame.
+"""The link to a worker on another machine.
 
-The node greets first, so that no token goes to a stranger, then the front says what it wants. From
-there on it is frames, as over the Unix socket of a worker of our own. Nothing is encrypted: this is
-for a network that is trusted, or for a tunnel.
+Front and node prove to each other that they know a secret (`handshake.py`), over TLS where that is
+wanted. From there on it is frames, as over the Unix socket of a worker of our own; but what comes is
+held against the signature, since the machine is another one.
 """
 
 from __future__ import annotations
@@ -10,31 +10,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from dlbench.proxy.access import read_tokens
-from dlbench.proxy.errors import ProxyError, StartError
+from dlbench.proxy.cache_value import fits
+from dlbench.proxy.errors import BrokenFrame, ProxyError, StartError
+from dlbench.proxy.handshake import (
+    ANSWER,
+    FRONT,
+    GREETING_BYTES,
+    KIND,
+    NO_SECRET,
+    NODE,
+    WRONG_SECRET,
+    FrontHello,
+    check_kind,
+    known,
+    prove,
+)
 from dlbench.proxy.link import WorkerLink
 from dlbench.proxy.tensors import signature_from
+from dlbench.proxy.tls import node_context
 
 if TYPE_CHECKING:
+    import ssl
+
     from dlbench.proxy.config import ServingConfig
+    from dlbench.proxy.frames import Result
     from dlbench.proxy.settings import ServerSettings
     from dlbench.proxy.tensors import Signature
 
 LOG = logging.getLogger(__name__)
 
-MAGIC = b"dlworker"
-# 1: greeting, hello, frames.
-VERSION = 1
-GREETING = struct.Struct("<8sH")
-# Magic, version, most rows in a batch, the model's fingerprint, bytes of the token that follows.
-HELLO = struct.Struct("<8sHH64sH")
-TOKEN_BYTES = 1024
-# For each side to say its part; loading the model comes after it, and may take longer.
-HELLO_TIMEOUT_S = 5.0
+# For a node to be reached and to prove itself; loading the model comes after it, and may take longer.
+PROOF_TIMEOUT_S = 5.0
+# Nobody has that much to say before the first frame, a worker's hello included.
+MOST_BYTES = 1 << 20
 # A machine that vanishes says nothing: after two silent seconds its kernel is asked every two, and
 # what stays unanswered for eight has lost the connection.
 TCP_OPTIONS = {
@@ -68,41 +80,24 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class FrontHello(NamedTuple):
-    """What a front tells a node."""
+class Introduction(NamedTuple):
+    """What a front has for its nodes: what it serves, the secret, and TLS if that is wanted."""
 
-    max_batch_size: int
-    fingerprint: bytes
-    token: bytes
+    hello: FrontHello
+    secret: bytes = NO_SECRET
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def of(cls, settings: ServerSettings, config: ServingConfig, fingerprint: bytes) -> Self:
-        """For this front's nodes, which know its first token.
+        """For this front's nodes, which know its first secret.
 
         Raises:
-            StartError: the token file holds none.
+            StartError: the file holds none, or the authorities cannot be read.
         """
-        token = read_tokens(settings.token_file)[0] if settings.token_file else b""
-        return cls(config.max_batch_size, fingerprint, token)
-
-    def encode(self) -> bytes:
-        """As it goes over the wire."""
-        rows, fingerprint, token = self
-        return HELLO.pack(MAGIC, VERSION, rows, fingerprint, len(token)) + token
-
-
-def check_version(magic: bytes, version: int) -> None:
-    """Let a peer of our kind pass.
-
-    Raises:
-        StartError: it is something else, or of another time.
-    """
-    if magic != MAGIC:
-        raise StartError("this is no dlbench worker talking to a front")
-    if version != VERSION:
-        raise StartError(
-            f"one side speaks version {version} and the other {VERSION}: update dlbench"
-        )
+        path = settings.node_token_file
+        secret = read_tokens(path, "--node-token-file")[0] if path else NO_SECRET
+        hello = FrontHello(config.max_batch_size, fingerprint)
+        return cls(hello, secret, node_context(settings.node_tls_ca))
 
 
 def tune(stream: socket.socket) -> None:
@@ -113,40 +108,60 @@ def tune(stream: socket.socket) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-class Greeting(asyncio.Protocol):
-    """Waits for what a node says first; `heard` becomes its bytes."""
+class Line(asyncio.Protocol):
+    """What a node says before the first frame, read so much at a time."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._bytes = b""
+        self.heard = b""
+        self._came = asyncio.Event()
+        self._transport: Any = None
+        self._end: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._bytes += data
-        if len(self._bytes) >= GREETING.size and not self.heard.done():
-            self.heard.set_result(self._bytes[: GREETING.size])
+        self.heard += data
+        self._came.set()
+        if len(self.heard) > MOST_BYTES:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.heard.done():
-            text = "it closed the connection at once: no node, or one that is full"
-            self.heard.set_exception(exc or ConnectionResetError(text))
+        text = "it closed the connection at once: no node, or one that is full or wants TLS"
+        self._end = exc or ConnectionResetError(text)
+        self._came.set()
+
+    async def read(self, size: int) -> bytes:
+        """The next `size` bytes.
+
+        Raises:
+            OSError: the connection ended before.
+        """
+        while len(self.heard) < size:
+            self._came.clear()
+            if self._end is not None:
+                raise self._end
+            await self._came.wait()
+        found, self.heard = self.heard[:size], self.heard[size:]
+        return found
 
 
 class RemoteLink(WorkerLink):
     """A worker that a node runs for us, over TCP."""
 
-    def __init__(self, address: Address, hello: FrontHello, signature: Signature) -> None:
+    def __init__(self, address: Address, introduction: Introduction, signature: Signature) -> None:
         """`signature` is that of our own workers: the node's has to be the same."""
         super().__init__()
-        self._address, self._front_hello, self._signature = address, hello, signature
+        self._address, self._introduction, self._signature = address, introduction, signature
 
     async def startup(self) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):
+            async with asyncio.timeout(PROOF_TIMEOUT_S):
                 await self._open()
             hello = await self.hello
             self._compare(signature_from(hello["signature"]))
         except TimeoutError:
-            raise StartError(f"{self._address}: no answer in {HELLO_TIMEOUT_S:g} s") from None
+            raise StartError(f"{self._address}: no answer in {PROOF_TIMEOUT_S:g} s") from None
         except (OSError, ProxyError) as error:
             raise StartError(f"{self._address}: {error}") from None
         LOG.info("a worker of %s is connected, on %s", self._address, hello["device"])
@@ -156,18 +171,42 @@ class RemoteLink(WorkerLink):
         """At once: the process belongs to the node."""
         return f"the connection to {self._address} ended: {exc or 'closed'}"
 
+    def check(self, signature: Signature, result: Result, rows: int) -> None:
+        """Raises BrokenFrame for what the model cannot have given."""
+        if not fits(signature, result.tensors, rows):
+            shapes = " ".join(str(list(tensor.shape)) for tensor in result.tensors)
+            raise BrokenFrame(f"outputs of shape {shapes} for {rows} rows")
+
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        transport, greeting = await loop.create_connection(Greeting, *self._address)
+        tls = self._introduction.tls
+        transport, line = await loop.create_connection(Line, *self._address, ssl=tls)
         try:
-            check_version(*GREETING.unpack(await greeting.heard))
+            await self._introduce(transport, line)
         except BaseException:
             transport.abort()
             raise
         tune(transport.get_extra_info("socket"))
         transport.set_protocol(self)
         self.connection_made(transport)
-        transport.write(self._front_hello.encode())
+        self.feed(line.heard)
+
+    async def _introduce(self, transport: asyncio.Transport, line: Line) -> None:
+        """Prove that we know the secret, and hear the node prove it.
+
+        Raises:
+            StartError: it is no node, of another version, or does not know the secret.
+            OSError: the connection ended.
+        """
+        kind = await line.read(KIND.size)
+        check_kind(kind)
+        hello, secret, _ = self._introduction
+        said = kind + await line.read(GREETING_BYTES - KIND.size) + hello.encode()
+        proof = prove(secret, FRONT, said)
+        transport.write(said[GREETING_BYTES:] + proof)
+        right, answer = ANSWER.unpack(await line.read(ANSWER.size))
+        if not right or known([secret], NODE, said + proof, answer) is None:
+            raise StartError(WRONG_SECRET)
 
     def _compare(self, found: Signature) -> None:
         if replace(found, notes=()) != replace(self._signature, notes=()):

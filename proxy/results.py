@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.cache import make_cache
+from dlbench.proxy.cache_value import fits
 from dlbench.proxy.cache_write import make_writer
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import RequestError
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from dlbench.proxy.job import Job
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.stats import ModelStats
+    from dlbench.proxy.tensors import Signature
+
+LOG = logging.getLogger(__name__)
 
 
 class Results:
@@ -27,8 +32,9 @@ class Results:
     A job in flight stands for every identical one: they are answered together.
     """
 
-    def __init__(self, backend: Backend, stats: ModelStats) -> None:
-        self._backend, self._stats = backend, stats
+    def __init__(self, backend: Backend, stats: ModelStats, signature: Signature) -> None:
+        self._backend, self._stats, self._signature = backend, stats, signature
+        self._told_unfit = False
         self._joined: dict[bytes, list[Job]] = {}  # the job in flight first
 
     def configure(self, config: ServingConfig) -> None:
@@ -73,6 +79,9 @@ class Results:
         self, job: Job, cache: Cache, missed: Callable[[Job], None], found: Outputs | None
     ) -> None:
         """The backend has answered."""
+        if found is not None and not fits(self._signature, found, job.request.rows):
+            found = None
+            self._tell_unfit()
         if found is None:
             self._stats.cache_miss(now_ns() - job.since_ns)
             missed(job)
@@ -81,6 +90,12 @@ class Results:
         self._hit(job, found)
         for follower in self._joined.pop(job.cache_key, [])[1:]:
             follower.answer(found, self._stats)
+
+    def _tell_unfit(self) -> None:
+        """Whoever wrote that, it is not this model's answer."""
+        if not self._told_unfit:
+            self._told_unfit = True
+            LOG.warning("the cache backend holds values that do not fit the model: they are misses")
 
     def _hit(self, job: Job, found: Outputs) -> None:
         self._stats.cache_hit(now_ns() - job.since_ns)

@@ -11,6 +11,7 @@ from dlbench.proxy.batch_limit import BATCH_LIMITS
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import (
     BadRequest,
+    BrokenFrame,
     ClientGone,
     DeadlineExceeded,
     RequestError,
@@ -283,8 +284,12 @@ class Runner:
     # And back
 
     def _on_result(self, seat: Seat, link: WorkerLink, number: int, result: Result | str) -> None:
+        if number not in seat.batches:
+            raise BrokenFrame("an answer to nothing that was asked")
+        rows = sum([job.request.rows for job in seat.batches[number]])
+        if rows and not isinstance(result, str):
+            link.check(self._signature, result, rows)
         jobs = seat.batches.pop(number)
-        rows = sum([job.request.rows for job in jobs])
         compute_ns = 0
         if not rows:  # taken back: it was answered elsewhere
             self._clear(seat)
@@ -347,9 +352,10 @@ class Runner:
         if self._limit.limit != before:
             self.lineup.limit_batches(self._limit.limit)
 
-    def _on_lost(self, seat: Seat, link: WorkerLink) -> None:  # noqa: ARG002 - the seat's own
+    def _on_lost(self, seat: Seat, link: WorkerLink) -> None:
         """A worker died: its requests run again elsewhere, one by one."""
-        suspects = seat.running  # a second batch, committed ahead, has not been looked at
+        # A second batch, committed ahead, has not been looked at; and nonsense is no request's fault.
+        suspects = [] if link.broken else seat.running
         lost = self._taken_from(seat)
         self.leave(seat)
         self._let_go(seat)

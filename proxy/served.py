@@ -13,7 +13,7 @@ from dlbench.proxy.dispatcher import Dispatcher
 from dlbench.proxy.errors import ModelError
 from dlbench.proxy.metrics import WorkerSeen
 from dlbench.proxy.pool import start_worker, start_workers, started
-from dlbench.proxy.remote import Address, FrontHello, RemoteLink
+from dlbench.proxy.remote import Address, Introduction, RemoteLink
 from dlbench.proxy.scaling import NS_PER_S, Scaling
 from dlbench.proxy.stats import ModelStats
 from dlbench.proxy.tensors import signature_from
@@ -173,7 +173,7 @@ async def serve_model(
     """
     path = str(source.path)
     fingerprint = await asyncio.to_thread(source.fingerprint)
-    front_hello = FrontHello.of(settings, config, fingerprint)
+    introduction = Introduction.of(settings, config, fingerprint)
     addresses = [Address.parse(text) for text in settings.remote_workers]
     # The first worker tells the device, and that the number of workers where none was given; and
     # whether rows may share a batch, for all the others: two that disagree would garble answers.
@@ -198,7 +198,7 @@ async def serve_model(
 
     async def start(number: int) -> WorkerLink:
         if number in remote:
-            return await started(RemoteLink(remote[number], front_hello, signature))
+            return await started(RemoteLink(remote[number], introduction, signature))
         link = await start_worker(path, settings, config, number, independent)
         if await asyncio.to_thread(source.fingerprint) != fingerprint:
             await link.shutdown()

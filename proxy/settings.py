@@ -46,6 +46,16 @@ class ServerSettings(BaseModel):
         description="workers on other machines, as HOST:PORT,HOST:PORT; started there with "
         "dlbench worker",
     )
+    node_token_file: str = Field(
+        "",
+        description="file with the secret that a front and its nodes share, one per line: both prove "
+        "that they know it, and it is never sent",
+    )
+    node_tls_ca: str = Field(
+        "",
+        description="PEM certificates of those who sign nodes: speak TLS with them (dlbench worker "
+        "--tls-cert)",
+    )
     batch_axis: dict[str, int] = Field(
         default_factory=dict, description="batch axis of a tensor, as NAME=K; -1: it has none"
     )
@@ -57,7 +67,7 @@ class ServerSettings(BaseModel):
         False,
         description="the model's rows do not depend on each other: batch them without checking",
     )
-    insecure: bool = Field(False, description="allow a public address without --token-file")
+    insecure: bool = Field(False, description="allow a public address without a token file")
     token_file: str = Field(
         "", description="file with one bearer token per line; requests need one of them"
     )

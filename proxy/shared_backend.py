@@ -73,7 +73,7 @@ class Server(Protocol):
 class Fetch(NamedTuple):
     """A look-up that waits for its answer."""
 
-    name: bytes
+    key: bytes
     found: Found
     since_s: float
 
@@ -95,7 +95,7 @@ class SharedBackend:
         self._stored, self._urgent, self._flushed = (asyncio.Event() for _ in range(3))
         self._flushed.set()
         self._tried = asyncio.Event()
-        self._told_away = False
+        self._told_away = self._told_spoilt = False
         self._refusal = ""
         self._delay_s = RETRY_FIRST_S
         self._main: asyncio.Task[None] | None = None
@@ -119,13 +119,13 @@ class SharedBackend:
         if self.away or len(self._fetches) >= MAX_FETCHES:
             found(None)
             return
-        self._fetches.append(Fetch(_name(key), found, asyncio.get_running_loop().time()))
+        self._fetches.append(Fetch(key, found, asyncio.get_running_loop().time()))
         self._asked.set()
 
     def store(self, key: bytes, outputs: Outputs, ttl_s: float, *, combined: bool = False) -> None:
         if self.away or self._pending_bytes >= MAX_PENDING_BYTES:
             return
-        item = Item(_name(key), encode(outputs), ttl_s)
+        item = Item(_name(key), encode(key, outputs), ttl_s)
         self._pending.append(item)
         self._pending_bytes += item.size_bytes
         self._flushed.clear()
@@ -164,11 +164,20 @@ class SharedBackend:
         values: Sequence[bytes | None] = [None] * len(fetches)
         try:
             async with asyncio.timeout_at(fetches[0].since_s + FETCH_TIMEOUT_S):
-                values = await self._server.read([fetch.name for fetch in fetches])
+                values = await self._server.read([_name(fetch.key) for fetch in fetches])
             self._delay_s = RETRY_FIRST_S
         finally:
             for fetch, value in zip(fetches, values, strict=True):
-                loop.call_soon(fetch.found, None if value is None else decode(value))
+                loop.call_soon(fetch.found, None if value is None else self._decoded(fetch, value))
+
+    def _decoded(self, fetch: Fetch, value: bytes) -> Outputs | None:
+        found = decode(fetch.key, value)
+        if found is None and not self._told_spoilt:
+            self._told_spoilt = True
+            LOG.warning(
+                "%s holds values that are broken or not ours: they count as misses", self._name
+            )
+        return found
 
     async def _write_loop(self) -> None:
         while True:

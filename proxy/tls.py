@@ -1,4 +1,4 @@
-"""TLS of the proxy's front."""
+"""TLS of the proxy's front, and between a front and its nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,21 @@ def tls_context(cert: str, key: str, client_ca: str) -> ssl.SSLContext | None:
     _load_pair(context, cert, key)
     if client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
-        _load_authorities(context, client_ca)
+        _load_authorities(context, client_ca, "--tls-client-ca")
+    return context
+
+
+def node_context(ca: str) -> ssl.SSLContext | None:
+    """A client's context that trusts nodes signed by these authorities alone; None: plain TCP.
+
+    Raises:
+        StartError: the file cannot be read.
+    """
+    if not ca:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_authorities(context, ca, "--node-tls-ca")
     return context
 
 
@@ -46,14 +60,12 @@ def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise StartError(_wrong_pair(cert, key, error)) from None
 
 
-def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    _need_readable("--tls-client-ca", path)
+def _load_authorities(context: ssl.SSLContext, path: str, option: str) -> None:
+    _need_readable(option, path)
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise StartError(
-            f"--tls-client-ca {path}: no PEM certificates ({_reason(error)})"
-        ) from None
+        raise StartError(f"{option} {path}: no PEM certificates ({_reason(error)})") from None
 
 
 def _need_readable(option: str, path: str) -> None:

@@ -503,7 +503,9 @@ class Redis(CacheServer):
 
     def spoil(self, name, value):
         """Put bytes under a name."""
-        assert self.ask(b"SET %b %b" % (name, value)) == b"+OK"
+        words = (b"SET", name, value)
+        command = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+        assert self.ask(b"*3\r\n" + command) == b"+OK"
 
     def fill(self):
         """Let it have no memory for another value."""

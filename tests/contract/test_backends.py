@@ -191,14 +191,20 @@ def test_the_time_to_live_goes_to_the_server(kind, start_server, ttl_s):
 @every_server
 def test_garbage_in_the_server_is_a_miss(kind, start_server, lines):
     server = start_server(kind)
-    server.spoil(name(1), b"garbage")
-    server.spoil(name(2), encode(answer(2))[:4])
+    value = encode(key(1), answer(1))
+    flipped = bytes([*value[:-20], value[-20] ^ 1, *value[-19:]])
+    spoilt = [b"garbage", b"", value[:4], value[:-1], value + b"x", flipped]
+    spoilt += [encode(key(99), answer(1))]  # another request's, or another model's
+    for number, one in enumerate(spoilt):
+        server.spoil(name(number), one)
 
     async def test():
-        await stored(server, 3)
+        await stored(server, 50)
         async with started(server) as backend:
-            assert await fetch(backend, 1, 2, 3) == [None, None, answer(3)]
-        assert lines.texts == []
+            found = await fetch(backend, *range(len(spoilt)), 50)
+            assert found == [None] * len(spoilt) + [answer(50)]
+        assert [text for text in lines.texts if "broken or not ours" in text] == lines.texts
+        assert len(lines.texts) == 1, "said once"
 
     run(test())
 

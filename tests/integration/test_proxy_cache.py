@@ -15,7 +15,9 @@ import pymemcache
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dlbench.proxy.cache_value import encode
 from dlbench.proxy.config import ServingConfig, restart_knobs
+from dlbench.proxy.tensors import Tensor
 
 KINDS = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
 POLICIES = ["lru", "lfu", "fifo", "two_level"]
@@ -511,3 +513,39 @@ def test_a_worker_started_again_answers_as_the_others_do(serve, replaced):
             break
     found = [outputs["y"][0], client.infer("m", x=x)[1]["y"][0]]
     assert found in ([5, 3], [7, 4])  # not one by the new file and one by the old
+
+
+def test_a_value_that_is_not_the_models_answer_is_a_miss(serve, start_server, models, capfd):
+    """Whole values under the right key, each of which would be an answer to something else."""
+    server = start_server("redis")
+    client = serve(models.affine(), {"cache_backend": server.url}, cache_size=0)
+    right = client.y(A)
+    while not items(server):
+        pass
+    name = _only_name(server)
+    key = bytes.fromhex(name.removeprefix(b"dlbench:").decode())
+    unfit = [
+        (),
+        (Tensor((1, 3), bytes(12)), Tensor((1,), bytes(4))),
+        (Tensor((2, 3), bytes(24)),),
+        (Tensor((1, 4), bytes(16)),),
+        (Tensor((3,), bytes(12)),),
+        (Tensor((1, 3), bytes(8)),),
+        (Tensor((2**31, 2**31), bytes(12)),),
+    ]
+    for outputs in unfit:
+        server.spoil(name, encode(key, outputs))
+        assert client.y(A) == right
+    server.spoil(name, encode(b"another key", (Tensor((1, 3), bytes(12)),)))
+    assert client.y(A) == right
+    assert client.hits == 0
+    assert client.count("errors") == 0
+    assert capfd.readouterr().err.count("do not fit the model") == 1
+
+
+def _only_name(server):
+    with server.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(b"KEYS *\r\n")
+        assert answer.readline() == b"*1\r\n"
+        answer.readline()
+        return answer.readline().strip()

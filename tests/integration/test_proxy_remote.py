@@ -1,28 +1,40 @@
 """Workers that a node lends: real nodes, real fronts, TCP between them."""
 
 import asyncio
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 
 from dlbench.proxy import node as nodes
+from dlbench.proxy.backend import NoBackend
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.dispatcher import Dispatcher
 from dlbench.proxy.errors import StartError
+from dlbench.proxy.frames import BATCH, HEAD, HELLO, RESULT, SIZE, TIMES
+from dlbench.proxy.handshake import ANSWER, GREETING_BYTES, KIND, MAGIC, VERSION, FrontHello
+from dlbench.proxy.job import Seat
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.pool import start_worker, started
-from dlbench.proxy.remote import GREETING, HELLO, MAGIC, VERSION, Address, FrontHello, RemoteLink
+from dlbench.proxy.remote import Address, Introduction, RemoteLink
+from dlbench.proxy.request import all_outputs, lay_out, make_request
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.stats import ModelStats
 from dlbench.proxy.tensors import signature_from
+from dlbench.proxy.tls import node_context
 
 PATIENCE_S = 60
 COMMAND = [sys.executable, "-m", "dlbench.cli.main", "worker"]
@@ -60,7 +72,8 @@ class RunningNode:
     def connect(self):
         """A connection on which the node has said its greeting."""
         stream = socket.create_connection(self.address, timeout=PATIENCE_S)
-        assert stream.recv(GREETING.size) == GREETING.pack(MAGIC, VERSION)
+        greeting = stream.recv(GREETING_BYTES, socket.MSG_WAITALL)
+        assert greeting[: KIND.size] == KIND.pack(MAGIC, VERSION)
         return stream
 
     def kill(self):
@@ -240,7 +253,7 @@ def test_a_public_node_wants_tokens(models):
     assert "--listen 0.0.0.0 can be reached from other machines" in done.stderr
 
 
-def connected(node, model, token=b"", config=None, **settings):
+def connected(node, model, secret=b"", host="", ca="", **settings):
     """How a front's link to the node comes about: None, or why not."""
 
     async def scenario():
@@ -248,9 +261,11 @@ def connected(node, model, token=b"", config=None, **settings):
         own = await start_worker(str(model), front, ServingConfig())
         signature = signature_from(own.hello.result()["signature"])
         await own.shutdown()
-        hello = FrontHello(8, resolve_model(str(model)).fingerprint(), token)
+        hello = FrontHello(8, resolve_model(str(model)).fingerprint())
+        introduction = Introduction(hello, secret, node_context(ca))
+        address = Address(host or node.address.host, node.address.port)
         try:
-            link = await started(RemoteLink(node.address, hello, signature))
+            link = await started(RemoteLink(address, introduction, signature))
         except StartError as error:
             return str(error)
         await link.shutdown()
@@ -259,26 +274,31 @@ def connected(node, model, token=b"", config=None, **settings):
     return asyncio.run(scenario())
 
 
-def test_only_fronts_with_a_token_are_served(models, start_node, tmp_path):
-    path, tokens = models.affine(), tmp_path / "tokens"
-    tokens.write_text("one\ntwo\n")
-    node = start_node(path, "--token-file", tokens)
-    for token in (b"", b"on", b"three", b"one\ntwo"):
-        why = connected(node, path, token)
-        assert why == (f"{node.address}: wrong token: front and node need the same --token-file"), (
-            token
-        )
-        node.says("is refused: wrong token")
+def test_only_fronts_that_know_a_secret_are_served(models, start_node, tmp_path):
+    path, secrets = models.affine(), tmp_path / "secrets"
+    secrets.write_text("one\ntwo\n")
+    node = start_node(path, "--node-token-file", secrets)
+    for secret in (b"", b"on", b"three", b"one\ntwo"):
+        why = connected(node, path, secret)
+        assert why == (
+            f"{node.address}: wrong secret: front and node need the same --node-token-file"
+        ), secret
+        node.says("is refused: wrong secret")
     assert connected(node, path, b"two") is None
 
 
-def test_a_front_that_reads_its_token_from_the_file_is_served(
+def test_a_front_does_not_take_work_from_a_node_that_does_not_know_its_secret(models, start_node):
+    node = start_node(models.affine())
+    assert "wrong secret" in connected(node, models.affine(), b"one")
+
+
+def test_a_front_that_reads_its_secret_from_the_file_is_served(
     models, start_node, start_proxy, tmp_path
 ):
-    path, tokens = models.affine(), tmp_path / "tokens"
-    tokens.write_text("one\n")
-    node = start_node(path, "--token-file", tokens)
-    settings = {"remote_workers": [str(node.address)], "token_file": str(tokens)}
+    path, secrets = models.affine(), tmp_path / "secrets"
+    secrets.write_text("one\n")
+    node = start_node(path, "--node-token-file", secrets)
+    settings = {"remote_workers": [str(node.address)], "node_token_file": str(secrets)}
     start_proxy(path, settings, workers=1)
     node.lent()
 
@@ -318,20 +338,277 @@ def test_garbage_is_answered_with_one_line_and_hung_up_on(models, start_node):
     assert connected(node, models.affine()) is None
 
 
-@pytest.mark.slow
-def test_silent_connections_cost_no_more_than_their_share(models, start_node):
-    """One too many is turned away at once; those that say too little lose their place in time."""
-    node = start_node(models.affine())
-    silent = [node.connect() for _ in range(nodes.MOST_CONNECTIONS)]
+def test_silent_strangers_keep_no_front_out(models, start_node):
+    """The next one takes the place of the oldest; who has proved itself keeps its own."""
+    node, path = start_node(models.affine()), models.affine()
+    silent = []
     try:
-        silent[0].sendall(HELLO.pack(MAGIC, VERSION, 1, bytes(64), 100)[:-1])
-        with socket.create_connection(node.address, timeout=PATIENCE_S) as late:
-            assert late.recv(100) == b""
-        assert all(stream.recv(100) == b"" for stream in silent)  # after HELLO_TIMEOUT_S
+        silent += [node.connect() for _ in range(nodes.MOST_STRANGERS)]
+        assert connected(node, path) is None
+        silent += [node.connect() for _ in range(nodes.MOST_STRANGERS + 1)]
+        assert connected(node, path) is None
+        assert silent[0].recv(100) == b""
+        assert all(stream.recv(100) == b"" for stream in silent)  # after PROOF_TIMEOUT_S
     finally:
         for stream in silent:
             stream.close()
-    assert connected(node, models.affine()) is None
+
+
+def test_strangers_cost_a_front_nothing_that_is_served_already(models, start_both):
+    node, proxy = start_both(models.affine(), scheduling_policy="round_robin")
+    pid = node.lent()
+    strangers = [node.connect() for _ in range(nodes.MOST_STRANGERS + 10)]
+    ask_many(proxy, 20)
+    for stranger in strangers:
+        stranger.close()
+    assert not gone(pid)
+    assert metric(proxy, "dlbench_worker_restarts_total") == 0
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A folder with an authority, another one, and a certificate for localhost of the first."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificates")
+    folder = tmp_path_factory.mktemp("node-tls")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for name in ("ca", "other"):
+        openssl(
+            *("req", "-x509", *new, "-days", "2", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
+            *("-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign"),
+        )
+    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    openssl("req", *new, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
+    openssl(
+        *("x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        *("-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "node.pem"),
+    )
+    return folder
+
+
+@pytest.fixture
+def tls_node(start_node, certificates):
+    def start(model):
+        pair = ("--tls-cert", certificates / "node.pem", "--tls-key", certificates / "node.key")
+        return start_node(model, *pair)
+
+    return start
+
+
+def test_over_tls_answers_are_as_exact_and_a_lost_front_ends_its_worker(
+    models, tls_node, start_proxy, certificates
+):
+    node = tls_node(models.affine())
+    settings = {
+        "remote_workers": [f"localhost:{node.address.port}"],
+        "node_tls_ca": str(certificates / "ca.pem"),
+    }
+    config = {"workers": 1, "scheduling_policy": "round_robin", "max_batch_size": 512}
+    proxy = start_proxy(models.affine(), settings, **config)
+    pid = node.lent()
+    wait_until(lambda: up(proxy))
+    ask_many(proxy, 40)
+    # Frames of many records, which fill every buffer on the way.
+    rows = np.arange(3 * 200_000, dtype=np.float32).reshape(-1, 3)
+    tensor = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [*rows.shape],
+        "data": rows.ravel().tolist(),
+    }
+    with httpx.Client(timeout=60) as client:
+        for _ in range(2):
+            reply = client.post(f"{proxy.url}/v2/models/affine/infer", json={"inputs": [tensor]})
+            found = np.array(reply.json()["outputs"][0]["data"], np.float32)
+            np.testing.assert_array_equal(found, 2 * rows.ravel() + 1)
+    assert metric(proxy, "dlbench_worker_requests_total") >= 20
+    proxy.process.kill()
+    assert "exit code 0" in node.says("worker 0 of").string
+    assert gone(pid)
+
+
+def test_a_worker_that_dies_behind_tls_is_replaced(models, tls_node, start_proxy, certificates):
+    node = tls_node(models.affine())
+    settings = {
+        "remote_workers": [f"localhost:{node.address.port}"],
+        "node_tls_ca": str(certificates / "ca.pem"),
+    }
+    proxy = start_proxy(models.affine(), settings, workers=1, scheduling_policy="round_robin")
+    pid = node.lent()
+    wait_until(lambda: up(proxy))
+    os.kill(pid, signal.SIGKILL)
+    assert "killed by SIGKILL" in node.says("worker 0 of").string
+    ask_many(proxy, 20)
+    wait_until(lambda: up(proxy) and metric(proxy, "dlbench_worker_restarts_total") == 1)
+
+
+def test_a_node_that_others_have_signed_is_told_nothing(models, tls_node, certificates):
+    node, path = tls_node(models.affine()), models.affine()
+    ca, other = certificates / "ca.pem", certificates / "other.pem"
+    assert connected(node, path, host="localhost", ca=str(ca)) is None
+    assert "certificate verify failed" in connected(node, path, host="localhost", ca=str(other))
+    assert "certificate" in connected(node, path, ca=str(ca)), "it is not for 127.0.0.1"
+
+
+def test_where_one_side_speaks_tls_and_the_other_does_not_it_is_said(
+    models, tls_node, start_node, certificates
+):
+    path = models.affine()
+    assert "wants TLS" in connected(tls_node(path), path)
+    assert "SSL" in connected(start_node(path), path, ca=str(certificates / "ca.pem"))
+
+
+# A node that sends what no worker sends
+
+
+class Spoiler:
+    """A relay before a node that changes what its workers answer, once there is a batch to answer."""
+
+    def __init__(self, node, spoil):
+        self._node, self._spoil = node.address, spoil
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address(*self._listener.getsockname())
+        self.spoilt = 0
+        self._streams = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                front, _ = self._listener.accept()
+                node = socket.create_connection(self._node)
+                self._streams += [front, node]
+                threading.Thread(target=self._forward, args=(front, node), daemon=True).start()
+                threading.Thread(target=self._answer, args=(node, front), daemon=True).start()
+
+    def _forward(self, front, node):
+        with contextlib.suppress(OSError):
+            while data := front.recv(1 << 16):
+                node.sendall(data)
+            node.shutdown(socket.SHUT_WR)
+
+    def _answer(self, node, front):
+        with contextlib.suppress(OSError), node.makefile("rb") as answers:
+            for size in (GREETING_BYTES, ANSWER.size):
+                front.sendall(answers.read(size))
+            while head := answers.read(HEAD.size):
+                size, number, layout_size, kind = HEAD.unpack(head)
+                rest = answers.read(size + SIZE.size - HEAD.size)
+                if kind == RESULT:
+                    self.spoilt += 1
+                    front.sendall(self._spoil(number, rest[:layout_size], rest[layout_size:]))
+                else:
+                    front.sendall(head + rest)
+            front.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        for stream in self._streams:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+            stream.close()
+
+
+def framed(number, layout, data, kind=RESULT, size=None):
+    """A frame, whatever its parts; `size` as its head has it."""
+    true = HEAD.size - SIZE.size + len(layout) + len(data)
+    return HEAD.pack(true if size is None else size, number, len(layout), kind) + layout + data
+
+
+SPOILT = {
+    "an output more": lambda n, layout, data: framed(n, layout + b"\x01\x01\0\0\0", data + bytes(4)),
+    "no output": lambda n, layout, data: framed(n, layout[: TIMES.size], b""),
+    "no layout": lambda n, layout, data: framed(n, b"", data),
+    "half a layout": lambda n, layout, data: framed(n, layout[:-1], data),
+    "too few bytes": lambda n, layout, data: framed(n, layout, data[:-1]),
+    "too many bytes": lambda n, layout, data: framed(n, layout, data + b"x"),
+    "another rank": lambda n, layout, data: framed(
+        n, layout[: TIMES.size] + b"\x01" + (len(data) // 4).to_bytes(4, "little"), data
+    ),
+    "another width": lambda n, layout, data: framed(
+        n, layout[:-4] + (1).to_bytes(4, "little"), data[: len(data) // 3]
+    ),
+    "other rows": lambda n, layout, data: framed(
+        n, layout[:-8] + (9).to_bytes(4, "little") + layout[-4:], (data * 9)[: 9 * 12]
+    ),
+    "huge sizes": lambda n, layout, data: framed(n, layout[:-8] + b"\xff" * 8, data),
+    "a huge frame": lambda n, layout, data: framed(n, layout, data, size=1 << 62),
+    "a frame of nothing": lambda n, layout, data: framed(n, layout, data, size=0),
+    "a layout longer than its frame": lambda n, layout, data: HEAD.pack(20, n, 1 << 31, RESULT) + data,
+    "another number": lambda n, layout, data: framed(n ^ 0xFFFF, layout, data),
+    "another kind": lambda n, layout, data: framed(n, layout, data, kind=77),
+    "a batch": lambda n, layout, data: framed(n, layout, data, kind=BATCH),
+    "a hello": lambda n, layout, data: framed(n, b"", b"{}", kind=HELLO),
+    "two answers": lambda n, layout, data: 2 * framed(n, layout, data),
+    "zeros": lambda n, layout, data: bytes(1000),
+}  # fmt: skip
+
+
+def test_what_no_worker_sends_is_no_answer_and_no_requests_fault(models, start_node):
+    """Its request is run by another worker, and is not suspected of having killed the first one."""
+    path = models.affine()
+    node = start_node(path)
+
+    async def scenario():
+        settings = ServerSettings(model=str(path), device="cpu")
+        own = await start_worker(str(path), settings, ServingConfig())
+        signature = signature_from(own.hello.result()["signature"])
+        dispatcher = Dispatcher(signature, b"", ServingConfig(), NoBackend(), ModelStats())
+        introduction = Introduction(FrontHello(8, resolve_model(str(path)).fingerprint()))
+        shape = (1, 3)
+        layout = lay_out(signature, (shape,), all_outputs(signature, binary=True))
+        ours = Seat(0, 1.0, own)
+        for how, spoil in SPOILT.items():
+            spoiler = Spoiler(node, spoil)
+            lost, answered = asyncio.Event(), asyncio.get_running_loop().create_future()
+            dispatcher.on_lost = lambda _, lost=lost: lost.set()
+            try:
+                link = await started(RemoteLink(spoiler.address, introduction, signature))
+                dispatcher.join(Seat(1, 1.0, link))
+                x = np.array([[1, 2, 3]], np.float32)
+                job = dispatcher.submit(
+                    make_request(signature, layout, (x.tobytes(),)), answered.set_result
+                )
+                async with asyncio.timeout(PATIENCE_S):
+                    await lost.wait()
+                await link.shutdown()
+                if how != "two answers":  # the first of them is one
+                    assert not answered.done(), how
+                assert link.broken, how
+                assert "it sent what no worker sends" in link.death, how
+                assert job.deaths == 0
+                dispatcher.join(ours)
+                ((_, data),) = await answered
+                np.testing.assert_array_equal(np.frombuffer(data, np.float32), [3, 5, 7], how)
+                dispatcher.leave(ours)
+            finally:
+                spoiler.close()
+        dispatcher.shutdown()
+        await own.shutdown()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_sends_nonsense_costs_a_proxy_no_request(models, start_node, start_proxy):
+    spoiler = Spoiler(start_node(models.affine()), SPOILT["other rows"])
+    try:
+        proxy = start_proxy(
+            models.affine(),
+            {"remote_workers": [str(spoiler.address)]},
+            workers=1,
+            scheduling_policy="round_robin",
+        )
+        wait_until(lambda: up(proxy))
+        ask_many(proxy, 12)  # each answered, and right
+        assert spoiler.spoilt
+    finally:
+        spoiler.close()
 
 
 def context_switches(pid):

@@ -19,6 +19,7 @@ class Link:
     def __init__(self, pid):
         self.pid = pid
         self.alive = True
+        self.broken = False
         self.death = ""
         self.running_since_ns = None
         self.told = []

@@ -13,6 +13,7 @@ NODE = 9
 class FakeLink:
     pid = None
     alive = True
+    broken = False
     death = "away"
 
     async def shutdown(self):
