@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlbench.proxy.demo import DEMOS, demo_path
 from dlbench.proxy.errors import ModelError
-from dlbench.proxy.spelling import instead
+from dlbench.proxy.spelling import meant
 
 DEMO_PREFIX = "demo:"
 FIRST_VERSION = "1"
@@ -48,9 +48,7 @@ def resolve_model(model: str) -> ModelFile:
         return _demo(model.removeprefix(DEMO_PREFIX))
     path = Path(model).expanduser()
     if not path.exists():
-        raise ModelError(
-            f"{model}: no such file; name an .onnx file or one of {', '.join(_demos())}"
-        )
+        raise ModelError(f"{model}: no such file; name an .onnx file or one of {_demos()}")
     if not path.is_file():
         raise ModelError(
             f"{model} is not a file; name an .onnx file (serve --repository for a folder)"
@@ -83,9 +81,11 @@ def _version(path: Path) -> int:
 
 def _demo(name: str) -> ModelFile:
     if name not in DEMOS:
-        raise ModelError(f"there is no demo:{name}; {instead(f'demo:{name}', _demos())}")
+        close = meant(name, DEMOS)
+        rather = f"did you mean {DEMO_PREFIX}{close}?" if close else f"there are {_demos()}"
+        raise ModelError(f"there is no demo:{name}; {rather}")
     return ModelFile(demo_path(name), name)
 
 
-def _demos() -> list[str]:
-    return [DEMO_PREFIX + name for name in DEMOS]
+def _demos() -> str:
+    return ", ".join(DEMO_PREFIX + name for name in DEMOS)
