@@ -13,6 +13,7 @@ from dlbench.cli.options import AsJson, Quiet, read, read_file
 from dlbench.cli.output import notes_console, print_json
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.spelling import instead
 from dlbench.results.formats import FORMATS, Content
 from dlbench.results.handover import deployment
 from dlbench.results.targets import TARGETS
@@ -166,7 +167,7 @@ def _format(out: str, form: str) -> str:
 def _known(option: str, name: str, table: Mapping[str, object]) -> str:
     """A name that is in the table."""
     if name not in table:
-        raise UsageError(f"{option} {name}: choose one of {', '.join(table)}")
+        raise UsageError(f"{option} {name}: {instead(name, table)}")
     return name
 
 

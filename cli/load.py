@@ -254,6 +254,7 @@ def _result(
         schedule=describe(profile),
         load=profile,
         machine=facts,
+        guessed=target.guessed,
         samples=str(samples) if samples else None,
     )
 

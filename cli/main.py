@@ -22,11 +22,12 @@ from dlbench.cli.failure import (
 from dlbench.cli.output import notes_console
 from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
+from dlbench.proxy.spelling import meant
 from dlbench.results.printable import escaped
-from dlbench.tuner.errors import TuneError
+from dlbench.tuner.errors import ShapeMissing, TuneError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # In the order of the help; each is the module of its name.
 COMMANDS = (
@@ -93,6 +94,13 @@ class Commands(PlainSwitches, TyperGroup):
         alone.command(name=module.NAME, cls=Command, **about)(module.command)
         return typer.main.get_command(alone)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
+        if not ctx.resilient_parsing and args[0] not in COMMANDS and args[0][:1].isalnum():
+            raise UsageError(
+                f"there is no command {args[0]}; {_meant(args[0], COMMANDS)}see dlbench --help"
+            )
+        return super().resolve_command(ctx, args)
+
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:  # noqa: ANN401 - the same
         """Names alone: for the help beside them, every command would be imported at each Tab."""
         if incomplete and not incomplete[0].isalnum():
@@ -116,6 +124,7 @@ app = typer.Typer(
 
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: EXIT_USAGE,
+    ShapeMissing: EXIT_USAGE,
     ProxyError: EXIT_FAILED,
     LoadError: EXIT_FAILED,
     typer.TyperException: EXIT_USAGE,
@@ -159,7 +168,15 @@ def _text(error: Any) -> str:  # noqa: ANN401 - Typer's errors have private type
         return _line(str(error))
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context else ""
-    return _line(error.format_message()).rstrip(".") + hint
+    if context and (option := getattr(error, "option_name", "") * hasattr(error, "possibilities")):
+        known = [name for param in context.command.params for name in param.opts]
+        return _line(f"no such option {option}; {_meant(option, known)}") + hint.removeprefix("; ")
+    return _line(error.format_message().replace("Value error, ", "")).rstrip(".") + hint
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = meant(word, known)
+    return f"did you mean {close}? " if close else ""
 
 
 def _line(text: str) -> str:

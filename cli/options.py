@@ -1,8 +1,9 @@
 """Options, environment variables and TOML keys, all derived from the models that declare them.
 
 A value comes from the first of: command line, environment (`DLBENCH_<FIELD>`), the file given
-with --config, the declared default. Durations lose their suffix as options and take a unit:
-the field `slo_p99_ms` is the option `--slo-p99 20ms`; knobs keep their declared name and unit.
+with --config, the declared default. Durations lose their suffix as options and need a unit:
+the field `slo_p99_ms` is the option `--slo-p99 20ms`. Where the name says the unit, as a knob's, a
+variable's and a key's do, a number is enough: `slo_p99_ms = 20`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from dlbench.cli.failure import UsageError
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.spelling import instead, meant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 ENVIRONMENT_PREFIX = "DLBENCH_"
 UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORECASE)
+NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*")
 SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
 # Tables that a file may have, so that several commands can share it.
 TABLES = ("serve", "tune")
@@ -97,11 +100,12 @@ def read(model: type[M], given: Mapping[str, Any], file: Mapping[str, Any]) -> M
     Raises:
         UsageError: a value is wrong; the text names the option and the bounds.
     """
+    _check_environment()
     fields = model.model_fields
-    values = {name: file[name] for name in fields if name in file}
+    values = {name: _named(name, fields[name], file[name]) for name in fields if name in file}
     for name, field in fields.items():
         if (text := os.environ.get(ENVIRONMENT_PREFIX + name.upper())) is not None:
-            values[name] = _from_text(name, field, text)
+            values[name] = _named(name, field, _from_text(field, text, name))
     values |= {
         name: _typed(name, fields[name], value) for name, value in given.items() if name in fields
     }
@@ -109,6 +113,32 @@ def read(model: type[M], given: Mapping[str, Any], file: Mapping[str, Any]) -> M
         return model.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explain(model, error)) from None
+
+
+def _check_environment() -> None:
+    """See to it that no variable is a misspelt one of ours; others may have theirs.
+
+    Raises:
+        UsageError: one is.
+    """
+    known = [name.upper() for name in _every_field()]
+    given = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
+    for name in (name.removeprefix(ENVIRONMENT_PREFIX) for name in given):
+        if name not in known and (close := meant(name, known, alike=0.8)):
+            raise UsageError(
+                f"{ENVIRONMENT_PREFIX}{name}: no such variable; "
+                f"did you mean {ENVIRONMENT_PREFIX}{close}?"
+            )
+
+
+@functools.cache
+def _every_field() -> frozenset[str]:
+    # Here, for nobody who looks at a proxy waits for a tuner.
+    from dlbench.loadgen.profile import LoadProfile
+    from dlbench.tuner.config import StudyConfig
+
+    models = (ServingConfig, ServerSettings, LoadProfile, StudyConfig)
+    return frozenset(name for model in models for name in model.model_fields)
 
 
 def read_settings(
@@ -150,8 +180,9 @@ def read_file(
         found |= tables[name]
     known = {name for model in models for name in model.model_fields}
     if unknown := sorted(set(found) - known):
+        words = sorted({*known, *TABLES})
         raise UsageError(
-            f"--config {path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            f"--config {path}: unknown key {unknown[0]!r}; {instead(unknown[0], words)}"
         )
     return found
 
@@ -162,10 +193,11 @@ def option_name(name: str, model: type[BaseModel]) -> str:
     return "--" + short.replace("_", "-")
 
 
-def duration(text: str, per: float = 1.0, *, option: str = "") -> float:
-    """Seconds in a text such as "90", "1.5s", "20ms", "5m" or "1h30m", divided by `per`.
+def duration(text: str, *, option: str = "") -> float:
+    """Seconds in a text such as "1.5s", "20ms", "5m", "1h30m" or "0". `option` is for errors.
 
-    A number without a unit is taken in the unit that `per` stands for. `option` is for errors.
+    Raises:
+        UsageError: it is not a duration, or a number whose unit nobody knows.
     """
     found, rest = 0.0, text.strip()
     if not rest:
@@ -173,10 +205,13 @@ def duration(text: str, per: float = 1.0, *, option: str = "") -> float:
     while rest:
         match = DURATION.match(rest)
         if not match:
-            raise UsageError(f"{option} {text!r} is no duration; write 10s, 20ms or 5m".lstrip())
-        unit = match[2]
-        found += float(match[1]) * (UNITS_S[unit.lower()] / per if unit else 1.0)
+            wrong = f"{option} {text!r} is not a duration; write 10s, 20ms or 5m"
+            raise UsageError(wrong.lstrip())
+        number, unit = match.groups()
         rest = rest[match.end() :].strip()
+        if not unit and float(number) and not rest[:1].isalpha():
+            raise UsageError(f"{option} {text}: give a unit: {number}ms or {number}s".lstrip())
+        found += float(number) * UNITS_S[(unit or "s").lower()]
     return found
 
 
@@ -250,19 +285,35 @@ def _typed(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - wh
     """A value as the command line gives it, as the model wants it."""
     if isinstance(value, list):
         return dict(_pair(name, field, text) for text in value)
-    return _from_text(name, field, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if suffix := _suffix(name, field):
+        option = "--" + name.removesuffix(suffix).replace("_", "-")
+        return duration(value, option=option) / SUFFIX_S[suffix]
+    return _from_text(field, value, name)
 
 
-def _from_text(name: str, field: FieldInfo, text: str) -> Any:  # noqa: ANN401 - the field's type
+def _named(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - what a file may hold
+    """A value under a name that says its unit: a number is in that, a text may be in another."""
+    suffix = _suffix(name, field)
+    if suffix is None or not isinstance(value, str) or NUMBER.fullmatch(value):
+        return value
+    return duration(value, option=name) / SUFFIX_S[suffix]
+
+
+def _suffix(name: str, field: FieldInfo) -> str | None:
+    """The unit in the name of a duration's field; None: it is something else."""
+    found = next((suffix for suffix in SUFFIX_S if name.endswith(suffix)), None)
+    return found if plain_type(field) is float else None
+
+
+def _from_text(field: FieldInfo, text: str, name: str) -> Any:  # noqa: ANN401 - the field's type
     plain = plain_type(field)
     if get_origin(plain) is dict:
         return dict(_pair(name, field, part) for part in text.split())
     if get_origin(plain) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    suffix = next((s for s in SUFFIX_S if name.endswith(s)), None)
-    if suffix is None or plain is not float:
-        return text
-    return duration(text, SUFFIX_S[suffix], option="--" + _without_suffix(name).replace("_", "-"))
+    return text
 
 
 def _pair(name: str, field: FieldInfo, text: str) -> tuple[str, Any]:
@@ -302,10 +353,28 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     name = str(first["loc"][0])
     if first["type"] == "missing":
         return f"{name.upper()} is missing"
+    if first["type"] == "extra_forbidden" and len(first["loc"]) > 1:
+        return _unknown_part(model, name, first["loc"])
     message = str(first["msg"]).replace("Input should be ", "must be ")
+    if first["type"] == "literal_error" and (close := meant(str(first["input"]), _choices(first))):
+        message += f"; did you mean {close}?"
     bounds = _bounds(model.model_fields[name])
     inner = "".join(f" {part}" for part in first["loc"][1:])
     return f"{option_name(name, model)}{inner} {first['input']}: {message}{bounds}"
+
+
+def _choices(error: Any) -> list[str]:  # noqa: ANN401 - pydantic's ErrorDetails
+    """The words of a message such as "Input should be 'a', 'b' or 'c'"."""
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"])
+
+
+def _unknown_part(model: type[BaseModel], name: str, where: tuple[Any, ...]) -> str:
+    """An unknown field of a model within a field, as of `--request-class`."""
+    parts = get_args(plain_type(model.model_fields[name]))[-1].model_fields
+    told = " ".join(map(str, where[1:-1]))
+    return (
+        f"{option_name(name, model)} {told}: no such key {where[-1]!r}; {instead(where[-1], parts)}"
+    )
 
 
 def _bounds(field: FieldInfo) -> str:

@@ -21,6 +21,7 @@ from dlbench.cli.options import (
 )
 from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
@@ -100,7 +101,10 @@ def command(
         raise UsageError("--rate is missing: say how many requests per second will come")
     device = "cpu" if settings.device == "auto" else settings.device
     knobs = knobs.resolved(device, len(settings.device_ids))
-    calibration = _calibration(settings, profile, kept, notes_console(quiet=quiet))
+    notes = notes_console(quiet=quiet)
+    calibration = _calibration(settings, profile, kept, notes)
+    for note in guess_notes(calibration.guessed):
+        notes.print(f"note: {note}")
     if reason := infeasible(knobs, calibration):
         raise UsageError(f"this configuration cannot work here: {reason}")
     load = load_of(profile).model_copy(update={"rate_rps": profile.rate})
@@ -139,6 +143,7 @@ def _document(config: ServingConfig, load: Load, calibration: Calibration) -> di
         "overloaded": load.rate_rps > capacity,
         "configuration": config.model_dump(mode="json"),
         "load": load.model_dump(mode="json"),
+        "guessed": calibration.guessed,
     }
 
 

@@ -27,6 +27,7 @@ from dlbench.cli.options import (
 from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.cli.tables import answer, front_plot, report
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.config import StudyConfig
@@ -143,6 +144,8 @@ def command(
         command = shlex.join(["dlbench", *sys.argv[1:]])
         found, result = tune(Request(settings, profile, search, path, fresh, command), observer)
     said = findings(result, search)
+    if found.guessed:
+        said["guessed"] = "; ".join(guess_notes(found.guessed))
     if result.recommended:
         target.write_text(recommended_toml(result.recommended, settings, said))
         said["serve"] = shlex.join(["dlbench", "serve", "--config", str(target)])

@@ -30,7 +30,7 @@ INTRODUCTION = f"""\
 
 This page is made from the declarations in the code by `python docs/reference.py`, and a test compares.
 
-A value comes from the command line, else from the environment, else from the TOML file that `--config` names, else it is the default. The environment variable of a field is `{ENVIRONMENT_PREFIX}` and its TOML key in capitals: `{ENVIRONMENT_PREFIX}MAX_BATCH_SIZE`. A duration takes a unit on the command line and in the environment (`20ms`, `10s`, `5m`); in the file it is a number in the unit that its key ends with. A list is written `4,8`, in the file `[4, 8]`. Options with NAME=VALUE may be repeated; in the file they are tables.
+A value comes from the command line, else from the environment, else from the TOML file that `--config` names, else it is the default. The environment variable of a field is `{ENVIRONMENT_PREFIX}` and its TOML key in capitals: `{ENVIRONMENT_PREFIX}MAX_BATCH_SIZE`. An option that is a duration needs a unit (`20ms`, `10s`, `5m`). Where the name says the unit, as that of a variable, a key or a knob does, a number is enough. A list is written `4,8`, in the file `[4, 8]`. Options with NAME=VALUE may be repeated; in the file they are tables.
 
 *restart*: a change of this knob needs new workers; the others change in place, which `dlbench tune` uses. *searched*: `dlbench tune` tries values of it.
 """

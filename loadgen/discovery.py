@@ -9,14 +9,13 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.inputs import random_row, read_inputs
 from dlbench.loadgen.location import locate
 from dlbench.loadgen.protocols import PROTOCOLS
-from dlbench.loadgen.sizes import as_stated, candidates, filled
+from dlbench.loadgen.sizes import as_stated, candidates, filled, guess_notes, guesses
 
 if TYPE_CHECKING:
     from dlbench.loadgen.grpc_v2 import GrpcLink
     from dlbench.loadgen.http_link import HttpLink
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.target import Target
-    from dlbench.loadgen.tensors import TensorSpec
 
 
 def discover(url: str, profile: LoadProfile) -> Target:
@@ -45,7 +44,8 @@ def _with_sizes(link: HttpLink | GrpcLink, target: Target, profile: LoadProfile)
         tried = target.model_copy(update={"inputs": filled(target.inputs, sizes)})
         refusal = _refusal(link, tried, profile)
         if not refusal:
-            return tried.model_copy(update={"notes": _notes(target.inputs, tried.inputs)})
+            known = guesses(target.inputs, tried.inputs)
+            return tried.model_copy(update={"guessed": known, "notes": guess_notes(known)})
     names = ", ".join(
         f"{spec.name}{list(spec.shape)}" for spec in target.inputs if spec.symbolic_axes
     )
@@ -67,12 +67,3 @@ def _check_names(target: Target, profile: LoadProfile) -> None:
     for name in profile.shape:
         if name not in names:
             raise TargetError(f"--shape: {target.model!r} has no input {name!r}, but {names}")
-
-
-def _notes(before: tuple[TensorSpec, ...], after: tuple[TensorSpec, ...]) -> tuple[str, ...]:
-    return tuple(
-        f"input {old.name!r} {list(old.shape)}: tried sizes, {list(new.shape)} runs; "
-        f"--shape {old.name}=… sets another"
-        for old, new in zip(before, after, strict=True)
-        if old.symbolic_axes
-    )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MS_PER_UNIT = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 LATENCY = re.compile(r"p(\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(us|ms|s)")
+WITHOUT_UNIT = re.compile(r"p\d+(\.\d+)?<=?\d+(\.\d+)?")
 ERRORS = re.compile(r"errors<=?(\d+(?:\.\d+)?)%")
 # A failed request is infinitely late: it is over every bound, this one too.
 ANY_REPLY_MS = sys.float_info.max
@@ -36,8 +37,12 @@ class Bound:
             bound = cls(float(match[1]) / 100, float(match[2]) * MS_PER_UNIT[match[3]])
         elif match := ERRORS.fullmatch(text):
             bound = cls(1 - float(match[1]) / 100, ANY_REPLY_MS)
+        elif WITHOUT_UNIT.fullmatch(text):
+            raise ValueError(f"{text}: give a unit: {text}ms or {text}s")
         else:
-            raise ValueError(f"{text!r} is no objective; write p99<50ms, p99.9<1s or errors<0.1%")
+            raise ValueError(
+                f"{text!r} is not an objective; write p99<50ms, p99.9<1s or errors<0.1%"
+            )
         if not (0.5 <= bound.q < 1 and bound.most_ms > 0):
             raise ValueError(
                 f"{text!r} is out of range: p50 to p99.99, times above 0, errors above 0 to 50 %"

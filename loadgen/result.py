@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.machine import MachineFacts
@@ -30,6 +30,8 @@ class LoadResult(Measurement):
     schedule: str
     load: LoadProfile
     machine: MachineFacts
+    # Shapes of inputs with open dimensions that nobody stated, a row of each.
+    guessed: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     # The file with the raw samples, if they were kept.
     samples: str | None = None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from dlbench.loadgen.errors import TargetError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from dlbench.loadgen.tensors import TensorSpec
 
 # Tried in this order for symbolic dimensions that are not the batch. Likely sizes first, and those
@@ -38,6 +41,33 @@ def as_stated(spec: TensorSpec, sizes: tuple[int, ...] | None) -> TensorSpec:
         for axis, (known, size) in enumerate(zip(spec.shape, sizes, strict=True))
     ]
     return spec.model_copy(update={"shape": tuple(merged)})
+
+
+def guesses(
+    before: tuple[TensorSpec, ...], after: tuple[TensorSpec, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shape of one row of each input that had open dimensions besides the batch."""
+    return {
+        old.name: tuple(
+            1 if axis == old.batch_axis else size for axis, size in enumerate(new.shape)
+        )
+        for old, new in zip(before, after, strict=True)
+        if old.symbolic_axes
+    }
+
+
+def guess_notes(guessed: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """What to say wherever a figure rests on guesses."""
+    return tuple(
+        f"input {name!r} has open dimensions; {list(shape)} is a guess, the first size that ran; "
+        f"state yours with {shape_option(name, shape)}"
+        for name, shape in guessed.items()
+    )
+
+
+def shape_option(name: str, shape: Sequence[int]) -> str:
+    """The option that states a shape, as a shell takes it."""
+    return f"--shape {quote(name + '=' + ','.join(map(str, shape)))}"
 
 
 def candidates(specs: tuple[TensorSpec, ...]) -> tuple[tuple[int, ...], ...]:

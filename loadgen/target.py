@@ -20,7 +20,8 @@ class Target(BaseModel):
     """A model that is ready to be loaded; `inputs` have no symbolic dimension but the batch.
 
     It travels to the generator's process. `protocol` is a key of `protocols.PROTOCOLS`; `path` is
-    where inference requests go (of gRPC: the method's path); `outputs` () are unknown.
+    where inference requests go (of gRPC: the method's path); `outputs` () are unknown. `guessed` maps
+    inputs to the shape of one row, as far as nobody stated it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Target(BaseModel):
     supports_binary: bool = False
     # Whether the server lists V2's statistics extension.
     statistics: bool = False
+    guessed: dict[str, tuple[int, ...]] = {}
     notes: tuple[str, ...] = ()
 
     @property

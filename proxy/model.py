@@ -10,6 +10,7 @@ from dlbench.proxy.demo import DEMOS, demo_path
 from dlbench.proxy.errors import ModelError
 from dlbench.proxy.external_data import locations
 from dlbench.proxy.file_digest import digest
+from dlbench.proxy.spelling import meant
 
 DEMO_PREFIX = "demo:"
 FIRST_VERSION = "1"
@@ -89,7 +90,9 @@ def _version(path: Path) -> int:
 
 def _demo(name: str) -> ModelFile:
     if name not in DEMOS:
-        raise ModelError(f"there is no demo:{name}; there are {_demos()}")
+        close = meant(name, DEMOS)
+        rather = f"did you mean {DEMO_PREFIX}{close}?" if close else f"there are {_demos()}"
+        raise ModelError(f"there is no demo:{name}; {rather}")
     return ModelFile(demo_path(name), name)
 
 

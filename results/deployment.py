@@ -6,19 +6,20 @@ import hashlib
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.quantity import digits
+from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.printable import as_path, check_printable, escaped
 from dlbench.tuner.export import recommended_toml
 from dlbench.tuner.report import numbers, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dlbench.proxy.settings import ServerSettings
@@ -42,8 +43,9 @@ class Deployment:
 
     `name` is what the model is served under, `path` its file here, `model_hash` what was measured; of
     the tensors `batch_axis` is -1 where there is none. `point` has its numbers of workers spelled out.
-    `cores` are those that the server had, None where nobody knows. `versions` has at least our own. `options` are those of the export besides the
-    point, as words.
+    `cores` are those that the server had, None where nobody knows. `versions` has at least our own.
+    `options` are those of the export besides the point, as words. `guessed` are shapes that nobody
+    stated, by input.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Deployment:
     load: Mapping[str, Any]
     versions: Mapping[str, str]
     options: tuple[str, ...] = ()
+    guessed: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is a command or a path in the files, and would be another one there.
@@ -203,6 +206,7 @@ class Deployment:
             f"{again}: {numbers(self.point)} (95 % intervals)",
             f"on {self.machine}, {self.device}; {_pairs(self.versions, TOLD)}",
             f"under {_load(self.load)}",
+            *guess_notes(self.guessed),
         ]
         if used.server_cpu is not None and used.server_rss_mb is not None:
             lines.append(

@@ -67,6 +67,7 @@ def deployment(
         load=about["load"],
         versions={"dlbench": version("dlbench"), **facts.get("versions", {})},
         options=tuple(options),
+        guessed=study.guessed,
     )
 
 

@@ -40,7 +40,7 @@ def page_facts(
         "Command": {_when(s["began"]): s["command"] for s in sittings if s.get("command")},
         "Asked for": _unusual(last.get("study", {}), StudyConfig, always=("budget_s",)),
         "Machine": _machine(identity, machine) | _calibrated(calibration),
-        "Load": _load(identity.get("load", {})),
+        "Load": _load(identity.get("load", {})) | _guessed(last.get("guessed", {})),
         "Searched": {k: _text(v) for k, v in searched(identity).items()},
         "Versions": dict(machine.get("versions") or calibration.get("versions", {})),
     }
@@ -93,6 +93,11 @@ def _calibrated(calibration: Kept) -> dict[str, str]:
 def _load(load: Kept) -> dict[str, str]:
     said = _unusual(load, LoadProfile, always=ALWAYS_SAID, leave_out=OF_A_RUN)
     return said | ({"distinct": "every input is new"} if load.get("distinct") == 0 else {})
+
+
+def _guessed(shapes: Kept) -> dict[str, str]:
+    """Shapes of inputs with open dimensions that nobody stated."""
+    return {f"shape of {name}, a guess": _text(shape) for name, shape in shapes.items()}
 
 
 def _unusual(

@@ -14,6 +14,7 @@ import numpy as np
 from dlbench.loadgen.machine import processor, versions
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.results.comparison import difference
@@ -104,7 +105,7 @@ def notes(study: Study, settings: ServerSettings, pin: str) -> list[str]:
     known, digest = study.identity, resolve_model(settings.model).fingerprint().hex()
     with on_cores(pinned(pin).server):
         machine = f"{processor()}, {physical_cores()} cores"
-    found = []
+    found = list(guess_notes(study.guessed))
     if known.get("model_hash", digest) != digest:
         found.append("the model file is another one")
     if known.get("machine", machine) != machine:

@@ -116,6 +116,11 @@ class Bench:
             return physical_cores()
 
     @property
+    def guessed(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of inputs that nobody stated, a row of each."""
+        return self._target.guessed if self._target else {}
+
+    @property
     def gpu_figures(self) -> bool:
         """Whether points will say what the server's GPUs did."""
         watch = self._server.gpu_watch()

@@ -118,6 +118,7 @@ def calibrate(
         worker_rss_mb=found.rss_mb,
         memory_mb=free_memory_mb(),
         result_bytes=found.result_bytes,
+        guessed=subject.target.guessed,
     )
     return with_costs(subject, known)
 

@@ -43,7 +43,8 @@ class Calibration(BaseModel):
     the processor time of the load generator per request of a closed loop where it shares the cores,
     `client_open_s` of an open one; 0 where it has its own. A user of a closed loop asks again after
     `turn_s`. `beside_ms` are evenly spaced quantiles, the first 0, of what comes to a latency beside
-    the proxy's own: client, network, waiting for a core.
+    the proxy's own: client, network, waiting for a core. `guessed` are the shapes of inputs that
+    nobody stated, a row of each.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +64,7 @@ class Calibration(BaseModel):
     worker_rss_mb: float | None = None
     memory_mb: float | None = None
     result_bytes: int = Field(default=0, ge=0)
+    guessed: dict[str, tuple[int, ...]] = {}
 
     @field_validator("services")
     @classmethod

@@ -63,6 +63,10 @@ class StudyConfig(BaseModel):
         description="cores of the server, as 0-3, apart from the client's; auto: apart where there "
         "are enough; off: wherever",
     )
+    guess_shapes: bool = Field(
+        False,
+        description="measure with guessed sizes where dimensions are open and no --shape says",
+    )
     seed: int = Field(0, description="seed of the search, the arrivals and the inputs", ge=0)
 
     @model_validator(mode="after")

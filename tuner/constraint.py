@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.recommend import Standing
 
 SLO = re.compile(r"\s*(\w+)\s*([<>])=?\s*(\d+\.?\d*|\.\d+)\s*([a-z%/]*)\s*", re.IGNORECASE)
-MS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
+MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 SHARE = {"": 1.0, "%": 0.01}
 RATE = {"": 1.0, "/s": 1.0}
 BYTES_PER_MB = 1e6
@@ -131,6 +131,9 @@ def parse_slo(text: str) -> Objective:
     if found[2] != wanted.sign:
         raise ValueError(f"--slo {text}: a bound for {found[1]} is written with {wanted.sign}")
     unit = wanted.units.get(found[4].lower())
+    if not found[4] and unit is None:
+        bare = text.strip()
+        raise ValueError(f"--slo {text}: give a unit: {bare}ms or {bare}s")
     if unit is None:
         units = ", ".join(filter(None, wanted.units))
         raise ValueError(f"--slo {text}: {found[4]} is no unit of {found[1]}; units are {units}")

@@ -3,6 +3,7 @@
 TuneError
 ├── StudyMismatch      the study file belongs to another model, load or seed
 ├── StudyUnreadable    the file is no study of ours
+├── ShapeMissing       a model's inputs have open dimensions, and nobody stated their sizes
 ├── NothingMeasured    not a single configuration could be measured
 └── ServerFailed       the proxy did not start, or died; carries the tail of its log
 """
@@ -20,6 +21,10 @@ class StudyMismatch(TuneError):
 
 class StudyUnreadable(TuneError):
     """The file cannot be read as a study."""
+
+
+class ShapeMissing(TuneError):
+    """Minutes would be spent on sizes that may not be those of anybody's requests."""
 
 
 class NothingMeasured(TuneError):

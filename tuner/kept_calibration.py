@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # History of the document:
 #   1  {"version", "model", "machine", "calibration"}
 #   2  and "setting"
-VERSION = 2
+#   3  and which shapes were guessed
+VERSION = 3
 # What of the server and of its requests a calibration depends on.
 SERVER = {"device", "device_ids", "provider_option", "io_binding", "batch_axis"}
 SERVER |= {"rows_independent"}

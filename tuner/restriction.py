@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from pydantic import ValidationError
 
 from dlbench.proxy.config import ServingConfig, search_values
+from dlbench.proxy.spelling import instead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,8 +107,9 @@ def _value(option: str, knob: str, given: Any) -> Any:  # noqa: ANN401 - the kno
 
 def _is_list(option: str, knob: str) -> bool:
     if knob not in ServingConfig.model_fields:
-        known = ", ".join(ServingConfig.model_fields)
-        raise ValueError(f"{option} {knob}: no such knob; knobs are {known}")
+        raise ValueError(
+            f"{option} {knob}: no such knob; {instead(knob, ServingConfig.model_fields)}"
+        )
     return get_origin(ServingConfig.model_fields[knob].annotation) is tuple
 
 

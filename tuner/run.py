@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.machine import facts, processor
 from dlbench.loadgen.samples import Samples
+from dlbench.loadgen.sizes import shape_option
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.order import DEFAULT_PRIORITY
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.drift import drift
-from dlbench.tuner.errors import NothingMeasured, TuneError
+from dlbench.tuner.errors import NothingMeasured, ShapeMissing, TuneError
 from dlbench.tuner.foresight import load_of
 from dlbench.tuner.groundwork import drawn_up
 from dlbench.tuner.limit import limit
@@ -91,18 +92,29 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
     log_path, pinning = request.path.with_suffix(".log"), pinned(request.study.pin)
     with Bench(request.settings, request.profile, log_path, pinning) as bench:
         ready = bench.start(ServingConfig().resolved("cpu"))
+        if not request.study.guess_shapes:
+            check_stated(bench.guessed)
         if request.study.max_gpu_memory and not bench.gpu_figures:
             raise TuneError(NO_GPU_FIGURES)
         space = _space(request, ready, bench.cores)
         study = Study.create_or_resume(
             request.path, _identity(request, ready, space), fresh=request.fresh
         )
-        study.sit_down(_sitting(request))
+        study.sit_down(_sitting(request, bench))
         for text in filter(None, (*space.notes, *bench.notes, pinning.note)):
             observer.note(text)
         plan = drawn_up(space, study, bench, request, observer)
         _take_steps(plan, study, bench, request, observer)
     return study, _report(plan, study, request)
+
+
+def check_stated(guessed: Mapping[str, tuple[int, ...]]) -> None:
+    """See to it that no shape is a guess. Raises ShapeMissing for the first that is."""
+    for name, shape in guessed.items():
+        raise ShapeMissing(
+            f"input {name!r} has open dimensions, and {list(shape)} would be a guess: state the shape "
+            f"of your requests as {shape_option(name, shape)}, or add --guess-shapes"
+        )
 
 
 def _take_steps(
@@ -225,13 +237,14 @@ def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity
     )
 
 
-def _sitting(request: Request) -> dict[str, Any]:
+def _sitting(request: Request, bench: Bench) -> dict[str, Any]:
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": request.command,
         "study": request.study.model_dump(mode="json"),
         "settings": request.settings.model_dump(mode="json", exclude_defaults=True),
         "machine": facts().model_dump(mode="json"),
+        "guessed": bench.guessed,
     }
 
 

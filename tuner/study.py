@@ -139,8 +139,13 @@ class Study:
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
-        """For each time that `tune` worked on it: `began`, `command`, `study`, `settings`, `machine`."""
+        """For each time that `tune` worked on it: when it `began`, its `command`, and its facts."""
         return list(self._study.user_attrs.get("sittings", []))
+
+    @property
+    def guessed(self) -> dict[str, list[int]]:
+        """Shapes of inputs that nobody stated, a row of each."""
+        return dict(self.sittings[-1].get("guessed", {})) if self.sittings else {}
 
     @property
     def command(self) -> str:

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dlbench.cli.options import read
 from dlbench.loadgen.profile import LoadProfile
 
 ROOT = Path(__file__).parents[2]
+NO_CHECKOUT = 128  # git's
 PACKAGES = ("cli", "results", "doctor", "tuner", "proxy", "loadgen")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -55,6 +57,31 @@ def test_it_is_understood(line):
 def test_there_are_lines_on_every_page():
     found = {line.partition(":")[0] for line in lines()}
     assert {"README.md", "serving.md", "load-testing.md"} <= found
+
+
+def test_git_ignores_what_they_leave():
+    """Run in a fresh checkout, as a newcomer does it, and `make demo` too."""
+    text = "\n".join([*lines(), (ROOT / "Makefile").read_text()])
+    found = set(
+        re.findall(
+            r"(?:[ >])((?:image/)?\w[\w.]*\.(?:db|csv|html|json|npz|toml|svg|xml|md|yaml|pbtxt|png|parquet))\b",
+            text,
+        )
+    )
+    written = sorted(
+        {"demo.html", "Dockerfile", "mlp.samples/x.npz", "mlp.log", *found} - {"pyproject.toml"}
+    )
+    assert {"mlp.db", "results.csv", "config.pbtxt", "image/compose.yaml"} <= set(written)
+    done = subprocess.run(
+        ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode == NO_CHECKOUT:
+        pytest.skip("not a checkout")
+    assert done.stdout.split() == written
+    tracked = subprocess.run(
+        ["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    assert tracked.stdout == b""
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -30,11 +30,16 @@ def test_what_can_be_written(text, bounds):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "p99", "p99<50", "p99>50ms", "mean<5ms", "p99<-1ms", "errors<1", "p99<50ms,", "p99<5m"],
+    ["", "p99", "p99>50ms", "mean<5ms", "p99<-1ms", "errors<1", "p99<50ms,", "p99<5m"],
 )
 def test_what_cannot(text):
     with pytest.raises(ValueError, match="write p99<50ms"):
         Objective.parse(text)
+
+
+def test_a_number_needs_its_unit():
+    with pytest.raises(ValueError, match=r"^p99.9<50: give a unit: p99.9<50ms or p99.9<50s$"):
+        Objective.parse("p99.9 < 50")
 
 
 @pytest.mark.parametrize("text", ["p100<50ms", "p49<50ms", "p99<0ms", "errors<0%", "errors<60%"])

@@ -110,7 +110,7 @@ def test_memory_that_was_read_off_stands_for_itself(build):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_failed_holds_nothing(build, name):
-    demand = parse_slo(f"{name}{FIGURES[name].sign}1")
+    demand = parse_slo(f"{name}{FIGURES[name].sign}1{next(iter(FIGURES[name].units))}")
     failed = build.point(measurement=None, failure="out of memory")
     assert Constraints((demand,)).violations(failed)[0] > 0
     assert Constraints((demand,)).estimated(failed)[0] > 0
@@ -123,7 +123,7 @@ def test_what_is_no_number_raises(build):
 
 
 def test_the_worst_of_several_demands_decides(build):
-    demands = Constraints((parse_slo("p95<20"), parse_slo("throughput>1")))
+    demands = Constraints((parse_slo("p95<20ms"), parse_slo("throughput>1")))
     point = build.point(p95_low_ms=10, p95_high_ms=30, throughput_low_rps=2, throughput_high_rps=3)
     assert demands.standing(point) == "undecided"
     assert Constraints().standing(point) == "met"
