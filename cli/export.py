@@ -10,7 +10,7 @@ import typer
 
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet, read, read_file
-from dlbench.cli.output import notes_console, print_json
+from dlbench.cli.output import notes_console, print_json, write_file
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.spelling import instead
@@ -145,10 +145,7 @@ def _write(out: str, content: bytes, notes: Console) -> None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
-    try:
-        Path(out).write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"FILE {out}: {error.strerror}") from None
+    write_file("FILE", Path(out), content)
     notes.print(f"{out} written")
 
 

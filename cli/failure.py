@@ -11,3 +11,7 @@ EXIT_INTERRUPTED = 130
 
 class UsageError(Exception):
     """The command was called wrongly; the text names the option."""
+
+
+class OutputError(Exception):
+    """A result cannot be written down; the text names the file and why."""

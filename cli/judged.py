@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.cli.failure import EXIT_REGRESSION, UsageError
-from dlbench.cli.output import check_writable, print_json, result_console
+from dlbench.cli.output import check_writable, print_json, result_console, write_file
 from dlbench.results.junit import junit
 from dlbench.results.regression import judge
 from dlbench.results.summary import conclusion, document, how_to_read, markdown, rows
@@ -79,21 +79,21 @@ def read_share(text: str) -> float:
 def present(compared: Compared, outputs: Outputs, name: str) -> None:
     """Print and write what came of it; ends the command with exit code 4 on a regression."""
     judgement = judge(compared, outputs.tolerance)
-    _write(outputs.junit, junit(judgement, name))
-    _write(outputs.markdown, markdown(judgement, name))
     if outputs.as_json:
         print_json(document(judgement))
     elif STANDARD_OUTPUT not in (outputs.junit, outputs.markdown):
         result_console().print(*_report(judgement, quiet=outputs.quiet), sep="\n")
+    _write("--junit", outputs.junit, junit(judgement, name))
+    _write("--markdown", outputs.markdown, markdown(judgement, name))
     if judgement.outcome == "regression":
         raise typer.Exit(EXIT_REGRESSION)
 
 
-def _write(file: str | None, text: str) -> None:
+def _write(option: str, file: str | None, text: str) -> None:
     if file == STANDARD_OUTPUT:
         sys.stdout.write(text)
     elif file is not None:
-        Path(file).write_text(text, encoding="utf-8")
+        write_file(option, Path(file), text.encode())
 
 
 def _report(judgement: Judgement, *, quiet: bool) -> Iterator[RenderableType]:

@@ -17,6 +17,7 @@ from dlbench.cli.failure import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    OutputError,
     UsageError,
 )
 from dlbench.cli.output import notes_console
@@ -125,6 +126,7 @@ app = typer.Typer(
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: EXIT_USAGE,
     ShapeMissing: EXIT_USAGE,
+    OutputError: EXIT_FAILED,
     ProxyError: EXIT_FAILED,
     LoadError: EXIT_FAILED,
     typer.TyperException: EXIT_USAGE,

@@ -6,18 +6,23 @@ characters say; rich leaves it out for NO_COLOR and in pipes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
 from pydantic_core import from_json, to_json
 from rich.console import Console
 
-from dlbench.cli.failure import UsageError
+from dlbench.cli.failure import OutputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Another FILE would do; anything else is no fault of the command line.
+REFUSED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}  # fmt: skip
 
 
 def result_console() -> Console:
@@ -51,3 +56,32 @@ def check_writable(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{option} {path}: no file can be written there")
+
+
+def write_file(option: str, path: Path, content: bytes) -> None:
+    """Write a whole file or none: what was there stays until all of the new one is written.
+
+    Raises:
+        UsageError: nothing can be written there.
+        OutputError: the disk is full, or does not work.
+    """
+    target = path.resolve()  # a link stays one
+    try:
+        if target.exists() and not target.is_file():  # a pipe or a terminal takes it as it comes
+            target.write_bytes(content)
+        else:
+            _replace(target, content)
+    except OSError as error:
+        kind = UsageError if error.errno in REFUSED else OutputError
+        raise kind(f"{option} {path}: {error.strerror}") from None
+
+
+def _replace(target: Path, content: bytes) -> None:
+    draft = target.with_name(f".{os.getpid()}.dlbench")
+    try:
+        draft.write_bytes(content)
+        if target.exists():
+            shutil.copymode(target, draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

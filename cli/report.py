@@ -9,7 +9,7 @@ import typer
 
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
-from dlbench.cli.output import notes_console, print_json
+from dlbench.cli.output import notes_console, print_json, write_file
 from dlbench.results.page import page
 from dlbench.results.page_document import page_document
 from dlbench.tuner.study import Study
@@ -54,16 +54,10 @@ def command(
         typer.echo(text, nl=False)
         return
     target = Path(out) if out else study.with_suffix(".html")
-    size = _write(target, text)
+    content = text.encode()
+    write_file("--out", target, content)
     if as_json:
-        print_json({"report": str(target), "bytes": size})
+        print_json({"report": str(target), "bytes": len(content)})
     else:
-        notes_console(quiet=quiet).print(f"{target}: {size / MB:.1f} MB, opens in any browser")
-
-
-def _write(target: Path, text: str) -> int:
-    """The file's size in bytes."""
-    try:
-        return target.write_bytes(text.encode())
-    except OSError as error:
-        raise UsageError(f"--out {target}: {error.strerror}") from None
+        size = len(content) / MB
+        notes_console(quiet=quiet).print(f"{target}: {size:.1f} MB, opens in any browser")

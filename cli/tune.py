@@ -7,6 +7,7 @@ import signal
 import sys
 import tomllib
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,13 +25,21 @@ from dlbench.cli.options import (
     read_file,
     read_settings,
 )
-from dlbench.cli.output import check_writable, notes_console, print_json, result_console
+from dlbench.cli.output import (
+    check_writable,
+    notes_console,
+    print_json,
+    result_console,
+    write_file,
+)
 from dlbench.cli.tables import answer, front_plot, report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.clock import process_began_s
 from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.errors import NotKept
 from dlbench.tuner.export import document, recommended_toml, study_points, write_csv
 from dlbench.tuner.report import findings
 from dlbench.tuner.run import Request, tune
@@ -140,26 +149,44 @@ def command(
     for option, file_path in (("--study", path), ("--csv", csv_path), ("--recommended", target)):
         check_writable(option, file_path)
     notes = notes_console(quiet=quiet)
+    lost: NotKept | None = None
     with interruptible(path), study_view(notes, search) as observer:
         command = shlex.join(["dlbench", *sys.argv[1:]])
-        found, result = tune(Request(settings, profile, search, path, fresh, command), observer)
+        asked = Request(settings, profile, search, path, fresh, command, process_began_s())
+        try:
+            found, result = tune(asked, observer)
+        except NotKept as error:
+            if error.known is None:
+                raise
+            lost, (found, result) = error, error.known
     said = findings(result, search)
     if found.guessed:
         said["guessed"] = "; ".join(guess_notes(found.guessed))
-    if result.recommended:
-        target.write_text(recommended_toml(result.recommended, settings, said))
+    pick = result.recommended
+    toml = "" if pick is None else recommended_toml(pick, settings, said)
+    if toml:
         said["serve"] = shlex.join(["dlbench", "serve", "--config", str(target)])
-    elif target.exists():
-        notes.print(f"nothing is recommended now: {target} is from before")
-    if csv_path:
-        with csv_path.open("w", newline="") as stream:
-            write_csv(study_points(found.points(), result), stream, result.estimates)
+    # First what nothing can go wrong with: a disk may be full.
     if as_json:
         print_json(document(result, said))
     else:
         _show(found, result, said, plotted=plotted)
-    if result.recommended is None or search.constraints.standing(result.recommended) != "met":
+    if lost is not None:
+        raise lost
+    if toml:
+        write_file("--recommended", target, toml.encode())
+    elif target.exists():
+        notes.print(f"nothing is recommended now: {target} is left over from an earlier run")
+    if csv_path:
+        write_file("--csv", csv_path, _csv(found, result))
+    if pick is None or search.constraints.standing(pick) != "met":
         raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _csv(study: Study, result: Verified) -> bytes:
+    stream = StringIO(newline="")
+    write_csv(study_points(study.points(), result), stream, result.estimates)
+    return stream.getvalue().encode()
 
 
 def _said(slo: list[str] | None, space: Path | None) -> dict[str, Any]:

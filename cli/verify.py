@@ -17,6 +17,7 @@ from dlbench.cli.output import notes_console
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.comparison import rerun
 from dlbench.results.rerun import Rerun, measure_again, notes
+from dlbench.tuner.lock import check_free
 from dlbench.tuner.pool import TRUSTED_REPEATS
 from dlbench.tuner.study import Study
 from dlbench.tuner.verify import Verified
@@ -76,6 +77,7 @@ def command(
     cannot be told, 1 failed, 2 wrong usage, 4 a regression, 130 interrupted.
     """
     outputs = Outputs.of(tolerance, junit, markdown, as_json=as_json, quiet=quiet)
+    check_free(study)  # two that measure on one machine disturb each other
     kept = Study.open(study)
     result, told = Verified.of(kept.verified), {**given, **({"model": model} if model else {})}
     settings = read(ServerSettings, told, kept.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -198,13 +199,24 @@ class Samples:
         return replace(self, outcome=codes[self.outcome], names=names)
 
     def save(self, path: Path) -> None:
-        """Write the versioned file; raises OSError."""
+        """Write the versioned file, all of it or none; raises OSError."""
         meta = {
             "version": VERSION,
             "latency_from": self.latency_from,
             "names": self.names,
             "window_ns": self.window_ns,
         }
+        if path.exists() and not path.is_file():  # a pipe is written to as it is
+            self._write(path, meta)
+            return
+        draft = path.with_name(f".{os.getpid()}.{path.name}")
+        try:
+            self._write(draft, meta)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _write(self, path: Path, meta: dict[str, Any]) -> None:
         with path.open("wb") as file:
             np.savez(
                 file,

@@ -39,6 +39,8 @@ SEED = 21
 ROWS = 8
 # For asking them one by one; a slow model answers fewer, and all of them together.
 ALONE_S = 0.03
+# Of a slow model so many of the inputs are asked as there is time for, two at least.
+FIRST_S, FEWEST = 2.0, 2
 # Of an output's largest value. The second is for models that quantise by the batch, where
 # rows_independent lets them; whole numbers then may fall either way, and are not looked at.
 DIGITS, QUANTISED = 1e-3, 0.1
@@ -48,8 +50,17 @@ SAME = "the model does not give the same answers twice: those of configurations 
 class Answers:
     """The default configuration's answers; `differs` compares those of another."""
 
-    def __init__(self, rows: Sequence[Row], expected: Sequence[Row], tolerance: float) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        expected: Sequence[Row],
+        tolerance: float,
+        request_s: float = 0.0,
+        again_s: float = 0.0,
+    ) -> None:
+        """`request_s` is what a request alone took, `again_s` what asking another server will take."""
         self._rows, self._expected, self._tolerance = rows, expected, tolerance
+        self.request_s, self.again_s = request_s, again_s
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -63,12 +74,18 @@ class Answers:
         Raises:
             LoadError: it does not answer, or the data cannot be read.
         """
-        rows = rows_of(target, profile)
+        rows, began = rows_of(target, profile), time.perf_counter()
         with Asker(target, profile, rows) as asker:
-            expected = asker.alone(math.inf)
-            ways = (asker.alone(ALONE_S), asker.together(), asker.in_one(rows))
-        seen = [answer for way in ways for answer in enumerate(way)]
-        return cls(rows, expected, own_tolerance(expected, seen))
+            expected = asker.alone(FIRST_S, FEWEST)
+        request_s = (time.perf_counter() - began) / len(expected)
+        rows = rows[: len(expected)]
+        with Asker(target, profile, rows) as asker:
+            again = time.perf_counter()
+            ways = (asker.alone(ALONE_S), asker.together())
+            again_s = time.perf_counter() - again
+            whole = asker.in_one(rows)
+        seen = [answer for way in (*ways, whole) for answer in enumerate(way)]
+        return cls(rows, expected, own_tolerance(expected, seen), request_s, again_s)
 
     def differs(self, target: Target, profile: LoadProfile) -> str:
         """How the answers of the server at `target` differ from the default's; "": they do not.
@@ -173,12 +190,12 @@ class Asker:
         """All at the same time, so that they meet in a batch."""
         return list(self._pool.map(self._ask, self._bodies))
 
-    def alone(self, seconds: float) -> list[Row]:
-        """One after the other, the first of them, as many as there is time for; one at least."""
+    def alone(self, seconds: float, fewest: int = 1) -> list[Row]:
+        """One after the other, the first of them, as many as there is time for."""
         until = time.perf_counter() + seconds
         found: list[Row] = []
         for body in self._bodies:
-            if not found or time.perf_counter() < until:
+            if len(found) < fewest or time.perf_counter() < until:
                 found.append(self._ask(body))
         return found
 

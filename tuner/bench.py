@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -13,10 +14,11 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
 from dlbench.proxy.config import physical_cores
 from dlbench.tuner.answers import Answers
-from dlbench.tuner.budget import SERVICES_S, WARMUP_S
+from dlbench.tuner.budget import SERVICES_S, SWITCH_S, WARMUP_S
 from dlbench.tuner.calibrate import Subject, calibrate, client_rps
+from dlbench.tuner.calibration_parts import Parts
 from dlbench.tuner.disturbance import disturbances, is_calm, now
-from dlbench.tuner.errors import ServerFailed
+from dlbench.tuner.errors import OutOfTime, ServerFailed
 from dlbench.tuner.littles_law import flow, violation
 from dlbench.tuner.pin import ANYWHERE, on_cores
 from dlbench.tuner.point import Point
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 # A probe keeps every worker's queue full: two batches each, and some for the front itself.
 PROBE_USERS = 16
+PROBE_SPARE_S = 0.5
 MOST_PROBE_USERS = 512
 # Open loops have a pool of connections, as a gateway has. It gives the proxy more at once than the
 # probe does, so it is not what limits it; but a pile does not cost it a new connection for every
@@ -49,6 +52,7 @@ POOL = 256
 WARM_WINDOW_S = 0.4
 CACHE_STEADY = 0.02
 CACHE_WINDOWS = 12
+LATE = "the budget was over before this measurement was"
 
 
 class Bench:
@@ -67,6 +71,9 @@ class Bench:
         self._server = Server(settings, log_path, pinning.server)
         self._generator = Generator()
         self._stack = ExitStack()
+        self._deadline_s = math.inf
+        # What a change of configuration may cost: a start, the answers, the replies to two probes.
+        self.first_switch_s = SWITCH_S
         self._target: Target | None = None
         self._warm: ServingConfig | None = None
 
@@ -85,23 +92,35 @@ class Bench:
         Raises:
             ServerFailed: it does not come up.
         """
+        began = time.perf_counter()
         ready = self._server.apply(config)
         self._target = discover(ready["url"], self._profile)
+        started = time.perf_counter()
         self._answers = Answers.of(self._target, self._profile)
+        request_s = self._answers.request_s
+        waits_s = 2 * min(self._profile.timeout_s, _users(config, request_s) * request_s)
+        self.first_switch_s = started - began + self._answers.again_s + waits_s
         return ready
 
-    def calibrate(self, note: Callable[[str], None], services_s: float = SERVICES_S) -> Calibration:
+    def calibrate(
+        self,
+        note: Callable[[str], None],
+        services_s: float = SERVICES_S,
+        parts: Parts | None = None,
+    ) -> Calibration:
         """What this machine takes for the parts of a request, measured in some 10 s and `services_s`.
 
         Raises:
+            OutOfTime: `parts` leaves no time for any.
             TuneError, ProxyError, LoadError: a part does not work, in one line.
         """
         assert self._target is not None, "start() comes first"
         self._warm = None  # it leaves other knobs behind
-        parts = (self._settings, self._profile, self._server, self._generator, self._target)
+        told = (self._settings, self._profile, self._server, self._generator, self._target)
         apart = self._pinning.client is not None
+        subject = Subject(*told, apart, self._answers.request_s, parts or Parts())
         with on_cores(self._pinning.server):
-            return calibrate(Subject(*parts, apart=apart), note, services_s)
+            return calibrate(subject, note, services_s)
 
     def client_rps(self) -> float:
         """What the client alone can do with this model's requests, in requests per second."""
@@ -133,10 +152,20 @@ class Bench:
         return (*self._target.notes, *self._answers.notes) if self._target else ()
 
     def measure(
-        self, step: Step, seed: int, on_progress: Callable[[Progress], None], samples_path: Path
+        self,
+        step: Step,
+        seed: int,
+        on_progress: Callable[[Progress], None],
+        samples_path: Path,
+        left_s: float = math.inf,
     ) -> Point:
-        """Carry out one step; a configuration that fails comes back as a point that says how."""
+        """Carry out one step; a configuration that fails comes back as a point that says how.
+
+        Raises:
+            OutOfTime: it is not done within `left_s` and its own length.
+        """
         began = time.perf_counter()
+        self._deadline_s = began + left_s + step.duration_s
         point = Point(
             configuration=step.configuration,
             phase=step.phase,
@@ -156,18 +185,15 @@ class Bench:
     ) -> dict[str, Any]:
         target = self._serve(step.config)
         self._warm_up(step.config, target)
-        profile = self._profile.model_copy(update={**_load(step, self._profile), "seed": seed})
+        load = _load(step, self._profile, self._answers.request_s)
+        profile = self._profile.model_copy(update={**load, "seed": seed})
         around, meter = now(), Meter(self._server)
 
         def look(progress: Progress) -> None:
             meter.look()
             on_progress(progress)
 
-        result = self._generator.measure(
-            target, profile, on_progress=look, samples_path=samples_path
-        )
-        if not result.measurement.complete:
-            raise KeyboardInterrupt  # the generator ended early because it was told to
+        result = self._offer(target, profile, look, samples_path)
         used, after = meter.read(), now()
         if used.lost and step.config.autoscaler == "none":
             raise self._server.failure("a worker died while it was measured")
@@ -176,6 +202,31 @@ class Bench:
             "resources": used.resources,
             "disturbances": disturbances(around, after),
         }
+
+    def _offer(
+        self,
+        target: Target,
+        profile: LoadProfile,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        samples_path: Path | None = None,
+    ) -> Run:
+        """A load to its end. Raises OutOfTime, and KeyboardInterrupt for a Ctrl-C meanwhile."""
+
+        def look(progress: Progress) -> None:
+            on_progress(progress)
+            if self._is_late:
+                self._generator.stop()
+
+        if self._is_late:
+            raise OutOfTime(LATE)
+        run = self._generator.measure(target, profile, on_progress=look, samples_path=samples_path)
+        if not run.measurement.complete:
+            raise OutOfTime(LATE) if self._is_late else KeyboardInterrupt
+        return run
+
+    @property
+    def _is_late(self) -> bool:
+        return time.perf_counter() > self._deadline_s
 
     def _serve(self, config: ServingConfig) -> Target:
         ready = self._server.apply(config) if config != self._warm else None
@@ -200,14 +251,16 @@ class Bench:
         if config == self._warm:
             return
         profile = self._profile.model_copy(
-            update={"users": _users(config), "rate": None, "duration_s": WARM_WINDOW_S}
+            update={
+                "users": _users(config, self._answers.request_s),
+                "rate": None,
+                "duration_s": WARM_WINDOW_S,
+            }
         )
         ratio = -1.0
         for window in range(CACHE_WINDOWS if config.cache_size else 1):
             meter = Meter(self._server)
-            self._generator.measure(
-                target, profile.model_copy(update={"warmup_s": 0.0, "seed": window})
-            )
+            self._offer(target, profile.model_copy(update={"warmup_s": 0.0, "seed": window}))
             before, ratio = ratio, meter.read().resources.cache_hit_ratio or 0.0
             if abs(ratio - before) < CACHE_STEADY:
                 break
@@ -218,12 +271,14 @@ class Bench:
         self._warm = None
 
 
-def _users(config: ServingConfig) -> int:
-    return min(MOST_PROBE_USERS, PROBE_USERS + 2 * config.workers * config.max_batch_size)
+def _users(config: ServingConfig, request_s: float) -> int:
+    """Of a slow model fewer, as the front has time enough: every one has to be waited for."""
+    spare = min(PROBE_USERS, max(2, round(PROBE_SPARE_S / max(request_s, 1e-9))))
+    return min(MOST_PROBE_USERS, spare + 2 * config.workers * config.max_batch_size)
 
 
 def _connections(config: ServingConfig) -> int:
-    return max(POOL, 2 * _users(config))
+    return max(POOL, 2 * _users(config, 0.0))
 
 
 def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measurement:
@@ -237,10 +292,10 @@ def _lawful(run: Run, profile: LoadProfile, held: Held, *, calm: bool) -> Measur
     return found.model_copy(update={"verdict": "invalid", "reason": why}) if why else found
 
 
-def _load(step: Step, asked: LoadProfile) -> dict[str, Any]:
+def _load(step: Step, asked: LoadProfile, request_s: float) -> dict[str, Any]:
     """The step as a load profile: a probe is a closed loop, the rest follows a schedule."""
     return {
-        "users": _users(step.config) if step.rate is None else None,
+        "users": _users(step.config, request_s) if step.rate is None else None,
         "rate": step.rate,
         "connections": asked.connections or _connections(step.config),
         "duration_s": step.duration_s,

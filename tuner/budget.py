@@ -1,11 +1,12 @@
 """What measurements cost: the arithmetic by which a study keeps to its budget. Pure.
 
-All times are seconds of measuring, waiting for servers included.
+All times are seconds of the wall clock, waiting for servers included.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,12 +26,21 @@ PROBE_S = 2.0
 # A probe sees so many full batches of a slow model, if they do not take longer than this.
 PROBE_BATCHES, MOST_PROBE_S = 4, 20.0
 WARMUP_S = 0.3
+# No measurement takes more of the budget than this share, and none is shorter than that.
+WINDOW_SHARE, LEAST_WINDOW_S = 1 / 20, 1.0
+# Calibrating and predicting together end when this share is spent, calibrating before that.
+CALIBRATION_SHARE, FORESIGHT_SHARE = 0.25, 0.35
+# Kept for what comes after the last measurement: servers end, the report is made.
+REPORT_S = 1.0
 # What a change of configuration costs beside the measuring, before any was seen: mostly the start
 # of a worker. Warming a cache comes on top.
 SWITCH_S = 1.4
+# What one more load of the same configuration costs beside the measuring, before any was seen.
+BESIDE_S = 0.3
 # So many repeats are kept time for: three are reported, the even ones choose (a
-# reported p99 pools at least three). Time that is left over buys more.
-REPEATS = 5
+# reported p99 pools at least three). Time that is left over buys more. Fewer than the least, one
+# that chooses and one that is reported, say nothing.
+REPEATS, LEAST_REPEATS = 5, 2
 MOST_REPEATS = 2 * REPEATS
 # A bound that is still undecided is worth all the time that there is, and some that is kept for it:
 # with a third of noise it takes ten repeats to know a p99 within a quarter.
@@ -48,8 +58,8 @@ LEAST_VERIFY_SHARE = 0.15
 VERIFY_SHARE = 0.5
 # For all service times of a calibration together: this share of the budget, between these.
 SERVICES_SHARE, LEAST_SERVICES_S, SERVICES_S = 0.04, 3.0, 9.0
-# A budget that cannot pay for so many whole curves measures fewer loads of each; the answer that is
-# called trustworthy has searched more.
+# A budget that cannot pay for so many whole curves measures fewer loads of each; one that leaves
+# nothing out searches more.
 LEAST_CONFIGURATIONS = 3
 WORTHWHILE_CONFIGURATIONS = 8
 WORTHWHILE_CANDIDATES = 6
@@ -75,6 +85,11 @@ class Candidate(NamedTuple):
         return max(REPEAT_S, self.cut * POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
 
 
+def window_s(wanted_s: float, budget_s: float) -> float:
+    """Length of a measurement, so that the last one begun ends soon after the budget."""
+    return min(wanted_s, max(LEAST_WINDOW_S, WINDOW_SHARE * budget_s))
+
+
 def probe_s(batch_s: float) -> float:
     """Length of a probe of a configuration whose full batches take so long."""
     return min(MOST_PROBE_S, max(PROBE_S, PROBE_BATCHES * batch_s))
@@ -85,16 +100,31 @@ def screen_s(rate: float) -> float:
     return max(SCREEN_S, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
 
 
-def switch_s(points: Sequence[Point]) -> float:
+def switch_s(points: Sequence[Point], first_s: float = SWITCH_S) -> float:
     """What a change of configuration costs here, in the median: what probes took beside probing."""
-    found = [p.cost_s - PROBE_S - WARMUP_S for p in points if p.phase == "probe" and p.measurement]
-    return max(0.0, median(found)) if found else SWITCH_S
+    return _beside_s([p for p in points if p.phase == "probe"], first_s)
 
 
-def curve_s(capacity: float, loads: Sequence[float], switch_s: float = SWITCH_S) -> float:
+def beside_s(points: Sequence[Point]) -> float:
+    """What one more load of the same configuration costs beside its measuring, in the median."""
+    following = pairwise(points)
+    return _beside_s([p for before, p in following if before.config == p.config], BESIDE_S)
+
+
+def _beside_s(points: Sequence[Point], unknown_s: float) -> float:
+    found = [p.cost_s - p.measurement.duration_s - WARMUP_S for p in points if p.measurement]
+    return max(0.0, median(found)) if found else unknown_s
+
+
+def curve_s(
+    capacity: float,
+    loads: Sequence[float],
+    switch_s: float = SWITCH_S,
+    budget_s: float = math.inf,
+) -> float:
     """What a configuration of this capacity costs: its start, a probe and every load."""
-    measured = sum(screen_s(share * capacity) + WARMUP_S for share in loads)
-    return switch_s + PROBE_S + WARMUP_S + measured
+    windows = [PROBE_S, *(screen_s(share * capacity) for share in loads)]
+    return switch_s + sum(window_s(wanted, budget_s) + WARMUP_S for wanted in windows)
 
 
 def affordable_loads(capacity: float, configurations: int, budget_s: float) -> tuple[float, ...]:
@@ -112,13 +142,29 @@ def skipped(lower: float, upper: float) -> tuple[float, ...]:
 
 def round_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
     """What one repeat of each of these takes, with a switch per configuration."""
-    switches = len({c.configuration for c in candidates}) * switch_s
-    return switches + sum(c.repeat_s + WARMUP_S for c in candidates)
+    return _switches_s(candidates, switch_s) + sum(c.repeat_s + WARMUP_S for c in candidates)
 
 
 def verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
-    """What verifying these takes at least."""
+    """What verifying these takes, as it should be."""
     return REPEATS * round_s(candidates, switch_s)
+
+
+def least_verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
+    """What verifying these takes at least, with the shortest and the fewest repeats."""
+    measured_s = len(candidates) * (REPEAT_S + WARMUP_S)
+    return LEAST_REPEATS * (_switches_s(candidates, switch_s) + measured_s)
+
+
+def _switches_s(candidates: Sequence[Candidate], switch_s: float) -> float:
+    return len({c.configuration for c in candidates}) * switch_s
+
+
+def capped(candidate: Candidate, budget_s: float) -> Candidate:
+    """The same, with repeats no longer than this budget's measurements."""
+    return candidate._replace(
+        cut=min(1.0, window_s(candidate.repeat_s, budget_s) / candidate.repeat_s)
+    )
 
 
 def shortened(candidates: Sequence[Candidate], most_s: float, switch_s: float) -> list[Candidate]:
@@ -128,14 +174,20 @@ def shortened(candidates: Sequence[Candidate], most_s: float, switch_s: float) -
     if asked_s <= most_s or not measured_s:
         return list(candidates)
     cut = max(0.0, 1 - (asked_s - most_s) / measured_s)
-    return [c._replace(cut=cut) for c in candidates]
+    return [c._replace(cut=cut * c.cut) for c in candidates]
 
 
-def trustworthy_s(capacity: float, default: ServingConfig) -> float:
-    """How long a trustworthy answer takes: all loads, enough configurations, verified."""
+def whole_s(
+    capacity: float, default: ServingConfig, before_s: float, switch_s: float, *, bounded: bool
+) -> float:
+    """The budget that nothing has to be left out of: all loads, enough configurations, verified.
+
+    `before_s` is what comes before the first measurement; `bounded`: there is a bound to decide.
+    """
     typical = Candidate("", default, 0.7, 0.7 * capacity)
-    curves = (WORTHWHILE_CONFIGURATIONS + 2) * curve_s(capacity, LOADS)
-    return curves + WORTHWHILE_CANDIDATES * verify_s([typical])
+    curves_s = (WORTHWHILE_CONFIGURATIONS + 2) * curve_s(capacity, LOADS, switch_s)
+    found = before_s + curves_s + WORTHWHILE_CANDIDATES * verify_s([typical], switch_s)
+    return found / (1 - DECIDING_SHARE) if bounded else found
 
 
 def services_s(budget_s: float) -> float:
@@ -143,6 +195,8 @@ def services_s(budget_s: float) -> float:
     return min(SERVICES_S, max(LEAST_SERVICES_S, SERVICES_SHARE * budget_s))
 
 
-def spent_s(points: Sequence[Point]) -> float:
-    """Time that measuring took so far."""
-    return sum(p.cost_s for p in points)
+def spent_s(points: Sequence[Point], before_s: float = 0.0) -> float:
+    """The study's time when the last of these was recorded; of points that do not say, their costs."""
+    if points and points[-1].spent_s is not None:
+        return points[-1].spent_s
+    return before_s + sum(p.cost_s for p in points)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import psutil
 
 from dlbench.loadgen import headroom
@@ -25,23 +26,24 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.samples import Samples
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
 from dlbench.proxy.model import resolve_model
-from dlbench.tuner.budget import SERVICES_S
-from dlbench.tuner.calibration import Calibration
+from dlbench.tuner.budget import SERVICES_S, SWITCH_S
+from dlbench.tuner.calibration import Calibration, ServiceTime
+from dlbench.tuner.calibration_parts import Parts
 from dlbench.tuner.drive import Driven
-from dlbench.tuner.errors import TuneError
+from dlbench.tuner.errors import OutOfTime, TuneError
 from dlbench.tuner.fit import Seen, beside_ms, fitted
 from dlbench.tuner.server import Server
+from dlbench.tuner.service_times import FEWEST_BATCHES as VISITED
 from dlbench.tuner.service_times import Cell, Visits, busy_levels, cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from dlbench.loadgen.generator import Progress
     from dlbench.loadgen.target import Target
     from dlbench.proxy.settings import ServerSettings
-    from dlbench.tuner.calibration import ServiceTime
     from dlbench.tuner.drive import Row
 
 NS, MS = 1e9, 1e3
@@ -54,6 +56,8 @@ FULL_BATCHES, FEWEST_BATCHES = 4, 2
 LIGHT_SHARE, LIGHT_REQUESTS = 0.25, 20
 # No loop lasts longer.
 LONGEST_S = 30.0
+# What the client alone can do is known after some 4 s, its null server's start included.
+CLIENT_S = 4.0
 ROWS = 16
 # What costs are measured with: a lone worker, so that there is a core for front and client.
 PLAIN = ServingConfig(workers=1)
@@ -72,7 +76,10 @@ def client_rps(generator: Generator, target: Target, profile: LoadProfile) -> fl
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on a running proxy, with the generator that loads it, `apart` on cores of its own."""
+    """A model on a running proxy, with the generator that loads it, `apart` on cores of its own.
+
+    A request alone takes some `request_s`; `parts` says what is known already and what time is left.
+    """
 
     settings: ServerSettings
     profile: LoadProfile
@@ -80,16 +87,28 @@ class Subject:
     generator: Generator
     target: Target
     apart: bool = False
+    request_s: float = 0.0
+    parts: Parts = field(default_factory=Parts)
 
 
 class Services(NamedTuple):
-    """What was learned from the workers alone."""
+    """What was learned from the workers alone, with JSON for times where it was kept."""
 
     times: list[ServiceTime]
     cv: float
     way_s: float
     rss_mb: float
     result_bytes: int
+
+    @classmethod
+    def of(cls, part: dict[str, Any]) -> Services:
+        """What `part` once gave."""
+        return cls(**{**part, "times": [ServiceTime(**time) for time in part["times"]]})
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """As a study keeps it."""
+        return {**self._asdict(), "times": [time.model_dump() for time in self.times]}
 
 
 def calibrate(
@@ -99,15 +118,15 @@ def calibrate(
 ) -> Calibration:
     """Measure everything, in some 10 s (slow models: more) and `services_s` for the service times.
 
-    `note` hears what a person should know of it. The proxy has other knobs afterwards.
+    `note` hears what a person should know of it. The proxy has other knobs afterwards. What there
+    is no time for takes none in the twin, or as long as what is like it.
 
     Raises:
+        OutOfTime: there is no time even for a first service time.
         TuneError, ProxyError, LoadError: a part does not work, in one line.
     """
     found = services(subject, services_s, note)
-    client = headroom.calibrate(subject.generator, subject.target, subject.profile)
-    if client.missing:
-        note(client.missing)
+    client = _client(subject, note)
     known = Calibration(
         services=tuple(found.times),
         service_cv=found.cv,
@@ -120,30 +139,86 @@ def calibrate(
         result_bytes=found.result_bytes,
         guessed=subject.target.guessed,
     )
-    return with_costs(subject, known)
+    known = with_costs(subject, known)
+    if subject.parts.left_out:
+        note(f"no time to calibrate {', '.join(subject.parts.left_out)}")
+    return known
+
+
+def _client(subject: Subject, note: Callable[[str], None]) -> headroom.Headroom:
+    def measure() -> dict[str, Any]:
+        return headroom.calibrate(subject.generator, subject.target, subject.profile).model_dump()
+
+    part = subject.parts.get("what the client can do", CLIENT_S, measure)
+    client = headroom.Headroom(**part or {})
+    if client.missing:
+        note(client.missing)
+    return client
 
 
 def with_costs(subject: Subject, known: Calibration) -> Calibration:
     """With what front and client cost, seen on the real proxy in closed and in open loop."""
-    full = observed(subject, PLAIN, subject.profile, users=USERS, duration_s=closed_s(known))
-    closed = Seen(full.rate_rps, full.front_s / full.requests, full.client_s)
-    rate = LIGHT_SHARE * full.rate_rps
-    light = observed(subject, PLAIN, subject.profile, rate=rate, duration_s=open_s(rate))
-    opened = Seen(light.rate_rps, light.front_s / light.requests, light.client_s)
-    found = fitted(known, PLAIN, USERS, closed, opened)
-    beside = beside_ms(found, PLAIN, opened.rate_rps, light.latencies_ms)
-    hit_s = cache_hit_s(subject, closed.front_s, RUN_S + known.service_s(1))
-    return found.model_copy(update={"hit_s": hit_s, "beside_ms": beside})
+    full = _closed_loop(subject, known)
+    if full is None:
+        return known
+    costs = {"front_s": full.front_s, "client_s": full.client_s, "client_open_s": full.client_s}
+    found = known.model_copy(update={**costs, "hit_s": full.front_s})
+    light = _light_loop(subject, full.rate_rps)
+    if light is not None:
+        opened, latencies_ms = light
+        found = fitted(known, PLAIN, USERS, full, opened)
+        beside = beside_ms(found, PLAIN, opened.rate_rps, latencies_ms)
+        found = found.model_copy(update={"hit_s": found.front_s, "beside_ms": beside})
+    return found.model_copy(update=_hits(subject, known, full.front_s))
 
 
-def closed_s(known: Calibration) -> float:
+def _closed_loop(subject: Subject, known: Calibration) -> Seen | None:
+    drain_s = USERS * known.service_s(PLAIN.max_batch_size) / PLAIN.max_batch_size
+
+    def measure() -> dict[str, Any]:
+        run = observed(subject, PLAIN, subject.profile, users=USERS, duration_s=closed_s(known))
+        return run.seen._asdict()
+
+    wanted_s = _expected_s(subject, closed_s(known, strict=False) + drain_s)
+    part = subject.parts.get("what a request costs the front", wanted_s, measure)
+    return None if part is None else Seen(**part)
+
+
+def _light_loop(subject: Subject, full_rps: float) -> tuple[Seen, NDArray[np.float64]] | None:
+    rate = LIGHT_SHARE * full_rps
+
+    def measure() -> dict[str, Any]:
+        run = observed(subject, PLAIN, subject.profile, rate=rate, duration_s=open_s(rate))
+        return {"seen": run.seen._asdict(), "latencies_ms": run.latencies_ms.tolist()}
+
+    wanted_s = _expected_s(subject, open_s(rate))
+    part = subject.parts.get("what a wake-up costs it", wanted_s, measure)
+    return None if part is None else (Seen(**part["seen"]), np.array(part["latencies_ms"]))
+
+
+def _hits(subject: Subject, known: Calibration, front_s: float) -> dict[str, Any]:
+    duration_s = RUN_S + known.service_s(1)
+
+    def measure() -> dict[str, Any]:
+        return {"hit_s": cache_hit_s(subject, front_s, duration_s)}
+
+    wanted_s = _expected_s(subject, duration_s)
+    return subject.parts.get("what a hit of the cache costs", wanted_s, measure) or {}
+
+
+def _expected_s(subject: Subject, duration_s: float) -> float:
+    """What a loop takes, with what comes before it."""
+    return SWITCH_S + subject.request_s + WARMUP_S + duration_s
+
+
+def closed_s(known: Calibration, *, strict: bool = True) -> float:
     """Length of the closed loop, so that it sees enough full batches.
 
-    Raises TuneError for a model that is too slow to be seen in the time there is.
+    Raises TuneError (`strict`) for a model that is too slow to be seen in the time there is.
     """
     batch_s = known.service_s(PLAIN.max_batch_size, PLAIN.intra_op_threads, PLAIN.workers)
     most_s = LONGEST_S / FEWEST_BATCHES
-    if batch_s > most_s:
+    if strict and batch_s > most_s:
         raise TuneError(
             f"no calibration: {PLAIN.max_batch_size} rows take {batch_s:.1f} s, and a model that "
             f"takes over {most_s:g} s for them is too slow for it"
@@ -169,10 +244,30 @@ def calibrated(
 
 
 def services(subject: Subject, budget_s: float, note: Callable[[str], None]) -> Services:
-    """Service times of every number of threads, each with workers of its own."""
+    """Service times of every number of threads, each with workers of its own.
+
+    Raises OutOfTime where there is no time for the first.
+    """
     threads = [n for n in search_values()["intra_op_threads"] if n <= physical_cores()]
-    found = [_services(subject, n, budget_s / len(threads), note) for n in threads]
+    each_s = budget_s / len(threads)
+    found = [known for n in threads if (known := _kept_services(subject, n, each_s, note))]
+    if not found:
+        raise OutOfTime("there was no time to calibrate the twin")
     return found[0]._replace(times=[time for one in found for time in one.times])
+
+
+def _kept_services(
+    subject: Subject, threads: int, budget_s: float, note: Callable[[str], None]
+) -> Services | None:
+    """The least that is asked for is one visit of the smallest batch, and the way to a worker."""
+    least_s = SWITCH_S + 2 * (VISITED + 1) * subject.request_s
+
+    def measure() -> dict[str, Any]:
+        within_s = max(0.0, min(budget_s, subject.parts.left_s() - least_s))
+        return _services(subject, threads, within_s, note).part
+
+    part = subject.parts.get(f"workers with {threads} threads", least_s, measure)
+    return None if part is None else Services.of(part)
 
 
 def _services(
@@ -219,14 +314,25 @@ class Observed(NamedTuple):
     rate_rps: float
     latencies_ms: NDArray[np.float64]
 
+    @property
+    def seen(self) -> Seen:
+        """Per request."""
+        return Seen(self.rate_rps, self.front_s / self.requests, self.client_s)
+
 
 def observed(
     subject: Subject, config: ServingConfig, profile: LoadProfile, **load: float
 ) -> Observed:
     """What a load (`users` or `rate`, `duration_s`) takes of a proxy with this configuration.
 
-    Raises TuneError where there is nothing to see, KeyboardInterrupt for a Ctrl-C meanwhile.
+    Raises TuneError where there is nothing to see, OutOfTime where it takes far too long,
+    KeyboardInterrupt for a Ctrl-C meanwhile.
     """
+
+    def look(_: Progress) -> None:
+        if subject.parts.is_late:
+            subject.generator.stop()
+
     url = subject.server.apply(config)["url"]
     target = subject.target.at(url).model_copy(update={"statistics": False})
     before = subject.server.counters()
@@ -234,11 +340,12 @@ def observed(
     with tempfile.TemporaryDirectory(prefix="dlbench-tune-") as folder:
         path = Path(folder) / "samples.npz"
         measured = subject.generator.measure(
-            target, _plain(profile).model_copy(update=load), samples_path=path
+            target, _plain(profile).model_copy(update=load), on_progress=look, samples_path=path
         ).measurement
         latencies_ns = Samples.load(path).latencies_ns
     if not measured.complete:
-        raise KeyboardInterrupt  # who stops a calibration does not want what comes after it
+        # Who stops a calibration does not want what comes after it.
+        raise OutOfTime("a part of the calibration") if subject.parts.is_late else KeyboardInterrupt
     front_s = processor_s(before["pids"]["front"]) - began_s
     after = subject.server.counters()
     if not measured.requests or measured.error_rate:

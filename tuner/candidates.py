@@ -6,10 +6,19 @@ Screening only proposes candidates. Its numbers, minima of noisy values, are nev
 from __future__ import annotations
 
 import math
+from itertools import chain
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from dlbench.tuner.budget import VERIFY_SHARE, Candidate, shortened, switch_s, verify_s
+from dlbench.tuner.budget import (
+    VERIFY_SHARE,
+    Candidate,
+    capped,
+    least_verify_s,
+    shortened,
+    switch_s,
+    verify_s,
+)
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.correction import Correction
 from dlbench.tuner.drift import REFERENCE
@@ -41,20 +50,22 @@ def candidates(
     study: StudyConfig,
     predictions: Predictions | None = None,
     reference_ms: float = 1000.0,
+    left_s: float = math.inf,
 ) -> list[Candidate]:
     """The baselines at their knees and the points that the front gains most by.
 
-    `points` are those of the search. Where there are predictions the front is the smoothed one: the
-    raw one consists of the luckiest. A model so slow that its budget cannot pay for the fewest gets
-    shorter repeats.
+    `points` are those of the search, `left_s` what was left of the budget after them. Where there
+    are predictions the front is the smoothed one: the raw one consists of the luckiest. A model so
+    slow that its budget cannot pay for the fewest gets shorter and fewer repeats, or fewer of them.
     """
     chosen: list[Candidate] = []
-    most_s, each_s = VERIFY_SHARE * study.budget_s, switch_s(points)
-    for candidate in _ranked(points, baselines, study, predictions, reference_ms):
-        needed_s = verify_s([*chosen, candidate], each_s)
-        if needed_s <= most_s or len(chosen) < len(baselines) + FEWEST:
-            chosen.append(candidate)
-    doubt = _default_beyond(points, chosen)
+    most_s, each_s = min(VERIFY_SHARE * study.budget_s, left_s), switch_s(points)
+    for found in _ranked(points, baselines, study, predictions, reference_ms):
+        more = [*chosen, capped(found, study.budget_s)]
+        few = len(chosen) < len(baselines) + FEWEST and least_verify_s(more, each_s) <= left_s
+        if few or verify_s(more, each_s) <= most_s:
+            chosen = more
+    doubt = [capped(c, study.budget_s) for c in _default_beyond(points, chosen)]
     if verify_s([*chosen, *doubt], each_s) <= most_s:
         chosen += doubt
     return shortened(chosen, most_s, each_s)
@@ -103,16 +114,17 @@ def _ranked(
     reference_ms: float,
 ) -> list[Candidate]:
     known = smoothed(points, predictions)
-    picks: list[Point] = []
-    for name in baselines:
-        picks += _baseline_pick(name, points, known, reference_ms)
+    theirs = [_baseline_pick(name, points, known, reference_ms) for name in baselines]
     # A bound on p99 is the reference already; one look at a p99 is too noisy to rule a point out.
-    others = [o for o in study.constraints.objectives if o.field != "p99_ms"]
-    within = [k for k in known if all(o.violation(figure(k[0], o.field)) <= 0 for o in others)]
+    demands = [o for o in study.constraints.objectives if o.field != "p99_ms"]
+    within = [k for k in known if all(o.violation(figure(k[0], o.field)) <= 0 for o in demands)]
     worth = within or known
     gains = greedy_by_hypervolume([outcome for _, outcome in worth], MOST, reference_ms)
-    picks += [worth[i][0] for i in gains]
-    return list(dict.fromkeys(_candidate(point) for point in picks))
+    best = [worth[i][0] for i in gains if worth[i][0].configuration not in baselines]
+    # Where time is short the last of them are given up first.
+    picks = [theirs[:1], [best[:1]], theirs[1:], [[worth[i][0] for i in gains]]]
+    ordered = chain.from_iterable(chain.from_iterable(picks))
+    return list(dict.fromkeys(_candidate(point) for point in ordered))
 
 
 def smoothed(points: Sequence[Point], predictions: Predictions | None) -> list[Known]:

@@ -5,10 +5,19 @@ TuneError
 ├── StudyUnreadable    the file is no study of ours
 ├── ShapeMissing       a model's inputs have open dimensions, and nobody stated their sizes
 ├── NothingMeasured    not a single configuration could be measured
+├── StudyBusy          another process works on the study
+├── NotKept            what was measured cannot be written down
+├── OutOfTime          the budget ended under a measurement, which does not count
 └── ServerFailed       the proxy did not start, or died; carries the tail of its log
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlbench.tuner.study import Study
+    from dlbench.tuner.verify import Verified
 
 
 class TuneError(Exception):
@@ -29,6 +38,25 @@ class ShapeMissing(TuneError):
 
 class NothingMeasured(TuneError):
     """No baseline could be measured, so there is nothing to compare with."""
+
+
+class StudyBusy(TuneError):
+    """Another process works on the study; the text says which."""
+
+
+class NotKept(TuneError):
+    """A disk that is full or a folder that may not be written to: the text says which file.
+
+    `known` is what there was to keep, a study and its result; None where nothing was measured yet.
+    """
+
+    def __init__(self, text: str, known: tuple[Study, Verified] | None = None) -> None:
+        super().__init__(text)
+        self.known = known
+
+
+class OutOfTime(TuneError):
+    """The budget was over before a measurement was: there is nothing to record of it."""
 
 
 class ServerFailed(TuneError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from dlbench.tuner.predictions import Predictions
 from dlbench.tuner.scenario import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.config import ServingConfig
@@ -28,13 +29,19 @@ ALL_REQUESTS = 10_000_000
 FEWEST_REQUESTS, MOST_REQUESTS = 2_000, 10_000
 # Of a larger space so many are looked at, drawn by chance.
 MOST_CONFIGURATIONS = 10_000
+# Looked at between two looks at the clock; the first have the baselines among them.
+GROUP, BASELINES = 32, 2
 
 
 class Foresight(NamedTuple):
-    """Predictions, None where nothing of the space can run, and what a person should know of them."""
+    """Predictions, None where nothing of the space can run, and what a person should know of them.
+
+    `configurations` is how many of those that can run were looked at.
+    """
 
     predictions: Predictions | None
     notes: tuple[str, ...]
+    configurations: int
 
 
 def foresee(
@@ -42,8 +49,15 @@ def foresee(
     calibration: Calibration,
     load: Load,
     shares: tuple[float, ...] = twin.SHARES,
+    *,
+    left_s: Callable[[], float] = lambda: math.inf,
+    most: int | None = None,
 ) -> Foresight:
-    """The curves of all configurations that can run here, the baselines among them."""
+    """The curves of all configurations that can run here, the baselines among them.
+
+    Or of as many as can be looked at while `left_s` is more than 0, drawn by chance: `most` of them
+    are the same ones again.
+    """
     configs, notes = _drawn(space)
     reasons = {config: twin.infeasible(config, calibration) for config in configs}
     possible = [config for config in configs if not reasons[config]]
@@ -55,12 +69,29 @@ def foresee(
         )
     requests = int(np.clip(ALL_REQUESTS // max(1, len(possible)), FEWEST_REQUESTS, MOST_REQUESTS))
     load = load.model_copy(update={"requests": requests})
-    known = dict(zip(possible, twin.sweep(possible, calibration, shares, load), strict=True))
-    sound = {config: curve for config, curve in known.items() if _is_sound(curve)}
+    known: dict[ServingConfig, Curve] = {}
+    for some in _groups(possible, most):
+        known |= zip(some, twin.sweep(some, calibration, shares, load), strict=True)
+        if most is None and left_s() <= 0:
+            break
+    if len(known) < len(possible):
+        notes.append(f"time to predict {len(known):,} of {len(possible):,} configurations")
+    # In the order of the space, whatever the order of looking was.
+    sound = {c: known[c] for c in possible if c in known and _is_sound(known[c])}
     if len(sound) < len(known):
         notes.append(f"the twin cannot tell what {len(known) - len(sound)} configurations would do")
     found = _predictions(space, sound, shares) if sound else None
-    return Foresight(found if found is not None and len(found.searched) else None, tuple(notes))
+    found = found if found is not None and len(found.searched) else None
+    return Foresight(found, tuple(notes), len(known))
+
+
+def _groups(possible: Sequence[ServingConfig], most: int | None) -> Iterator[list[ServingConfig]]:
+    """Baselines first, then by chance: any beginning of them is a fair sample of the space."""
+    others = list(possible[BASELINES:])
+    random.Random(0).shuffle(others)
+    ordered = [*possible[:BASELINES], *others][:most]
+    for first in range(0, len(ordered), GROUP):
+        yield ordered[first : first + GROUP]
 
 
 def load_of(profile: LoadProfile) -> Load:

@@ -2,71 +2,131 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from dlbench.loadgen.machine import versions
-from dlbench.tuner.budget import services_s
+from dlbench.tuner.budget import CALIBRATION_SHARE, FORESIGHT_SHARE, services_s
 from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.calibration_parts import Parts
 from dlbench.tuner.constraint import BYTES_PER_MB
-from dlbench.tuner.errors import StudyMismatch
+from dlbench.tuner.errors import OutOfTime, StudyMismatch
 from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from dlbench.tuner.bench import Bench
+    from dlbench.tuner.clock import Clock
+    from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.run import Observer, Request
     from dlbench.tuner.space import Space
     from dlbench.tuner.study import Study
 
 
 def drawn_up(
-    space: Space, study: Study, bench: Bench, request: Request, observer: Observer
+    space: Space,
+    study: Study,
+    bench: Bench,
+    request: Request,
+    observer: Observer,
+    clock: Clock,
 ) -> Plan:
-    """The plan, with the twin's predictions where it is the one that proposes.
+    """The plan, with the twin's predictions where it is the one that proposes and there is time.
 
     Raises:
         TuneError, ProxyError, LoadError: something of it cannot be found out, in one line.
     """
+    switch_s = _kept(study, "switch_s", lambda: bench.first_switch_s)
     if request.study.proposer != "twin":
-        return Plan(space, request.study, CLIENT_SHARE * _client_rps(study, bench))
-    calibration = _calibration(study, bench, services_s(request.study.budget_s), observer)
+        drivable_rps = CLIENT_SHARE * _client_rps(study, bench)
+        before_s = _kept(study, "calibration_s", lambda: clock.spent_s)
+        return Plan(space, request.study, drivable_rps, None, before_s, None, switch_s)
+    calibration = _calibration(study, bench, observer, clock)
+    seen = (
+        None if calibration is None else _seen(space, study, calibration, request, observer, clock)
+    )
+    calibrated_s = _kept(study, "calibration_s", lambda: clock.spent_s)
+    before_s = calibrated_s + _kept(study, "foresight_s", lambda: clock.spent_s - calibrated_s)
+    drivable_rps = math.inf if calibration is None else calibration.drivable_rps
+    return Plan(space, request.study, drivable_rps, seen, before_s, calibration, switch_s)
+
+
+def _kept(study: Study, name: str, find: Callable[[], float]) -> float:
+    """A figure as it was the first time: a resumed study reckons with the same."""
+    if name not in study.calibration:
+        study.calibration = {**study.calibration, name: find()}
+    return float(study.calibration[name])
+
+
+def _seen(
+    space: Space,
+    study: Study,
+    calibration: Calibration,
+    request: Request,
+    observer: Observer,
+    clock: Clock,
+) -> Predictions | None:
+    """What the twin expects of as many configurations as there was time for, the first time."""
     observer.note("predicting what every configuration would do")
-    began = time.perf_counter()
     most_mb = request.study.constraints.most_server_mb * BYTES_PER_MB / 2**20
-    seen = foresee(space, calibration.within(most_mb), load_of(request.profile))
+    about = (space, calibration.within(most_mb), load_of(request.profile))
+    if "foreseen" in study.calibration:
+        seen = foresee(*about, most=study.calibration["foreseen"])
+    else:
+        seen = foresee(*about, left_s=lambda: clock.until_share(FORESIGHT_SHARE))
+        study.calibration = {**study.calibration, "foreseen": seen.configurations}
     for text in seen.notes:
         observer.note(text)
     if seen.predictions is not None:
         observer.foreseen(seen.predictions)
-    # As long as it took the first time: a resumed study has the same budget left.
-    kept = {"foresight_s": time.perf_counter() - began, **study.calibration}
-    study.calibration = kept
-    before_s = float(kept["calibration_s"] + kept["foresight_s"])
-    frame = (space, request.study, calibration.drivable_rps)
-    return Plan(*frame, seen.predictions, before_s, calibration)
+    return seen.predictions
 
 
-def _calibration(study: Study, bench: Bench, services_s: float, observer: Observer) -> Calibration:
-    """Measured once per study and kept with it, so that a resumed one foresees the same."""
+def _calibration(
+    study: Study, bench: Bench, observer: Observer, clock: Clock
+) -> Calibration | None:
+    """Measured once per study, its parts kept as they come; None: there was no time for it."""
     if "calibration" not in study.calibration:
         observer.note("calibrating the twin, the simulation that says what to try")
-        began = time.perf_counter()
-        found = bench.calibrate(observer.note, services_s)
+
+        def keep(parts: Mapping[str, Any]) -> None:
+            study.calibration = {**study.calibration, "parts": dict(parts)}
+            study.spent_s = clock.spent_s
+
+        left_s = partial(clock.until_share, CALIBRATION_SHARE)
+        parts = Parts(left_s, study.calibration.get("parts"), keep)
+        found = _calibrated(bench, observer, services_s(clock.budget_s), parts)
+        kept = {k: v for k, v in study.calibration.items() if k != "parts"}
         study.calibration = {
-            "calibration": found.model_dump(mode="json"),
-            "calibration_s": time.perf_counter() - began,
+            **kept,
+            "calibration": found and found.model_dump(mode="json"),
+            "calibration_s": clock.spent_s,
             "versions": versions(),
         }
-        observer.note(_told(found))
     try:
-        return Calibration.model_validate(study.calibration["calibration"])
+        known = study.calibration["calibration"]
+        return None if known is None else Calibration.model_validate(known)
     except ValidationError:
         raise StudyMismatch(
             "the calibration in this study is another version's; --fresh starts the study over"
         ) from None
+
+
+def _calibrated(
+    bench: Bench, observer: Observer, services_s: float, parts: Parts
+) -> Calibration | None:
+    try:
+        found = bench.calibrate(observer.note, services_s, parts)
+    except OutOfTime as over:
+        observer.note(f"{over}: what to try is proposed without it")
+        return None
+    observer.note(_told(found))
+    return found
 
 
 def _told(found: Calibration) -> str:

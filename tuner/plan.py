@@ -6,6 +6,7 @@ read off the points.
 
 from __future__ import annotations
 
+import operator
 import random
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
-from dlbench.tuner.budget import LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
+from dlbench.tuner.budget import LEAST_REPEATS, LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
 from dlbench.tuner.candidates import candidates, contenders
 from dlbench.tuner.drift import EVERY_S, reference, since_reference
 from dlbench.tuner.front import in_reach
@@ -51,7 +52,8 @@ class Step:
 class Plan:
     """The frame that steps are taken in: the space, the request, the twin, what the client can do.
 
-    `before_s` is what the budget has paid for before the first step: the calibration.
+    `before_s` is what the budget has paid for before the first step: the start of the command and
+    the calibration. `first_switch_s` is what a change of configuration may cost, until one was seen.
     """
 
     space: Space
@@ -60,34 +62,78 @@ class Plan:
     predictions: Predictions | None = None
     before_s: float = 0.0
     calibration: Calibration | None = None
+    first_switch_s: float = budget.SWITCH_S
     _searches: list[Search] = field(default_factory=list, repr=False, compare=False)
 
-    def next_step(self, points: Sequence[Point]) -> Step | None:
-        """What to measure now, None when the study is complete."""
-        return next(self._steps(points), None)
+    def next_step(self, points: Sequence[Point], spent_s: float | None = None) -> Step | None:
+        """What to measure now, None when the study is complete or its budget is over.
 
-    def _steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        """Every step still to make, the nearest first; the later ones are only an outline."""
-        yield from self._baseline_steps(points)
-        yield from self._drift_steps(points)
-        yield from self._search_steps(points)
-        yield from self._verify_steps(points)
+        `spent_s` is the study's time by now; None: nothing happened since the last point.
+        """
+        spent_s = self.spent_s(points) if spent_s is None else spent_s
+        left_s = self.study.budget_s - budget.REPORT_S - spent_s
+        for steps, kept_s in self._stages(points, spent_s):
+            step = next(steps, None)
+            if step is not None and self.step_s(step, points) + kept_s <= left_s:
+                return step
+        return None
 
-    def _baseline_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        """Both probes first: how many loads the budget can pay for follows from them."""
-        probed = {p.configuration for p in points if p.phase == "probe"}
-        for name, config in self.baselines.items():
-            if name not in probed:
-                yield Step(name, config, "probe", self._probe_s(config))
-        for name, config in reversed(self.baselines.items()):
-            yield from self._curve(name, config, "baseline", points)
+    def _stages(
+        self, points: Sequence[Point], spent_s: float
+    ) -> Iterator[tuple[Iterator[Step], float]]:
+        """What is still to do, the nearest first, and the time that has to be left after a step."""
+        (default, *others), searched = self.baselines.items(), self._searched(points)
+        yield self._baseline_steps(*default, points), self._least_verify_s(points)
+        # A configuration of the search is worth more than another baseline.
+        least_s = self._least_verify_s(points) + (0.0 if searched else self.curve_s(points))
+        for name, config in others:
+            yield self._baseline_steps(name, config, points), least_s
+        reserve_s = self.reserve_s(points)
+        yield self._drift_steps(points), reserve_s
+        yield self._search_steps(points, spent_s), self._kept_s(points, reserve_s)
+        yield self._verify_steps(points), 0.0
+
+    def _baseline_steps(
+        self, name: str, config: ServingConfig, points: Sequence[Point]
+    ) -> Iterator[Step]:
+        """The default's curve first: how many loads the budget can pay for follows from its probe."""
+        yield from self._curve(name, config, "baseline", points)
+
+    def spent_s(self, points: Sequence[Point]) -> float:
+        """The study's time when the last of these points was recorded."""
+        return budget.spent_s(points, self.before_s)
+
+    def step_s(self, step: Step, points: Sequence[Point]) -> float:
+        """What a step is expected to take, by what those like it took."""
+        # The server began with the default configuration; calibrating leaves it another one.
+        same = points[-1].config == step.config if points else self.calibration is None
+        beside_s = budget.beside_s(points) if same else self.switch_s(points)
+        return step.duration_s + budget.WARMUP_S + beside_s
+
+    def switch_s(self, points: Sequence[Point]) -> float:
+        """What a change of configuration is expected to cost beside the measuring."""
+        return budget.switch_s(points, self.first_switch_s)
+
+    def _least_verify_s(self, points: Sequence[Point]) -> float:
+        """What it takes at least to verify a point of every configuration so far, or of the first."""
+        names = {p.configuration for p in of_search(points)} or {"default"}
+        each_s = budget.REPEAT_S + budget.WARMUP_S + self.switch_s(points)
+        return LEAST_REPEATS * len(names) * each_s
+
+    def _kept_s(self, points: Sequence[Point], reserve_s: float) -> float:
+        """What has to be left after a step of the search: the first configuration needs less."""
+        first = len(self._searched(points)) <= 1
+        return self._least_verify_s(points) if first else reserve_s
+
+    def _window_s(self, wanted_s: float) -> float:
+        return budget.window_s(wanted_s, self.study.budget_s)
 
     def _probe_s(self, config: ServingConfig) -> float:
         """Long enough for the answers to some full batches, where it is known what they take."""
         if self.calibration is None:
-            return PROBE_S
+            return self._window_s(PROBE_S)
         shape = (config.max_batch_size, config.intra_op_threads, config.workers)
-        return budget.probe_s(self.calibration.service_s(*shape))
+        return self._window_s(budget.probe_s(self.calibration.service_s(*shape)))
 
     def _drift_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """The reference again, now and then: its capacity, and its p99 at the rate it first had."""
@@ -99,13 +145,16 @@ class Plan:
             yield Step(name, config, "drift", self._probe_s(config))
         yield Step(name, config, "drift", first.measurement.duration_s, first.share, rate)
 
-    def _search_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        searched = {p.configuration: p.config for p in points if self._is_searched(p)}
+    def _search_steps(self, points: Sequence[Point], spent_s: float) -> Iterator[Step]:
+        searched = self._searched(points)
         for name, config in searched.items():
             yield from self._curve(name, config, "screen", points)
-        proposed = self.proposal(points)
+        proposed = self.proposal(points, spent_s)
         if not isinstance(proposed, Done):
             yield from self._curve(f"c{len(searched) + 1:02d}", proposed, "screen", points)
+
+    def _searched(self, points: Sequence[Point]) -> dict[str, ServingConfig]:
+        return {p.configuration: p.config for p in points if self._is_searched(p)}
 
     def _verify_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """Rounds over all candidates, then over what was spoiled or, in time, is in question."""
@@ -128,11 +177,12 @@ class Plan:
         self, repeat: int, chosen: list[Candidate], points: Sequence[Point]
     ) -> list[Candidate]:
         """Whom a round measures: all at first, then those that matter, if there is time for them."""
-        if repeat <= REPEATS:
+        if repeat <= LEAST_REPEATS:
             return chosen
         judged = [p for p in points if p.phase == "verify" and p.repeat < repeat]
         demands = self.study.constraints
-        matter = contenders(chosen, judged, demands) if demands.objectives else chosen
+        bounded = bool(demands.objectives) and repeat > REPEATS
+        matter = contenders(chosen, judged, demands) if bounded else chosen
         return matter if self._affordable(repeat, matter, points) else []
 
     def _affordable(
@@ -140,9 +190,8 @@ class Plan:
     ) -> bool:
         """Whether there was time for a whole round when it began."""
         earlier = takewhile(lambda p: p.phase != "verify" or p.repeat < repeat, points)
-        spent_s = self.before_s + sum(p.cost_s for p in earlier)
-        needed_s = budget.round_s(chosen, budget.switch_s(points))
-        return spent_s + needed_s <= self.study.budget_s
+        needed_s = budget.round_s(chosen, self.switch_s(points)) + budget.REPORT_S
+        return self.spent_s(list(earlier)) + needed_s <= self.study.budget_s
 
     def _curve(
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
@@ -162,18 +211,22 @@ class Plan:
             for load in (share, *(budget.skipped(lower, share) if gone else ())):
                 if load not in recorded:
                     rate = load * capacity
-                    yield Step(name, config, phase, budget.screen_s(rate), load, rate)
+                    yield Step(
+                        name, config, phase, self._window_s(budget.screen_s(rate)), load, rate
+                    )
             if gone:
                 return
 
-    def proposal(self, points: Sequence[Point]) -> ServingConfig | Done:
+    def proposal(
+        self, points: Sequence[Point], spent_s: float | None = None
+    ) -> ServingConfig | Done:
         """The configuration to measure after those that are complete, or why there is none."""
-        tried = {p.configuration for p in points if self._is_searched(p)}
+        spent_s = self.spent_s(points) if spent_s is None else spent_s
+        tried = self._searched(points)
         if self.study.configurations and len(tried) >= self.study.configurations:
             return Done(f"{len(tried)} configurations were asked for")
-        # Whatever the budget one is tried: a study that tries nothing answers nothing.
-        after_one_more_s = self.before_s + budget.spent_s(points) + self.curve_s(points)
-        if tried and after_one_more_s > self.study.budget_s - self.reserve_s(points):
+        kept_s = self.reserve_s(points) if tried else self._least_verify_s(points)
+        if spent_s + self.curve_s(points) + kept_s > self.study.budget_s:
             return OUT_OF_BUDGET
         return self._search(points).proposal
 
@@ -184,7 +237,7 @@ class Plan:
     def _search(self, points: Sequence[Point]) -> Search:
         """What the search says. The last one is kept: it is asked again at every later step."""
         found = of_search(points)
-        if not self._searches or self._searches[0].points != found:
+        if not self._searches or not _same(self._searches[0].points, found):
             self._searches[:] = [Search(self, found)]
         return self._searches[0]
 
@@ -192,7 +245,7 @@ class Plan:
     def baselines(self) -> dict[str, ServingConfig]:
         """Name -> configuration of what tuning is compared with; one where the two are the same."""
         plain, default = self.space.naive, self.space.default
-        return {"default": default} if plain == default else {"naive": plain, "default": default}
+        return {"default": default} if plain == default else {"default": default, "naive": plain}
 
     def _is_searched(self, point: Point) -> bool:
         return point.configuration not in self.baselines
@@ -204,42 +257,38 @@ class Plan:
         return min(probe.measurement.throughput_rps, self.drivable_rps)
 
     def loads(self, points: Sequence[Point]) -> tuple[float, ...]:
-        """The shares of capacity that this budget can pay for, decided once, by the baselines' probes."""
+        """The shares of capacity that this budget can pay for, decided once, by the default's probe."""
         within_s = (1 - VERIFY_SHARE) * self.study.budget_s - self.before_s
         count = budget.LEAST_CONFIGURATIONS + len(self.baselines)
-        return budget.affordable_loads(self._known_capacity(points), count, within_s)
+        return budget.affordable_loads(self.known_capacity(points), count, within_s)
 
     def curve_s(self, points: Sequence[Point]) -> float:
         """What one more configuration costs."""
-        capacity, switch_s = self._known_capacity(points), budget.switch_s(points)
-        return budget.curve_s(capacity, self.loads(points), switch_s)
+        figures = (self.known_capacity(points), self.loads(points), self.switch_s(points))
+        return budget.curve_s(*figures, self.study.budget_s)
 
     def reserve_s(self, points: Sequence[Point]) -> float:
         """Time kept for verification: what it would cost now, and to decide, within its shares."""
         shares = (LEAST_VERIFY_SHARE, VERIFY_SHARE, budget.DECIDING_SHARE)
         least, most, deciding = (share * self.study.budget_s for share in shares)
-        needed_s = budget.verify_s(self.candidates(points), budget.switch_s(points))
+        needed_s = budget.verify_s(self.candidates(points), self.switch_s(points))
         more_s = deciding if self.study.constraints.objectives else 0.0
         return min(max(least, needed_s) + more_s, most)
 
     def remarks(self, points: Sequence[Point]) -> list[str]:
         """What the budget buys, said before the search begins."""
-        capacity, loads = self._known_capacity(points), self.loads(points)
-        needed_s = self.before_s + budget.trustworthy_s(capacity, self.space.default)
-        found = [
-            f"a trustworthy answer takes about {needed_s / 60:.1f} min for this model; "
-            f"the budget is {self.study.budget_s / 60:.1f} min"
+        count, whole = len(self.loads(points)), len(budget.LOADS)
+        if count == whole:
+            return []
+        return [
+            f"to keep within the budget each configuration is measured at {count} loads, not {whole}"
         ]
-        if len(loads) < len(budget.LOADS):
-            found.append(
-                f"to keep within it each configuration is measured at {len(loads)} loads, "
-                f"not {len(budget.LOADS)}"
-            )
-        return found
 
-    def _known_capacity(self, points: Sequence[Point]) -> float:
-        probes = [p for p in points if p.phase == "probe" and p.configuration in self.baselines]
-        return max((self.capacity(p) for p in probes), default=0.0) or self.drivable_rps
+    def known_capacity(self, points: Sequence[Point]) -> float:
+        """The default's, or where that failed the other baseline's."""
+        probes = {p.configuration: self.capacity(p) for p in points if p.phase == "probe"}
+        known = (probes[name] for name in self.baselines if probes.get(name))
+        return next(known, self.drivable_rps)
 
 
 @dataclass(frozen=True)
@@ -260,7 +309,10 @@ class Search:
     def candidates(self) -> list[Candidate]:
         """What would be verified if the search ended here."""
         plan, reference_ms = self.plan, self._reference_ms
-        return candidates(self.points, plan.baselines, plan.study, plan.predictions, reference_ms)
+        left_s = plan.study.budget_s - budget.REPORT_S - plan.spent_s(self.points)
+        return candidates(
+            self.points, plan.baselines, plan.study, plan.predictions, reference_ms, left_s
+        )
 
     @property
     def _reference_ms(self) -> float:
@@ -274,6 +326,11 @@ class Search:
 def of_search(points: Sequence[Point]) -> list[Point]:
     """The points that searching made; what came later judges them and must not move them."""
     return [p for p in points if p.phase not in ("verify", "drift")]
+
+
+def _same(kept: Sequence[Point], found: Sequence[Point]) -> bool:
+    """Whether these are the very same points, which is told at once."""
+    return len(kept) == len(found) and all(map(operator.is_, kept, found))
 
 
 def worth_going_on(point: Point) -> bool:

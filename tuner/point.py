@@ -46,6 +46,7 @@ class Point(BaseModel):
     failure: str = ""
     log_tail: str = ""
     cost_s: float = 0.0  # wall time spent, start-up of the server included
+    spent_s: float | None = None  # wall time of the whole study when this was recorded
     on_front: bool = False
     recommended: bool = False
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from dlbench.loadgen.quantity import UNDETERMINED, digits, interval, latency
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.constraint import figure
-from dlbench.tuner.deciding import times_to_decide
 from dlbench.tuner.pool import TRUSTED_REQUESTS, is_indicative
 from dlbench.tuner.ratio import Figure, ratio
 from dlbench.tuner.recommend import Option, cost_per_million
@@ -35,6 +34,7 @@ def findings(result: Verified, config: StudyConfig) -> dict[str, str]:
         "limit": result.limit,
         "knobs": "" if result.insight is None else _knobs(result.insight),
         "uncertain": "; ".join(_doubts(result, config)),
+        "unknown": result.unknown,
     }
     return {heading: text for heading, text in said.items() if text}
 
@@ -111,12 +111,17 @@ def _against(other: Point, pick: Point) -> str:
 
 
 def _nothing(result: Verified, config: StudyConfig) -> str:
+    if not any(p.measurement for p in result.points):
+        return "No recommendation: nothing was measured again"
     if not result.front:
-        return "nothing: no operating point held up when it was measured again"
+        return "No recommendation: every candidate failed re-measurement"
     if not config.constraints.objectives:
-        return f"nothing: what --recommend {config.rule} goes by was not measured"
+        return f"No recommendation: what --recommend {config.rule} goes by was not measured"
     best = min(result.front, key=lambda p: _figures(p)[1].value)
-    return f"nothing: no operating point meets every bound; the lowest p99 is that of {best.name}, {numbers(best)}"
+    return (
+        "No recommendation: no operating point meets every bound; the lowest p99 is that of "
+        f"{best.name}, {numbers(best)}"
+    )
 
 
 def _knobs(insight: Insight) -> str:
@@ -134,7 +139,7 @@ def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
     pick = result.recommended
     about = [pick] if pick else result.front
     for objective in config.constraints.objectives:
-        yield from _undecided(objective, about, config)
+        yield from _undecided(objective, about)
     if pick is not None:
         yield from _doubts_about(pick, result)
     if len(result.front) == 1:
@@ -144,22 +149,14 @@ def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
     yield from filter(None, (result.drift, result.disturbed))
 
 
-def _undecided(objective: Objective, about: list[Point], config: StudyConfig) -> Iterator[str]:
-    """What budget would decide a bound, for the point that is nearest to it."""
+def _undecided(objective: Objective, about: list[Point]) -> Iterator[str]:
+    """Which way a bound looks, for the point that is nearest to it."""
     open_ones = [p for p in about if objective.standing(p) == "undecided"]
     if not open_ones:
         return
     nearest = min(open_ones, key=lambda p: objective.violation(figure(p, objective.field)))
     seems = "met" if objective.violation(figure(nearest, objective.field)) <= 0 else "missed"
-    times = times_to_decide(objective, nearest)
-    budget = "no budget is sure to decide it"
-    if times is not None:
-        budget = f"a --budget of about {_minutes(times * config.budget_s)} would decide it"
-    yield f"{objective.text} is UNDECIDED: it seems {seems}, the 95 % interval is not sure; {budget}"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{-(-seconds // 60):.0f}m"
+    yield f"{objective.text} is UNDECIDED: probably {seems}, the 95 % interval crosses it"
 
 
 def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:

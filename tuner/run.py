@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.machine import facts, processor
 from dlbench.loadgen.samples import Samples
 from dlbench.loadgen.sizes import shape_option
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.order import DEFAULT_PRIORITY
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.calibration import Calibration
+from dlbench.tuner.clock import Clock
 from dlbench.tuner.drift import drift
-from dlbench.tuner.errors import NothingMeasured, ShapeMissing, TuneError
+from dlbench.tuner.errors import NothingMeasured, NotKept, OutOfTime, ShapeMissing, TuneError
 from dlbench.tuner.foresight import load_of
+from dlbench.tuner.gaps import unknown
 from dlbench.tuner.groundwork import drawn_up
 from dlbench.tuner.limit import limit
-from dlbench.tuner.pin import pinned
+from dlbench.tuner.lock import locked
+from dlbench.tuner.pin import on_cores, pinned
 from dlbench.tuner.point import Point
 from dlbench.tuner.proposal import Done
 from dlbench.tuner.recommend import ALIKE
@@ -30,7 +35,7 @@ from dlbench.tuner.study import Identity, Study
 from dlbench.tuner.verify import Verified, verified
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dlbench.loadgen.generator import Progress
     from dlbench.loadgen.profile import LoadProfile
@@ -54,7 +59,10 @@ DECIDING = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; `command` is how, as a shell takes it."""
+    """What the user asked for; `command` is how, as a shell takes it.
+
+    `began_s` is when the command began, on the clock of `time.perf_counter`: its budget counts since.
+    """
 
     settings: ServerSettings
     profile: LoadProfile
@@ -62,6 +70,7 @@ class Request:
     path: Path
     fresh: bool = False
     command: str = ""
+    began_s: float = field(default_factory=time.perf_counter)
 
 
 class Observer:
@@ -84,11 +93,21 @@ class Observer:
 
 
 def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
-    """Run or resume a study until its plan is complete.
+    """Run or resume a study until its plan is complete or its budget over.
+
+    One that was finished by the same request is only read.
 
     Raises:
         TuneError: see `dlbench.tuner.errors`; what was recorded before stays in the study.
     """
+    with locked(request.path, request.command):
+        if not request.fresh and (known := _finished(request)) is not None:
+            observer.note("finished before: nothing is measured again; --fresh starts it over")
+            return known, Verified.of(known.verified)
+        return _worked_on(request, observer)
+
+
+def _worked_on(request: Request, observer: Observer) -> tuple[Study, Verified]:
     log_path, pinning = request.path.with_suffix(".log"), pinned(request.study.pin)
     with Bench(request.settings, request.profile, log_path, pinning) as bench:
         ready = bench.start(ServingConfig().resolved("cpu"))
@@ -101,11 +120,22 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
             request.path, _identity(request, ready, space), fresh=request.fresh
         )
         study.sit_down(_sitting(request, bench))
+        clock = Clock(request.study.budget_s, study.spent_s, request.began_s)
         for text in filter(None, (*space.notes, *bench.notes, pinning.note)):
             observer.note(text)
-        plan = drawn_up(space, study, bench, request, observer)
-        _take_steps(plan, study, bench, request, observer)
-    return study, _report(plan, study, request)
+        plan = drawn_up(space, study, bench, request, observer, clock)
+        points = _usable(study)
+        try:
+            carry_out(plan, points, study, bench, request, observer, clock)
+        except NotKept as error:
+            raise NotKept(str(error), (study, _report(plan, points, study, request))) from None
+    result = _report(plan, points, study, request)
+    try:
+        study.verified = result.document
+        study.end_sitting(clock.spent_s)
+    except NotKept as error:
+        raise NotKept(str(error), (study, result)) from None
+    return study, result
 
 
 def check_stated(guessed: Mapping[str, tuple[int, ...]]) -> None:
@@ -117,17 +147,44 @@ def check_stated(guessed: Mapping[str, tuple[int, ...]]) -> None:
         )
 
 
-def _take_steps(
-    plan: Plan, study: Study, bench: Bench, request: Request, observer: Observer
+def carry_out(
+    plan: Plan,
+    points: list[Point],
+    study: Study,
+    bench: Bench,
+    request: Request,
+    observer: Observer,
+    clock: Clock,
 ) -> None:
-    points, told = _usable(study), Told(plan, observer)
-    while (step := plan.next_step(points)) is not None:
-        told.before(step, points)
-        path = study.samples_path(_stub(step))
-        point = bench.measure(step, _seed(request.study.seed, step), observer.progress, path)
-        study.record(point, request.study.constraints)
-        points.append(point)
+    """Take the plan's steps, each recorded before the next, until none is left or the time is over.
+
+    What is measured is appended to `points`. Raises NotKept, and what `Told` raises.
+    """
+    told = Told(plan, observer)
+    while (step := plan.next_step(points, clock.spent_s)) is not None:
+        told.before(step, points, clock.spent_s)
+        path, seed = study.samples_path(_stub(step)), _seed(request.study.seed, step)
+        try:
+            point = bench.measure(step, seed, observer.progress, path, clock.left_s)
+        except OutOfTime as over:
+            observer.note(str(over))
+            return
+        except DataError as error:  # its samples cannot be written
+            raise NotKept(str(error)) from None
+        points.append(point.model_copy(update={"spent_s": clock.spent_s}))
         told.after(points)
+        study.record(points[-1], request.study.constraints)
+
+
+def _finished(request: Request) -> Study | None:
+    """The study, if the same request was carried out to its end."""
+    study = Study.open_if_made(request.path)
+    if study is None or not study.sittings or not study.verified:
+        return None
+    last, about = study.sittings[-1], study.identity
+    asked = {**about, **_asked(request)}
+    same = all(last.get(name) == value for name, value in _wanted(request).items())
+    return study if "ended" in last and same and asked == about else None
 
 
 class Told:
@@ -137,14 +194,14 @@ class Told:
         self._plan, self._observer = plan, observer
         self._remarks = self._ending = False
 
-    def before(self, step: Step, points: list[Point]) -> None:
+    def before(self, step: Step, points: list[Point], spent_s: float) -> None:
         """A step is about to be taken; with the first of verification the search is over."""
         if step.phase == "verify" and not self._ending:
             self._ending = True
-            end = self._plan.proposal(points)
+            end = self._plan.proposal(points, spent_s)
             if isinstance(end, Done):
                 self._observer.note(f"the search ends: {end.reason}")
-        self._observer.step(step, self._plan.before_s + sum(p.cost_s for p in points))
+        self._observer.step(step, spent_s)
 
     def after(self, points: list[Point]) -> None:
         """A point was recorded."""
@@ -157,16 +214,20 @@ class Told:
                 self._observer.note(text)
 
     def _probed(self, points: list[Point]) -> bool:
-        """Whether the baselines' probes are in, which say what a trustworthy answer takes."""
-        if len([p for p in points if p.phase == "probe"]) < len(self._plan.baselines):
-            return False
-        if not any(p.measurement for p in points):
+        """Whether a baseline's capacity is known, from which follows what the budget can pay for."""
+        if any(p.measurement for p in points):
+            return True
+        if len([p for p in points if p.phase == "probe"]) >= len(self._plan.baselines):
             raise NothingMeasured(f"no baseline could be measured: {points[-1].failure}")
-        return True
+        return False
 
 
-def _report(plan: Plan, study: Study, request: Request) -> Verified:
-    points = _usable(study)
+def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> Verified:
+    if not points:
+        raise NothingMeasured(
+            f"the budget of {request.study.budget_s:g} s was over before anything could be measured: "
+            "start and calibration took it"
+        )
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}
     for point in points:
@@ -174,9 +235,8 @@ def _report(plan: Plan, study: Study, request: Request) -> Verified:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ms))
     result = verified(repeats, request.study, plan.predictions, points, _mix(request.profile))
-    result = replace(result, limit=_limit(result, study, request.profile))
-    study.verified = result.document
-    return result
+    limited = _limit(result, points, study, request.profile)
+    return replace(result, limit=limited, unknown=unknown(plan, points))
 
 
 def _mix(profile: LoadProfile) -> Mapping[int, float]:
@@ -184,13 +244,13 @@ def _mix(profile: LoadProfile) -> Mapping[int, float]:
     return profile.priorities(DEFAULT_PRIORITY) if profile.request_class else ALIKE
 
 
-def _limit(result: Verified, study: Study, profile: LoadProfile) -> str:
+def _limit(result: Verified, points: Sequence[Point], study: Study, profile: LoadProfile) -> str:
     """What keeps the recommendation from taking more; "" in a study that was not calibrated."""
     kept = study.calibration.get("calibration")
     if result.recommended is None or kept is None:
         return ""
     calibration = Calibration.model_validate(kept)
-    return limit(result.recommended.config, study.points(), calibration, load_of(profile))
+    return limit(result.recommended.config, points, calibration, load_of(profile))
 
 
 def _usable(study: Study) -> list[Point]:
@@ -222,27 +282,37 @@ def _space(request: Request, ready: dict[str, Any], cores: int) -> Space:
 
 
 def _identity(request: Request, ready: dict[str, Any], space: Space) -> Identity:
-    return Identity(
-        {
-            "model": request.settings.model,
-            "model_hash": resolve_model(request.settings.model).fingerprint().hex(),
-            "device": ready["device"],
-            "load": request.profile.model_dump(mode="json", exclude={"seed"}),
-            "seed": request.study.seed,
-            "pin": request.study.pin,
-            "server": request.settings.model_dump(mode="json", include=DECIDING),
-            "machine": f"{processor()}, {space.cores} cores",
-            **space.facts,
-        }
-    )
+    return Identity({**_asked(request), "device": ready["device"], **space.facts})
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What of a study's identity is known before its model is served."""
+    with on_cores(pinned(request.study.pin).server):
+        machine = f"{processor()}, {physical_cores()} cores"
+    return {
+        "model": request.settings.model,
+        "model_hash": resolve_model(request.settings.model).fingerprint().hex(),
+        "load": request.profile.model_dump(mode="json", exclude={"seed"}),
+        "seed": request.study.seed,
+        "pin": request.study.pin,
+        "server": request.settings.model_dump(mode="json", include=DECIDING),
+        "machine": machine,
+    }
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """What a sitting is to do."""
+    return {
+        "study": request.study.model_dump(mode="json"),
+        "settings": request.settings.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def _sitting(request: Request, bench: Bench) -> dict[str, Any]:
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": request.command,
-        "study": request.study.model_dump(mode="json"),
-        "settings": request.settings.model_dump(mode="json", exclude_defaults=True),
+        **_wanted(request),
         "machine": facts().model_dump(mode="json"),
         "guessed": bench.guessed,
     }

@@ -4,7 +4,8 @@ Format 1 (dlbench 0.1): one Optuna study named "dlbench", directions maximise `t
 minimise `p99_ms`. A trial is one point: its parameters are the knobs and `load_share`, its user
 attribute `point` is the whole record. What may not stand on a front carries a violated constraint,
 and every bound that was asked for is one: over 0 by so much of the bound as the value is off.
-The study's user attributes are `format`, `identity`, `sittings`, `calibration` and `verified`.
+The study's user attributes are `format`, `identity`, `sittings`, `calibration`, `spent_s` and
+`verified`.
 Raw samples lie beside the file in `NAME.samples/` and may be thrown away.
 """
 
@@ -14,8 +15,10 @@ import shlex
 import shutil
 import sqlite3
 import warnings
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import optuna
@@ -27,14 +30,16 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.pool import QueuePool
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.budget import spent_s
 from dlbench.tuner.constraint import Constraints
-from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
+from dlbench.tuner.errors import NotKept, StudyMismatch, StudyUnreadable
 from dlbench.tuner.point import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 FORMAT = 1
@@ -86,17 +91,28 @@ class Study:
         Raises:
             StudyMismatch: it belongs to another model, load, space or seed.
             StudyUnreadable: it is not a study file.
+            NotKept: nothing can be written there.
         """
         _check_own(path)
         if fresh:
             discard(path)
+        made = not path.exists()
+        try:
+            return cls._made(path, identity)
+        except NotKept:
+            if made:  # what is half made is of no use to anybody
+                path.unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def _made(cls, path: Path, identity: Identity) -> Study:
         study = cls(path, _load(path, create=True))
         known = study._study.user_attrs
         if "identity" in known:
             identity.check(known["identity"], path)
         else:
-            study._study.set_user_attr("format", FORMAT)
-            study._study.set_user_attr("identity", dict(identity.facts))
+            study._set("format", FORMAT)
+            study._set("identity", dict(identity.facts))
         return study
 
     @classmethod
@@ -111,6 +127,11 @@ class Study:
             raise StudyUnreadable(f"{path}: not a dlbench study of format {FORMAT}")
         return study
 
+    @classmethod
+    def open_if_made(cls, path: Path) -> Study | None:
+        """Like `open`; None where nothing is there yet, or nothing was made of it."""
+        return cls.open(path) if _check_own(path) else None
+
     def points(self) -> list[Point]:
         """Every recorded point, in the order of measuring."""
         trials = self._study.get_trials(deepcopy=False)
@@ -123,14 +144,21 @@ class Study:
 
         Raises:
             ValueError: a demand is on a figure that is not a number, or a knob is out of bounds.
+            NotKept: it cannot be written down, as of all that is noted here.
         """
-        self._study.add_trial(_trial(point, demands))
+        with _writing(self.path):
+            self._study.add_trial(_trial(point, demands))
 
     def samples_path(self, point: Point) -> Path:
         """Where the raw samples of a point are kept."""
         folder = self.path.with_suffix(".samples")
-        folder.mkdir(exist_ok=True)
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
         return folder / f"{point.phase}-{point.name}-{point.repeat}.npz"
+
+    def _set(self, name: str, value: Any) -> None:  # noqa: ANN401 - any JSON
+        with _writing(self.path):
+            self._study.set_user_attr(name, value)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -139,7 +167,10 @@ class Study:
 
     @property
     def sittings(self) -> list[dict[str, Any]]:
-        """For each time that `tune` worked on it: when it `began`, its `command`, and its facts."""
+        """For each time that `tune` worked on it: when it `began`, its `command`, and its facts.
+
+        One that was carried out to its end has `ended` too.
+        """
         return list(self._study.user_attrs.get("sittings", []))
 
     @property
@@ -166,7 +197,25 @@ class Study:
 
     def sit_down(self, about: Mapping[str, Any]) -> None:
         """Note who begins or goes on with the study, and where."""
-        self._study.set_user_attr("sittings", [*self.sittings, dict(about)])
+        self._set("sittings", [*self.sittings, dict(about)])
+
+    def end_sitting(self, spent_s: float) -> None:
+        """Note that nothing is left to do, after so many seconds of all sittings."""
+        self.spent_s = spent_s
+        *earlier, last = self.sittings
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self._set("sittings", [*earlier, {**last, "ended": ended}])
+
+    @property
+    def spent_s(self) -> float:
+        """Wall time of all sittings, up to what was written down last."""
+        kept, points = float(self._study.user_attrs.get("spent_s", 0.0)), self.points()
+        before_s = sum(self.calibration.get(name, 0.0) for name in ("calibration_s", "foresight_s"))
+        return max(kept, spent_s(points, before_s))
+
+    @spent_s.setter
+    def spent_s(self, seconds: float) -> None:
+        self._set("spent_s", seconds)
 
     @property
     def calibration(self) -> dict[str, Any]:
@@ -175,7 +224,7 @@ class Study:
 
     @calibration.setter
     def calibration(self, facts: Mapping[str, Any]) -> None:
-        self._study.set_user_attr("calibration", dict(facts))
+        self._set("calibration", dict(facts))
 
     @property
     def verified(self) -> dict[str, Any]:
@@ -184,7 +233,20 @@ class Study:
 
     @verified.setter
     def verified(self, result: Mapping[str, Any]) -> None:
-        self._study.set_user_attr("verified", dict(result))
+        self._set("verified", dict(result))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what a full disk or a file that may not be written to leads to into NotKept."""
+    try:
+        yield
+    except OSError as error:
+        raise NotKept(f"{path}: cannot be written: {error.strerror}") from error
+    except (sqlalchemy.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        reason = getattr(cause, "orig", None) or str(cause).splitlines()[0]
+        raise NotKept(f"{path}: cannot be written: {reason}") from error
 
 
 def discard(path: Path) -> None:
@@ -223,7 +285,10 @@ def _names(file: sqlite3.Connection) -> set[str]:
 def _load(path: Path, *, create: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        # The path is no part of the URL: there # ? % { } and others have a meaning of their own.
+        connect: dict[str, Any] = {"poolclass": QueuePool}
+        connect |= {"creator": partial(sqlite3.connect, path, check_same_thread=False)}
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs=connect)
         if not create:
             return optuna.load_study(study_name=NAME, storage=storage)
         study = optuna.create_study(
@@ -232,6 +297,8 @@ def _load(path: Path, *, create: bool) -> optuna.Study:
             directions=["maximize", "minimize"],
             load_if_exists=True,
         )
+    except sqlalchemy.exc.OperationalError as error:
+        raise NotKept(f"{path}: cannot be written: {error.orig}") from error
     except (sqlalchemy.exc.SQLAlchemyError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise StudyUnreadable(f"{path}: not a study file that can be used ({reason})") from error

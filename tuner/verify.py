@@ -36,8 +36,9 @@ class Verified:
     """The result of a study: pooled points, the recommended one, and what may be said of the SLO.
 
     `slo` is "none", "met", "undecided" or "missed". `estimates` are the smoothed values by a point's
-    name; the points in `smoothed` have the interval of theirs. `drift`, `disturbed` and `limit` (what
-    keeps the recommended one from taking more) are sentences, "" for none.
+    name; the points in `smoothed` have the interval of theirs. `drift`, `disturbed`, `limit` (what
+    keeps the recommended one from taking more) and `unknown` (what there was no time for) are
+    sentences, "" for none.
     """
 
     points: tuple[Point, ...]
@@ -48,6 +49,7 @@ class Verified:
     drift: str = ""
     disturbed: str = ""
     limit: str = ""
+    unknown: str = ""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

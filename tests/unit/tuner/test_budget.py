@@ -39,7 +39,8 @@ def test_a_client_without_a_known_limit_is_measured_as_short_as_can_be():
 def test_a_switch_costs_what_it_did(build):
     assert budget.switch_s([]) == SWITCH_S
     beside = [0.5, 4.0, 0.6]
-    points = [build.point(phase="probe", share=None, cost_s=PROBE_S + WARMUP_S + s) for s in beside]
+    probe = {"phase": "probe", "share": None, "duration_s": PROBE_S}
+    points = [build.point(cost_s=PROBE_S + WARMUP_S + s, **probe) for s in beside]
     failed = build.point(phase="probe", share=None, measurement=None, cost_s=60.0)
     loaded = build.point(phase="screen", cost_s=30.0)
     assert abs(budget.switch_s([*points, failed, loaded]) - 0.6) < 1e-9

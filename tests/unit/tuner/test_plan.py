@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, spent_s
+from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, WINDOW_SHARE, spent_s
 from dlbench.tuner.calibration import Calibration, ServiceTime
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.drift import EVERY_S
@@ -83,7 +83,8 @@ def carry_out(
 def test_a_study_measures_baselines_then_searches_then_verifies(build, space):
     points = carry_out(build, make_plan(space))
     phases = [p.phase for p in points]
-    assert phases[:2] == ["probe", "probe"]
+    assert phases[:2] == ["probe", "baseline"]
+    assert points[0].configuration == "default"
     assert phases.index("screen") > phases.index("baseline")
     first = phases.index("verify")
     assert set(phases[first:]) == {"verify"}
@@ -316,11 +317,11 @@ def test_below_a_load_that_saturates_comes_one_that_a_tight_budget_skipped(
     points = carry_out(
         build,
         plan,
-        stop_after=2 + len(tried),
+        stop_after=1 + len(tried),
         verdict=lambda s: "saturated" if (s.share or 0) > limit else "ok",
     )
     assert plan.loads(points) == (0.5, 0.9)
-    assert tuple(p.share for p in points[2:]) == tried
+    assert tuple(p.share for p in points[1:]) == tried
     assert plan.next_step(points).configuration != points[-1].configuration
 
 
@@ -346,10 +347,12 @@ def test_probes_are_clamped_to_what_the_client_can_do(build, space):
 
 
 def test_a_slow_model_is_probed_for_longer(build, space):
-    """Four batches of the naive server, which takes one row at a time."""
-    slow = Calibration(services=(ServiceTime(batch=1, seconds=3.0),), cores=2)
+    """Four batches of the default server, if they take no more than a share of the budget."""
+    slow = Calibration(services=(ServiceTime(batch=1, seconds=0.3),), cores=2)
+    batch_s = slow.service_s(8, 1, 2)
     plan = dataclasses.replace(make_plan(space), calibration=slow)
-    first = plan.next_step([])
-    assert first.duration_s == 4 * 3.0
+    assert plan.next_step([]).duration_s == 4 * batch_s
+    short = dataclasses.replace(make_plan(space, budget_s=100), calibration=slow)
+    assert short.next_step([]).duration_s == 100 * WINDOW_SHARE
     quick = Calibration(services=(ServiceTime(batch=1, seconds=0.001),), cores=2)
     assert dataclasses.replace(plan, calibration=quick).next_step([]).duration_s == PROBE_S
