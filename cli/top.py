@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet, duration
 from dlbench.cli.output import notes_console, print_json, result_console
 from dlbench.cli.scrape import Scrape, between, parse
+from dlbench.loadgen.timed_http import TimedTransport
 from dlbench.proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -104,7 +106,8 @@ def _client(url: str, token_file: Path | None) -> httpx.Client:
     headers = {} if token_file is None else {"authorization": f"Bearer {_token(token_file)}"}
     base = url if "://" in url else f"http://{url}"
     try:
-        return httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+        transport = TimedTransport(TIMEOUT_S, ssl.create_default_context())
+        return httpx.Client(base_url=base, headers=headers, transport=transport, trust_env=False)
     except httpx.InvalidURL as error:
         raise UsageError(f"{url}: {error}") from None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROOT = Path("/")
 # Descriptors that are not connections: pipes, epoll, timer, files.
 RESERVED_DESCRIPTORS = 64
+# With fewer no open loop is worth beginning: it opens so many ahead.
+LEAST_CONNECTIONS = 16
 # Linux' defaults, for systems without /proc.
 PORT_RANGE = "32768 60999"
 # How long a closed connection keeps its port: TCP_TIMEWAIT_LEN of Linux, and what tcp_tw_reuse
@@ -59,11 +61,16 @@ class Limits(NamedTuple):
 
 
 def descriptors() -> int:
-    """How many connections this process may open; raises its soft limit as far as it goes."""
+    """How many connections this process may open; raises its soft limit as far as it goes.
+
+    Raises BudgetError where that is too low for any.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(OSError, ValueError):  # macOS says "infinite" and means less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[0]) - RESERVED_DESCRIPTORS
+    limit = _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    _check_descriptors(1, limit)
+    return limit - RESERVED_DESCRIPTORS
 
 
 def limits(root: Path = ROOT) -> Limits:
@@ -85,8 +92,24 @@ def check(profile: LoadProfile, target: Target, limits: Limits) -> tuple[str, ..
     return tuple(filter(None, warnings))
 
 
+def check_descriptors(connections: int, limits: Limits) -> None:
+    """Raises BudgetError where this system's limit has no room for so many connections."""
+    _check_descriptors(connections, limits.descriptors_hard)
+
+
+def _check_descriptors(connections: int, limit: int) -> None:
+    needed = connections + RESERVED_DESCRIPTORS
+    if needed > limit:
+        said = "1 connection needs" if connections == 1 else f"{connections:,} connections need"
+        raise BudgetError(
+            f"{said} {needed:,} file descriptors, the limit is {limit:,}: "
+            f"ulimit -n {needed} (LimitNOFILE= of a service, docker --ulimit nofile)"
+        )
+
+
 def _check_connections(profile: LoadProfile, limits: Limits) -> None:
     wanted = max(profile.connections, profile.users or 0)
+    check_descriptors(wanted or LEAST_CONNECTIONS, limits)
     if wanted > limits.connections:
         raise BudgetError(
             f"{wanted:,} connections are more than the {limits.connections:,} this system allows; "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.loadgen import timerfd
 from dlbench.loadgen.alarm import ALARMS
 from dlbench.loadgen.connection import IDLE, Connection, Result
-from dlbench.loadgen.recorder import OK
+from dlbench.loadgen.recorder import ANSWERS, OK
 from dlbench.loadgen.request_loop import FAR_NS, RequestLoop
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class ClosedLoop(RequestLoop):
         self.start()
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
-        fault = self._judge(body, connection.index) if result == 200 else result
+        fault = self._judge(body, connection.index) if result in ANSWERS else result
         code = self._outcomes.of_result(fault, body) if fault else OK
         self._record(connection, now_ns, code)
         if connection.closing or self._pausing:

@@ -81,7 +81,7 @@ class Owner(Protocol):
     traffic: list[int]
 
     def replied(self, connection: Connection, result: Result, now_ns: int, body: bytes) -> None:
-        """`result`: an HTTP status, 200 for success (gRPC's too), or the name of an outcome."""
+        """`result`: an HTTP status, 2xx for an answer (gRPC's is 200), or the name of an outcome."""
 
     def failed(self, connection: Connection, kind: str, detail: str) -> None:
         """The connection is closed; its request, if it had one, ended without a reply."""

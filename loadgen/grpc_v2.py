@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
 
 SERVICE = "/inference.GRPCInferenceService/"
-TIMEOUT_S = 10.0
 GRPC_TYPE = "application/grpc"
 
 
@@ -51,6 +50,7 @@ class GrpcLink:
             raise TargetError("grpc:// needs grpcio: pip install 'dlbench[grpc]'") from None
         self.base = location.base
         self._error = grpc.RpcError
+        self._timeout_s = profile.timeout_s
         token = bearer_token(profile)
         self._metadata = [("authorization", f"Bearer {token}")] if token else []
         address = location.base.partition("://")[2]
@@ -82,7 +82,7 @@ class GrpcLink:
 
     def _call(self, path: str, message: bytes) -> bytes:
         reply: bytes = self._channel.unary_unary(path)(
-            message, timeout=TIMEOUT_S, metadata=self._metadata
+            message, timeout=self._timeout_s, metadata=self._metadata
         )
         return reply
 

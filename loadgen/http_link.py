@@ -9,6 +9,8 @@ import httpx
 from dlbench.loadgen.credentials import bearer_token, tls_context
 from dlbench.loadgen.encode import headers
 from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.quantity import duration
+from dlbench.loadgen.timed_http import TimedTransport
 
 if TYPE_CHECKING:
     from dlbench.loadgen.encode import Body
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.target import Target
 
-TIMEOUT_S = 10.0
 REFUSAL_LENGTH = 300
 
 
@@ -27,11 +28,11 @@ class HttpLink:
         token = bearer_token(profile)
         self.base = location.base
         self._profile = profile
+        context = tls_context(profile) if location.base.startswith("https") else None
         self._http = httpx.Client(
             base_url=location.base,
-            timeout=TIMEOUT_S,
+            transport=TimedTransport(profile.timeout_s, context),
             trust_env=False,
-            verify=tls_context(profile) if location.base.startswith("https") else False,
             headers={"Authorization": f"Bearer {token}"} if token else None,
         )
 
@@ -46,7 +47,10 @@ class HttpLink:
         try:
             return self._http.request(method, path, **content)
         except httpx.TimeoutException:
-            raise TargetError(f"{self.base} does not answer within {TIMEOUT_S:g} s") from None
+            took = duration(self._profile.timeout_s)
+            raise TargetError(
+                f"{self.base} does not answer {method} {path} within {took} (--timeout)"
+            ) from None
         except httpx.RemoteProtocolError as error:
             raise TargetError(f"{self.base} does not answer in HTTP: {error}") from None
         except httpx.TransportError as error:
@@ -61,10 +65,9 @@ class HttpLink:
                 f"{self.base} wants a token (status {response.status_code}"
                 f"{detail(body)}); name its file with --token-file"
             )
-        if response.status_code != httpx.codes.OK or not isinstance(body, dict):
+        if not response.is_success or not isinstance(body, dict):
             raise TargetError(
-                f"{self.base} answers, but not as {speaker} "
-                f"(GET {path} gave {response.status_code}{detail(body)})"
+                f"{self.base} answers, but not as {speaker} (GET {path} gave {said_by(response)})"
             )
         return body
 
@@ -73,10 +76,20 @@ class HttpLink:
         response = self.send(
             "POST", target.path, content=body.content, headers=headers(self._profile, body)
         )
-        if response.status_code == httpx.codes.OK:
+        if response.is_success:
             return ""
-        text = f"status {response.status_code}{detail(json_of(response))}"
-        return text.splitlines()[0][:REFUSAL_LENGTH]
+        return f"status {said_by(response)}".splitlines()[0][:REFUSAL_LENGTH]
+
+
+def said_by(response: httpx.Response) -> str:
+    """The status and what it means for the URL that was given; the error's text where there is one."""
+    status, path = response.status_code, response.request.url.path
+    if response.has_redirect_location:
+        there = str(response.request.url.join(response.headers["location"]))
+        return f"{status} to {there}: use that URL, {there.removesuffix(path) or there}"
+    if status == httpx.codes.NOT_FOUND:
+        return f"404: there is nothing at {path}{detail(json_of(response))}"
+    return f"{status}{detail(json_of(response))}"
 
 
 def json_of(response: httpx.Response) -> Any:  # noqa: ANN401 - any JSON

@@ -1,4 +1,4 @@
-"""Whether a reply with status 200 is a right one: its shape, and its values where they are known."""
+"""Whether an answer, a reply with a status of 2xx, is a right one: its shape, and its values where they are known."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.connection import IDLE, Connection, Result
-from dlbench.loadgen.recorder import OK
+from dlbench.loadgen.recorder import ANSWERS, OK
 from dlbench.loadgen.request_loop import FAR_NS, RequestLoop
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ class OpenLoop(RequestLoop):
         index = connection.index
         self._sent[index] = connection.sent_ns
         self._done[index] = now_ns
-        # A reply of 200 is judged, anything else is an error by itself.
-        fault = self._judge(body, self._first + self._step * index) if result == 200 else result
+        # An answer is judged, anything else is an error by itself.
+        fault = self._judge(body, self._first + self._step * index) if result in ANSWERS else result
         self._outcome[index] = self._outcomes.of_result(fault, body) if fault else OK
         if connection.connect_ns:
             self._connect_ns[index] = connection.connect_ns

@@ -8,6 +8,8 @@ from __future__ import annotations
 from array import array
 
 OK = 0
+# Any 2xx is an answer; whether it is a right one its content says.
+ANSWERS = frozenset(range(200, 300))
 PENDING = -1
 # Characters of an example: a line or two of what a server says is wrong.
 EXAMPLE_LENGTH = 300
@@ -18,8 +20,8 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._codes = {"ok": OK}
-        # 200 is what V2 clients demand; anything else is an error of its status' name.
-        self.by_result: dict[int | str, int] = {200: OK}
+        # What is not an answer is an error of its status' name.
+        self.by_result: dict[int | str, int] = {}
         # What the first request of each kind of error got: a reply's body, or a reason.
         self.examples: dict[str, str] = {}
 

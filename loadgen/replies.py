@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import httptools
 
+REDIRECTS = range(300, 400)
 HEAD_END = b"\r\n\r\n"
 # A server that puts an id into every reply must not fill the memory, nor one that never ends.
 HEADS_LIMIT = 1024
@@ -52,6 +53,7 @@ class ReplyReader:
         self._pieces = 0
         self._reply: Reply | None = None
         self._framing: set[bytes] = set()
+        self._location = b""
         self._in_body = False
         self._body = bytearray()
 
@@ -65,11 +67,14 @@ class ReplyReader:
         if self._reply is not None:
             raise BadReplyError("a second reply to one request")
         self._framing.clear()
+        self._location = b""
         self._in_body = False
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
         if (lowered := name.lower()) in (b"content-length", b"transfer-encoding"):
             self._framing.add(lowered)
+        elif lowered == b"location":
+            self._location = value
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -103,11 +108,15 @@ class ReplyReader:
         return None
 
     def _read(self, keep_alive: bool) -> Reply:
-        return Reply(self._parser.get_status_code(), keep_alive, bytes(self._body))
+        """Of a redirect, what it says is where to; nobody reads on about it."""
+        status, body = self._parser.get_status_code(), bytes(self._body)
+        if status in REDIRECTS and self._location:
+            body = b"to %s: use that URL" % self._location
+        return Reply(status, keep_alive, body)
 
     def _remember(self, data: bytes, reply: Reply) -> None:
         """Learn the header block of a reply that came in one piece with a stated length."""
         cut = data.find(HEAD_END) + len(HEAD_END)
         stated = self._framing == {b"content-length"} and not data.startswith(b"HTTP/1.1 1")
-        if stated and reply.keep_alive:
+        if stated and reply.keep_alive and reply.status not in REDIRECTS:
             self._heads.learn(data[:cut], len(data) - cut, reply.status)

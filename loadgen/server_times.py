@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from dlbench.loadgen.credentials import bearer_token, tls_context
+from dlbench.loadgen.timed_http import TimedTransport
 
 if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile
@@ -113,9 +114,8 @@ class V2Clock:
         self._open = partial(
             httpx.Client,
             base_url=target.url,
-            timeout=TIMEOUT_S,
+            transport=TimedTransport(TIMEOUT_S, tls_context(profile) if target.tls else None),
             trust_env=False,
-            verify=tls_context(profile) if target.tls else False,
             headers={"Authorization": f"Bearer {token}"} if token else None,
         )
 

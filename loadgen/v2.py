@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import orjson
 
 from dlbench.loadgen.answer import NOT_JSON, WRONG_SHAPE, Answer, BadAnswer
 from dlbench.loadgen.encode import RAW_TYPE, Body, joined, json_tensor, raw_tensor
 from dlbench.loadgen.errors import TargetError
-from dlbench.loadgen.http_link import HttpLink, detail, json_of
+from dlbench.loadgen.http_link import HttpLink, json_of, said_by
 from dlbench.loadgen.json_text import numbers, parse
 from dlbench.loadgen.stated import stated_inputs
 from dlbench.loadgen.target import Target
@@ -113,7 +112,7 @@ def raw_array(raw: bytes, datatype: str) -> NDArray[Any]:
 def _only_model(link: HttpLink) -> str:
     response = link.send("POST", "/v2/repository/index", json={})
     index = json_of(response)
-    if response.status_code != httpx.codes.OK or not isinstance(index, list):
+    if not response.is_success or not isinstance(index, list):
         raise TargetError(
             f"{link.base} does not list its models; name one: {link.base}/v2/models/NAME"
         )
@@ -131,10 +130,9 @@ def only(names: list[str], base: str) -> str:
 
 def _check_ready(link: HttpLink, model: str, path: str) -> None:
     response = link.send("GET", f"{path}/ready")
-    if response.status_code != httpx.codes.OK:
+    if not response.is_success:
         raise TargetError(
-            f"model {model!r} is not ready at {link.base} "
-            f"(status {response.status_code}{detail(json_of(response))})"
+            f"model {model!r} is not ready at {link.base} (status {said_by(response)})"
         )
 
 

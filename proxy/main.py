@@ -23,6 +23,7 @@ from dlbench.proxy.backend import make_backend
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.control import Control, NoControl
+from dlbench.proxy.descriptors import check_descriptors, descriptor_limit
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.http_front import HttpFront
 from dlbench.proxy.metrics import Exposition
@@ -147,6 +148,8 @@ class Proxy:
     async def _start_parts(self, parts: contextlib.AsyncExitStack) -> StartInfo:
         """Start everything in order; `parts` then knows how to close it."""
         settings = self._settings
+        models = 1 + len(settings.also)
+        check_descriptors(self._config, models, descriptor_limit())
         refuse_public(settings.host, settings.token_file, insecure=settings.insecure)
         access = Tokens.from_file(settings.token_file) if settings.token_file else NoTokens()
         spans = make_spans(settings.otlp_endpoint)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
 import numpy as np
 
 from dlbench.loadgen.answer import BadAnswer
@@ -213,7 +212,7 @@ class Asker:
     def _ask(self, body: Body) -> Row:
         content = {"content": body.content, "headers": headers(self._profile, body)}
         reply = self._link.send("POST", self._target.path, **content)
-        if reply.status_code != httpx.codes.OK:
+        if not reply.is_success:
             raise TargetError(f"status {reply.status_code}: {reply.text[:200]}")
         try:
             return self._protocol.read(reply.content, self._target).outputs

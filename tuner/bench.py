@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
+from dlbench.loadgen.budget import check_descriptors, limits
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
@@ -91,7 +92,9 @@ class Bench:
 
         Raises:
             ServerFailed: it does not come up.
+            BudgetError: there are too few file descriptors for the connections of a study.
         """
+        check_descriptors(POOL, limits())
         began = time.perf_counter()
         ready = self._server.apply(config)
         self._target = discover(ready["url"], self._profile)

@@ -1,6 +1,8 @@
 """`dlbench load` and `dlbench compare` as they are called, against the null server."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -127,3 +129,19 @@ def test_several_processes_are_one_result(url):
     assert found["client_processes"] == 2
     assert found["errors"] == {}
     assert found["requests"] > 100
+
+
+@pytest.mark.parametrize("limit", [64, 32])
+@pytest.mark.parametrize(
+    "command", ["serve demo:mlp --port 0", "tune demo:mlp", "load URL --rate 5"]
+)
+def test_too_few_descriptors_are_refused_with_the_cause(command, limit, url, tmp_path):
+    words = [sys.executable, "-m", "dlbench.cli.main", *command.replace("URL", url).split()]
+    script = f"ulimit -n {limit}; exec {shlex.join(words)}"
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.search(rf"needs? \d+ file descriptors, the limit is {limit}: ulimit -n \d+", line)
+    assert [file for file in tmp_path.iterdir() if file.suffix == ".db"] == []

@@ -11,10 +11,14 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from dlbench.loadgen import server_times
 from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.http_link import HttpLink
+from dlbench.loadgen.location import locate
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.server_times import server_clock
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
 
@@ -34,7 +38,7 @@ class Handler(socketserver.StreamRequestHandler):
             pass
 
     def read_request(self):
-        self.line = self.rfile.readline().decode()
+        self.line = self.rfile.readline().decode(errors="replace")
         length = 0
         while (header := self.rfile.readline()) not in (b"\r\n", b""):
             name, _, value = header.partition(b":")
@@ -120,6 +124,8 @@ GOOD = {
     ),
     "ended by closing": then_close(b"HTTP/1.1 200 OK\r\n\r\n{}"),
     "HTTP/1.0 without a length": then_close(b"HTTP/1.0 200 OK\r\n\r\n{}"),
+    "202": lambda handler: handler.send(status(b"202 Soon", b"later")),
+    "204 without a body": lambda handler: handler.send(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "large": lambda handler: handler.send(
         b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000
     ),
@@ -130,11 +136,40 @@ def status(line, body=b""):
     return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (line, len(body), body)
 
 
+MOVED = b"HTTP/1.1 301 Moved\r\nLocation: https://other/v2\r\nContent-Length: 0\r\n\r\n"
+# What comes at once, and then byte after byte: replies that never end, and are never silent for long.
+TRICKLES = {
+    "trickles its header": (b"HTTP/1.1 200 OK\r\nX-Trickle: ", b"x"),
+    "trickles a body of a known length": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n",
+        b"x",
+    ),
+    "trickles chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1\r\nx\r\n",
+    ),
+    "trickles until it closes": (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "trickles interim replies": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+def trickling(head, byte):
+    """Ends when the client hangs up: a write fails then."""
+
+    def script(handler):
+        handler.send(head)
+        while True:
+            handler.send(byte)
+            threading.Event().wait(0.02)
+
+    return script
+
+
 # Script, kind of the error, and what its example has to say.
 BAD = {
     "5xx": (lambda h: h.send(status(b"500 Oh", b"out of memory")), "status_500", "out of memory"),
     "3xx": (lambda h: h.send(status(b"302 Go", b"elsewhere")), "status_302", "elsewhere"),
-    "2xx that is no 200": (lambda h: h.send(status(b"202 Soon", b"later")), "status_202", "later"),
+    "a redirect": (lambda h: h.send(MOVED), "status_301", "to https://other/v2: use that URL"),
     "closes": (lambda _: False, "closed", "before a reply"),
     "closes within a reply": (then_close(OK[:-3]), "cut_off", "within a reply"),
     "closes within a chunk": (then_close(CHUNKED[:-9]), "cut_off", "within a reply"),
@@ -186,8 +221,10 @@ def test_failures_are_counted_by_kind_with_an_example(generator, case, load):
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_a_server_that_never_answers(generator, load):
-    with server(forever) as url:
+@pytest.mark.parametrize("kind", ["says nothing", *TRICKLES])
+def test_a_server_that_never_answers_or_never_ends(generator, kind, load):
+    script = trickling(*TRICKLES[kind]) if kind in TRICKLES else forever
+    with server(script) as url:
         found = measured(generator, url, {"timeout_s": 0.3, **LOADS[load]})
     assert set(found.errors) == {"timeout"}
     assert found.errors["timeout"] == found.requests
@@ -323,6 +360,17 @@ def test_a_stated_size_is_taken(sizes):
 
 
 WRONG = {
+    "nothing there": (lambda h: h.send(reply({}, "404 No")), "", "404: there is nothing at /v2"),
+    "redirects": (
+        lambda h: h.send(MOVED),
+        "",
+        r"301 to https://other/v2: use that URL, https://other\)",
+    ),
+    "redirects to another path of its own": (
+        lambda h: h.send(MOVED.replace(b"https://other", b"/api")),
+        "",
+        r"301 to http://127.0.0.1:\d+/api/v2: use that URL, http://127.0.0.1:\d+/api",
+    ),
     "not a V2 inference server, 404": (lambda h: h.send(reply({}, "404 No")), "", "not as a V2"),
     "HTML": (lambda h: h.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<ht>"), "", "as a V2"),
     "other JSON": (lambda h: h.send(reply({"hello": 1})), "", "not as a V2"),
@@ -342,6 +390,46 @@ def test_everything_else_is_one_clear_line(case):
     with server(script) as url, pytest.raises(TargetError, match=message) as caught:
         discover(url + path, LoadProfile())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["says nothing", *TRICKLES])
+def test_before_the_load_a_reply_that_never_ends_is_given_up(kind):
+    script = trickling(*TRICKLES[kind]) if kind in TRICKLES else forever
+    with server(script) as url, pytest.raises(TargetError, match=r"within 300 ms \(--timeout\)"):
+        discover(url, LoadProfile(timeout_s=0.3))
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpc", "grpcs"])
+def test_before_the_load_a_handshake_that_never_ends_is_given_up(scheme):
+    with server(forever) as url, pytest.raises(TargetError) as caught:
+        discover(url.replace("http", scheme) + "/m", LoadProfile(timeout_s=0.3))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_under_load_a_handshake_that_never_ends_is_given_up(generator, load):
+    with server(forever) as url:
+        tls = target(url.replace("http", "https"))
+        found, _ = generator.measure(tls, profile(tls_insecure=True, timeout_s=0.3, **LOADS[load]))
+    assert set(found.errors) == {"timeout"}
+    assert open_sockets(generator) == 0
+
+
+@pytest.mark.parametrize("kind", ["says nothing", *TRICKLES])
+def test_the_servers_statistics_do_not_hold_a_result_up(kind, monkeypatch):
+    monkeypatch.setattr(server_times, "TIMEOUT_S", 0.3)
+    script = trickling(*TRICKLES[kind]) if kind in TRICKLES else forever
+    with server(script) as url:
+        clock = server_clock(target(url).model_copy(update={"statistics": True}), LoadProfile())
+        assert clock.read() is None
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_before_the_load_replies_of_every_kind_are_read(kind):
+    with server(GOOD[kind]) as url:
+        location = locate(f"{url}/", LoadProfile(protocol="plain"))
+        with HttpLink(location, LoadProfile(timeout_s=5)) as link:
+            assert link.send("GET", "/x").is_success
 
 
 def test_an_unreachable_server(dead_port):

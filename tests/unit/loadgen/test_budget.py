@@ -91,7 +91,7 @@ def test_an_ordinary_load_needs_nothing():
 @pytest.mark.parametrize("load", [{"users": 5000}, {"rate": 10, "connections": 5000}])
 def test_more_connections_than_descriptors(load):
     few = AMPLE._replace(descriptors_hard=4096)
-    with pytest.raises(BudgetError, match=r"5,000 connections .* 4,032 .*ulimit -Hn"):
+    with pytest.raises(BudgetError, match=r"need 5,064 file descriptors, the limit is 4,096"):
         check(LoadProfile(**load), HERE, few)
 
 
@@ -158,3 +158,25 @@ def test_the_peak_of_a_pattern_is_what_a_stall_meets():
 def test_who_states_the_connections_is_not_warned():
     few = AMPLE._replace(descriptors_hard=1064)
     assert check(LoadProfile(rate=8000, connections=100), HERE, few) == ()
+
+
+@pytest.mark.parametrize("limit", [32, 64])
+@pytest.mark.parametrize(
+    ("load", "needed"), [({"rate": 5}, 80), ({"users": 2}, 66), ({"rate": 5, "connections": 9}, 73)]
+)
+def test_too_few_descriptors_are_refused_with_what_is_needed(limit, load, needed):
+    few = AMPLE._replace(descriptors_soft=limit, descriptors_hard=limit)
+    with pytest.raises(BudgetError, match=f"need {needed} file descriptors, the limit is {limit}"):
+        check(LoadProfile(**load), HERE, few)
+
+
+@pytest.mark.parametrize("limit", [16, 32, 64])
+def test_a_generator_without_descriptors_says_so(limit):
+    code = (
+        "import resource as r; from dlbench.loadgen.budget import descriptors;"
+        f"r.setrlimit(r.RLIMIT_NOFILE, ({limit}, {limit})); descriptors()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (
+        f"1 connection needs 65 file descriptors, the limit is {limit}: ulimit -n 65" in done.stderr
+    )
