@@ -430,6 +430,29 @@ def test_a_locustfile_offers_a_load_and_locust_counts_it(tmp_path, url, processe
     assert "from the scheduled time" in err
 
 
+SLOW_WORKERS = """
+from gevent.monkey import get_original
+
+def block(seconds):
+    get_original("time", "sleep")(seconds)
+
+Load.on_start = lambda self: block(5)
+Load.on_stop = lambda self: block(1.5)
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_have_no_time_for_locust_are_waited_for(tmp_path, url):
+    """Silent for longer than Locust likes before the load, and when it quits."""
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE + SLOW_WORKERS)
+    code, out, err = run_locust(
+        tmp_path, "-f", "locustfile.py", "--host", url, "-u", 2, "--processes", 2, "--json"
+    )
+    assert code == 0, err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert counted_by_locust(out)["num_requests"] == len(found["scheduled_ns"])
+
+
 def test_a_server_that_is_not_there_is_said_and_fails(tmp_path, dead_port):
     (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
     host = f"http://127.0.0.1:{dead_port}"
