@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dlbench.loadgen.errors import TargetError
 
@@ -51,6 +51,7 @@ def locate(url: str, profile: LoadProfile) -> Location:
         raise TargetError(f"{url!r} is not of the form {FORMS[protocol]}")
     named = found.groupdict()
     model = named["model"] or named.get("name")
+    model = unquote(model) if model else model
     return Location(base, path, protocol, model or None, named["version"] or None)
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -109,7 +110,7 @@ class V2Clock:
     def __init__(self, target: Target, profile: LoadProfile) -> None:
         token = bearer_token(profile)
         version = f"/versions/{target.version}" if target.version else ""
-        self._path = f"/v2/models/{target.model}{version}/stats"
+        self._path = f"/v2/models/{quote(target.model, safe='')}{version}/stats"
         # Opened for each reading: no connection of ours lies idle at the server during the run.
         self._open = partial(
             httpx.Client,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -44,7 +45,9 @@ def describe(link: HttpLink, location: Location, profile: LoadProfile) -> Target
     if "extensions" not in server and "name" not in server:
         raise TargetError(f"{link.base} answers, but not as {SPEAKER} (GET /v2){ADVICE}")
     name = location.model or _only_model(link)
-    path = f"/v2/models/{name}" + (f"/versions/{location.version}" if location.version else "")
+    path = f"/v2/models/{quote(name, safe='')}" + (
+        f"/versions/{location.version}" if location.version else ""
+    )
     _check_ready(link, name, path)
     metadata = link.ask(path, SPEAKER)
     extensions = server.get("extensions", ())

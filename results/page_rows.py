@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.tuner.disturbed import mattered
 from dlbench.tuner.export import recommended_toml, row, study_points
 from dlbench.tuner.point import ERROR_RATE_LIMIT
 from dlbench.tuner.report import default_config, shown
@@ -75,6 +76,8 @@ def _changes(config: ServingConfig, result: Verified) -> list[str]:
 
 def uncounted(points: Iterable[Point]) -> list[Record]:
     """What may not stand on a front or has to be taken with care, and why, in the order of measuring."""
+    points = list(points)
+    moved = {id(point) for point in mattered(points)}
     return [
         {
             "point": point.name,
@@ -86,7 +89,7 @@ def uncounted(points: Iterable[Point]) -> list[Record]:
             "log_tail": point.log_tail,
         }
         for point in points
-        if (reason := _reason(point)) or point.disturbances
+        if (reason := _reason(point)) or id(point) in moved
     ]
 
 

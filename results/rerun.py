@@ -20,7 +20,7 @@ from dlbench.proxy.model import resolve_model
 from dlbench.results.comparison import difference
 from dlbench.tuner.bench import Bench
 from dlbench.tuner.budget import WARMUP_S, Candidate
-from dlbench.tuner.disturbance import tally
+from dlbench.tuner.disturbed import tally
 from dlbench.tuner.drift import REFERENCE
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.pin import on_cores, pinned
@@ -139,7 +139,7 @@ def measure_again(rerun: Rerun, say: Callable[[str], object]) -> Again:
                     say(_said(candidate, number, rerun.rounds))
                     repeat = _measure(bench, candidate, number, Path(folder))
                     found[candidate.name].append(repeat)
-    disturbed = tally([point.disturbances for own in found.values() for point, _ in own])
+    disturbed = tally([point for own in found.values() for point, _ in own])
     return Again({name: _pooled(repeats) for name, repeats in found.items()}, disturbed)
 
 

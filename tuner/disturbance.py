@@ -16,12 +16,12 @@ import psutil
 from dlbench.loadgen.container import throttled_s
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 ROOT = Path("/")
 MIB = 1 << 20
 # Below these it is what an idle system does to anybody.
-OTHERS_CORES = 0.25
+OTHERS_CORES, OTHERS_SHARE = 0.25, 0.1
 SWAPPED_MB = 1.0
 THROTTLED_SHARE = 0.01
 HEAT_COUNTS = "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
@@ -60,24 +60,21 @@ def is_calm(before: Snapshot, after: Snapshot) -> bool:
     return busy <= after.cores / 2 and not disturbances(before, after)
 
 
-def tally(found: Sequence[tuple[str, ...]]) -> str:
-    """In how many measurements something else was going on, with the last; "" if in none."""
-    disturbed = [notes for notes in found if notes]
-    if not disturbed:
-        return ""
-    return f"{len(disturbed)} of {len(found)} measurements were disturbed, as: {disturbed[-1][0]}"
-
-
 def _others(before: Snapshot, after: Snapshot, length_s: float) -> str:
     cores = (after.busy_s - before.busy_s - (after.ours_s - before.ours_s)) / length_s
-    if cores < OTHERS_CORES:
-        return ""
-    return f"other processes used {cores:.2g} cores meanwhile"
+    return _taken("other processes used", cores, after.cores)
 
 
 def _stolen(before: Snapshot, after: Snapshot, length_s: float) -> str:
     cores = (after.stolen_s - before.stolen_s) / length_s
-    return f"the host took {cores:.2g} cores away meanwhile" if cores >= OTHERS_CORES else ""
+    return _taken("the host took away", cores, after.cores)
+
+
+def _taken(who: str, cores: float, of: int) -> str:
+    """A share of the cores; little of many cores leaves enough for everybody."""
+    if cores < max(OTHERS_CORES, OTHERS_SHARE * of):
+        return ""
+    return f"{who} {cores:.2g} of {of} cores ({cores / of:.0%}) meanwhile"
 
 
 def _swapped(before: Snapshot, after: Snapshot, _: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import TypeAdapter
 
 from dlbench.tuner.correction import Correction, Estimate, for_choice, for_report
-from dlbench.tuner.disturbance import tally
+from dlbench.tuner.disturbed import tally
 from dlbench.tuner.drift import drift
 from dlbench.tuner.front import Outcome, front_indices
 from dlbench.tuner.insight import Insight, insight
@@ -107,7 +107,7 @@ def verified(
     learnt = None if predictions is None else insight(points, predictions)
     slo, moved = _slo(pick, [reported[n] for n in front], config), drift(points)
     said = str(moved) if moved is not None and moved.beyond_noise else ""
-    meanwhile = tally([p.disturbances for p in points])
+    meanwhile = tally(points)
     return Verified(marked, slo, estimates, smoothed, learnt, said, meanwhile)
 
 

@@ -57,3 +57,9 @@ def test_a_path_of_its_own_is_for_plain_json():
         assert locate("http://h:1/a/b?c=1", profile).path == "/a/b?c=1"
     with pytest.raises(TargetError, match="--protocol plain"):
         locate("http://h:1/a/b", LoadProfile())
+
+
+def test_a_model_s_name_is_read_as_it_is():
+    """A URL writes a blank, a hash and the like as %20, %23."""
+    found = locate("http://h:1/v2/models/re%20c%231%3F%25'%0A", LoadProfile())
+    assert found.model == "re c#1?%'\n"

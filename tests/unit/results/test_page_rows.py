@@ -74,7 +74,8 @@ def test_what_does_not_count_is_told_with_its_reason(point):
         failed,
         point(verdict="invalid", reason="the client sent late"),
         point(error_rate=0.25),
-        point().model_copy(update={"disturbances": ("swapping",)}),
+        point(rate=900).model_copy(update={"disturbances": ("swapping",)}),
+        point("c03").model_copy(update={"disturbances": ("swapping",)}),  # and nothing moved
     ]
     found = uncounted(points)
     assert [(e["verdict"], e["reason"]) for e in found] == [

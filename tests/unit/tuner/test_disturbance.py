@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlbench.tuner.disturbance import Snapshot, disturbances, is_calm, now, tally
+from dlbench.tuner.disturbance import Snapshot, disturbances, is_calm, now
 
 QUIET = Snapshot(at_s=100.0, busy_s=5000.0, ours_s=300.0)
 LATER = replace(QUIET, at_s=104.0, busy_s=5006.0, ours_s=306.0)
@@ -29,8 +29,8 @@ def test_our_own_work_is_no_disturbance():
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ({"busy_s": 5010.0}, "other processes used 1 cores meanwhile"),
-        ({"stolen_s": 2.0}, "the host took 0.5 cores away meanwhile"),
+        ({"busy_s": 5010.0}, "other processes used 1 of 1 cores (100%) meanwhile"),
+        ({"stolen_s": 2.0}, "the host took away 0.5 of 1 cores (50%) meanwhile"),
         ({"swapped_mb": 12.0}, "12 MiB were swapped meanwhile"),
         (
             {"throttled_s": 1.0},
@@ -117,6 +117,7 @@ def test_the_work_of_a_process_that_is_not_ours_is_seen():
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
-def test_a_study_says_how_many_measurements_were_disturbed():
-    assert tally([(), ()]) == ""
-    assert tally([("a",), (), ("b", "c")]) == "2 of 3 measurements were disturbed, as: b"
+@pytest.mark.parametrize(("cores", "notes"), [(2, 1), (8, 1), (64, 0)])
+def test_one_core_of_many_is_not_missed(cores, notes):
+    before, after = (replace(one, cores=cores) for one in (QUIET, LATER))
+    assert len(disturbances(before, replace(after, busy_s=5010.0))) == notes
