@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.tensors import Tensor, TensorSpec
 
+# What data may hold, in lists in lists.
+LEAVES = {bool, int, float}
 # Kinds of JSON values (NumPy's letters) that a tensor's kind takes: an integer may stand for a
 # float, nothing else for anything else.
 TAKES = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
@@ -42,6 +45,7 @@ def read_nested(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - 
         BadRequest: values of another kind, nested unevenly, or one that the datatype cannot hold.
     """
     wanted = np.dtype(spec.numpy_type).newbyteorder("<")
+    _check_leaves(spec, data)
     try:
         values = _values(spec, data)
         if values.size and values.dtype.kind not in TAKES[wanted.kind]:
@@ -69,6 +73,17 @@ def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
 def write_nested(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
     """Like `unpack`, in the tensor's shape; orjson writes it as lists in lists."""
     return unpack(spec, tensor).reshape(tensor.shape)
+
+
+def _check_leaves(spec: TensorSpec, data: Any) -> None:  # noqa: ANN401 - from JSON
+    """Only numbers and booleans are shown to NumPy, which gives every text the room of the longest."""
+    level = [data]
+    while (types := set(map(type, level))) == {list}:
+        level = list(chain.from_iterable(level))
+    if list in types:
+        raise BadRequest(f"input {spec.name!r}: data has to be numbers, nested evenly or flat")
+    if not types <= LEAVES:
+        raise BadRequest(f"input {spec.name!r} is {spec.datatype}; its data is not")
 
 
 def _values(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.clock import now_ns
@@ -179,7 +179,7 @@ async def serve_model(
     except BaseException:
         await asyncio.gather(*(link.shutdown() for link in links))
         raise
-    signature = signature_from(hello["signature"])
+    signature = replace(signature_from(hello["signature"]), max_rows=settings.max_rows)
     identity = f"{source.name}/{source.version}/".encode() + fingerprint
     dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
     served = ServedModel(source, signature, hello, dispatcher)

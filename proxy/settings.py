@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dlbench.proxy.tensors import MAX_ROWS
+
 
 class ServerSettings(BaseModel):
     """Settings of one proxy that the tuner does not search over."""
@@ -85,6 +87,7 @@ class ServerSettings(BaseModel):
         4096, description="open connections; one more is answered 503 and closed", ge=1
     )
     max_header_kb: int = Field(16, description="longest request head, in KiB", ge=1, le=1024)
+    max_rows: int = Field(MAX_ROWS, description="most rows in one request", ge=1, le=2**31 - 1)
     max_body_mb: int = Field(64, description="largest request body, in MiB", ge=1, le=16384)
     header_timeout_s: float = Field(10.0, description="longest wait for a request's head", gt=0)
     body_timeout_s: float = Field(30.0, description="longest wait for a request's body", gt=0)

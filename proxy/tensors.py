@@ -27,6 +27,8 @@ DATATYPES = {
     "FP32": ("float32", 4, "tensor(float)"),
     "FP64": ("float64", 8, "tensor(double)"),
 }
+# Rows of one request, where nobody says otherwise.
+MAX_ROWS = 1 << 20
 FROM_ORT = {ort: name for name, (_, _, ort) in DATATYPES.items()}
 
 
@@ -88,18 +90,24 @@ class Signature:
     """What a model takes and gives, batch axes settled.
 
     `batchable` is False for a model that takes one request at a time; `notes` says what was found
-    out by trying.
+    out by trying. `max_rows` is what one request may have.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     notes: tuple[str, ...] = ()
+    max_rows: int = MAX_ROWS
 
     @cached_property
-    def unbatched_inputs(self) -> tuple[int, ...]:
-        """Places of the inputs without a batch axis: requests share a batch only with equal bytes there."""
-        return tuple(i for i, spec in enumerate(self.inputs) if spec.batch_axis < 0)
+    def keyed_inputs(self) -> tuple[int, ...]:
+        """Places of the inputs whose bytes requests of one batch share, having no batch axis.
+
+        None where nothing shares a batch: a copy of all inputs would be a key for nobody.
+        """
+        return tuple(
+            i for i, spec in enumerate(self.inputs) if self.batchable and spec.batch_axis < 0
+        )
 
 
 def signature_from(document: dict[str, Any]) -> Signature:
