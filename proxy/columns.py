@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_reply import json_value
 from dlbench.proxy.json_tensors import read_nested, write_nested
 from dlbench.proxy.request import all_outputs, lay_out, make_request
 
@@ -70,8 +71,3 @@ def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:
 def unwrapped(named: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
     """The value alone where there is only one name."""
     return next(iter(named.values())) if len(named) == 1 else named
-
-
-def json_value(array: NDArray[Any]) -> Any:  # noqa: ANN401 - JSON
-    """An array that orjson writes; one without axes is a number, which it does not take."""
-    return array if array.ndim else array.item()

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench.proxy.columns import by_name, json_value, request_of, unwrapped
+from dlbench.proxy.columns import by_name, request_of, unwrapped
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_reply import rows
 from dlbench.proxy.json_tensors import read_nested, write_nested
+from dlbench.proxy.request import check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,7 @@ def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noq
     """
     if not isinstance(instances, list) or not instances:
         raise BadRequest("the instances have to be a list of at least one row")
+    check_rows(signature, len(instances))
     if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
         return request_of(signature, [_stacked(signature.inputs[0], instances)])
     rows = [by_name(signature, row) for row in instances]
@@ -49,10 +52,7 @@ def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any: 
     }
     if len(columns) == 1:
         return unwrapped(columns)
-    return [
-        dict(zip(columns, map(json_value, row), strict=True))
-        for row in zip(*columns.values(), strict=True)
-    ]
+    return rows(columns, count)
 
 
 def _stacked(spec: TensorSpec, rows: Sequence[Any]) -> NDArray[Any]:
@@ -74,4 +74,4 @@ def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
             f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; "
             "ask for whole tensors"
         )
-    return np.ascontiguousarray(np.moveaxis(array, axis, 0))
+    return np.moveaxis(array, axis, 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_reply import AT_ONCE_BYTES, widened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,16 +63,13 @@ def read_nested(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - 
 
 
 def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
-    """A tensor's values as a flat array that orjson writes (OPT_SERIALIZE_NUMPY)."""
+    """A tensor's values as a flat array for `json_reply`, which widens large ones piece by piece."""
     array = np.frombuffer(tensor.data, dtype=np.dtype(spec.numpy_type).newbyteorder("<"))
-    if spec.datatype in ("FP16", "FP32"):
-        # As doubles, so that what is read back and rounded to FP32 is the same number.
-        return array.astype(np.float64)
-    return array
+    return widened(array) if array.nbytes <= AT_ONCE_BYTES else array
 
 
 def write_nested(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
-    """Like `unpack`, in the tensor's shape; orjson writes it as lists in lists."""
+    """Like `unpack`, in the tensor's shape: lists in lists."""
     return unpack(spec, tensor).reshape(tensor.shape)
 
 

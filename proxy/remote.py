@@ -35,6 +35,8 @@ HELLO = struct.Struct("<8sHH64sH")
 TOKEN_BYTES = 1024
 # For each side to say its part; loading the model comes after it, and may take longer.
 HELLO_TIMEOUT_S = 5.0
+# What signatures may differ in and still be the same model's.
+BESIDE: dict[str, Any] = {"notes": (), "max_rows": 0, "max_bytes": 0}
 # A machine that vanishes says nothing: after two silent seconds its kernel is asked every two, and
 # what stays unanswered for eight has lost the connection.
 TCP_OPTIONS = {
@@ -170,6 +172,5 @@ class RemoteLink(WorkerLink):
         transport.write(self._front_hello.encode())
 
     def _compare(self, found: Signature) -> None:
-        ours = replace(self._signature, notes=(), max_rows=found.max_rows)
-        if replace(found, notes=()) != ours:
+        if replace(self._signature, **BESIDE) != replace(found, **BESIDE):
             raise StartError("it understands the model otherwise: same --batch-axis and --shape?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlbench.proxy.errors import BadRequest
@@ -72,6 +73,10 @@ class InferRequest:
         self.rows = layout.rows
         self.trace: Trace | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """From process to process: the tensors beside the pickle, uncopied."""
+        return InferRequest, (self.layout, tuple(map(PickleBuffer, self.data)), self.batch_key)
+
 
 def lay_out(
     signature: Signature,
@@ -90,8 +95,10 @@ def lay_out(
     rows = _rows(
         [s[spec.batch_axis] for spec, s in zip(specs, shapes, strict=True) if spec.batch_axis >= 0]
     )
-    if rows > signature.max_rows:
-        raise BadRequest(f"{rows} rows in one request; at most {signature.max_rows} are taken")
+    check_rows(signature, rows)
+    size = sum(spec.byte_size(shape) for spec, shape in zip(specs, shapes, strict=True))
+    if size > signature.max_bytes:
+        raise BadRequest(f"tensors of {size} bytes; a request may have {signature.max_bytes}")
     for spec, shape in zip(specs, shapes, strict=True):
         if 0 in shape and prod(filter(None, shape)) > MOST_EMPTY:
             raise BadRequest(
@@ -100,6 +107,12 @@ def lay_out(
             )
     row_shapes = tuple(spec.row_shape(shape) for spec, shape in zip(specs, shapes, strict=True))
     return Layout(shapes, rows, row_shapes, wanted, id, priority, timeout_ns)
+
+
+def check_rows(signature: Signature, rows: int) -> None:
+    """Raise BadRequest if these are more rows than one request may have."""
+    if rows > signature.max_rows:
+        raise BadRequest(f"{rows} rows in one request; at most {signature.max_rows} are taken")
 
 
 def make_request(signature: Signature, layout: Layout, data: tuple[Buffer, ...]) -> InferRequest:

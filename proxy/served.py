@@ -22,6 +22,7 @@ from dlbench.proxy.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dlbench.proxy.aside import Aside
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.errors import ProxyError, RequestError
@@ -65,6 +66,7 @@ class ServedModel:
         self.stats = dispatcher.stats
         self.submit: Callable[[InferRequest, Reply], None] = dispatcher.submit
         self.crew: Crew
+        self.aside: Aside
         self.hurried = False  # nobody waits for what is under way any more
         self._watch: asyncio.Task[None]
 
@@ -179,7 +181,11 @@ async def serve_model(
     except BaseException:
         await asyncio.gather(*(link.shutdown() for link in links))
         raise
-    signature = replace(signature_from(hello["signature"]), max_rows=settings.max_rows)
+    signature = replace(
+        signature_from(hello["signature"]),
+        max_rows=settings.max_rows,
+        max_bytes=settings.max_body_mb << 20,
+    )
     identity = f"{source.name}/{source.version}/".encode() + fingerprint
     dispatcher = Dispatcher(signature, identity, config, backend, ModelStats())
     served = ServedModel(source, signature, hello, dispatcher)

@@ -89,6 +89,13 @@ class ServerSettings(BaseModel):
     max_header_kb: int = Field(16, description="longest request head, in KiB", ge=1, le=1024)
     max_rows: int = Field(MAX_ROWS, description="most rows in one request", ge=1, le=2**31 - 1)
     max_body_mb: int = Field(64, description="largest request body, in MiB", ge=1, le=16384)
+    max_memory_mb: int = Field(
+        0,
+        description="most that requests and replies under way may hold in the front together, in "
+        "MiB; more are answered 503 (0: a quarter of the machine's or container's memory)",
+        ge=0,
+        le=1 << 30,
+    )
     header_timeout_s: float = Field(10.0, description="longest wait for a request's head", gt=0)
     body_timeout_s: float = Field(30.0, description="longest wait for a request's body", gt=0)
     idle_timeout_s: float = Field(75.0, description="idle connections are closed after this", gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -90,7 +91,7 @@ class Signature:
     """What a model takes and gives, batch axes settled.
 
     `batchable` is False for a model that takes one request at a time; `notes` says what was found
-    out by trying. `max_rows` is what one request may have.
+    out by trying. `max_rows` and `max_bytes` are what one request may have.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -98,6 +99,7 @@ class Signature:
     batchable: bool
     notes: tuple[str, ...] = ()
     max_rows: int = MAX_ROWS
+    max_bytes: int = sys.maxsize
 
     @cached_property
     def keyed_inputs(self) -> tuple[int, ...]:

@@ -5,23 +5,21 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.answer import answer_json, send_json
+from dlbench.proxy.answer import infer_json, send_json
 from dlbench.proxy.columns import read_columns, request_of, unwrapped, write_columns
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from dlbench.proxy.answer import Asked
     from dlbench.proxy.http import HttpRequest, Respond
-    from dlbench.proxy.request import InferRequest, Outputs
+    from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
-    from dlbench.proxy.tensors import Signature, TensorSpec
-
-    Write = Callable[[Outputs], object]
+    from dlbench.proxy.tensors import Buffer, Signature, TensorSpec
 
 SIGNATURE_NAME = "serving_default"
 # V2 datatype -> the name in TensorFlow's types.proto.
@@ -43,15 +41,7 @@ DTYPES = {
 
 def predict(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
     """Run the model on `instances` (a row each) or `inputs` (whole tensors)."""
-    try:
-        read, write = _read(model.signature, request.body)
-    except BadRequest:
-        if b'"b64"' in request.body:
-            raise BadRequest(
-                'a {"b64": …} object holds a string; this model takes numbers'
-            ) from None
-        raise
-    answer_json(model, read, respond, write)
+    infer_json(model, request.body, respond, read)
 
 
 def status(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
@@ -78,9 +68,23 @@ def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
     send_json(respond, document)
 
 
-def _read(signature: Signature, body: bytes) -> tuple[InferRequest, Write]:
-    """The request, and how its format is answered."""
-    document = load(body)
+def read(signature: Signature, body: Buffer) -> Asked:
+    """The request, and how its format is answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
+    try:
+        return _read(signature, load(body))
+    except BadRequest:
+        if b'"b64"' in bytes(body):
+            raise BadRequest(
+                'a {"b64": …} object holds a string; this model takes numbers'
+            ) from None
+        raise
+
+
+def _read(signature: Signature, document: dict[str, Any]) -> Asked:
     if (name := document.get("signature_name", SIGNATURE_NAME)) not in ("", SIGNATURE_NAME):
         raise BadRequest(f"no signature {name!r}; there is {SIGNATURE_NAME!r}")
     if given := [key for key in FORMATS if key in document]:
@@ -90,15 +94,20 @@ def _read(signature: Signature, body: bytes) -> tuple[InferRequest, Write]:
     raise BadRequest("'instances' (a list of rows) or 'inputs' (whole tensors) is missing")
 
 
-def _rows(signature: Signature, instances: Any) -> tuple[InferRequest, Write]:  # noqa: ANN401 - from JSON
-    request = read_instances(signature, instances)
-    count = len(instances)
-    return request, lambda outputs: {"predictions": write_instances(signature, outputs, count)}
+def _rows(signature: Signature, instances: Any) -> Asked:  # noqa: ANN401 - from JSON
+    return read_instances(signature, instances), partial(_predictions, len(instances))
 
 
-def _columns(signature: Signature, inputs: Any) -> tuple[InferRequest, Write]:  # noqa: ANN401 - from JSON
-    request = request_of(signature, read_columns(signature, inputs))
-    return request, lambda outputs: {"outputs": unwrapped(write_columns(signature, outputs))}
+def _predictions(count: int, signature: Signature, outputs: Outputs) -> object:
+    return {"predictions": write_instances(signature, outputs, count)}
+
+
+def _columns(signature: Signature, inputs: Any) -> Asked:  # noqa: ANN401 - from JSON
+    return request_of(signature, read_columns(signature, inputs)), _outputs
+
+
+def _outputs(signature: Signature, outputs: Outputs) -> object:
+    return {"outputs": unwrapped(write_columns(signature, outputs))}
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:

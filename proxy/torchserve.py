@@ -5,19 +5,22 @@ https://pytorch.org/serve/inference_api.html
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dlbench.proxy.answer import answer_json, send_json
+from dlbench.proxy.answer import answer_json, infer_json, send_json
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 
 if TYPE_CHECKING:
+    from dlbench.proxy.answer import Asked
     from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.tensors import Buffer, Signature
 
 BINARY_TYPE = b"application/octet-stream"
 
@@ -33,13 +36,26 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
         count = raw.rows
         answer_json(model, raw, respond, lambda outputs: write_instances(signature, outputs, count))
         return
-    instances, enveloped = _instances(request.body)
+    infer_json(model, request.body, respond, read)
 
-    def write(outputs: Outputs) -> object:
-        rows = write_instances(signature, outputs, len(instances))
-        return {"predictions": rows} if enveloped else rows
 
-    answer_json(model, read_instances(signature, instances), respond, write)
+def read(signature: Signature, body: Buffer) -> Asked:
+    """The request, and how it is answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
+    instances, enveloped = _instances(body)
+    write = partial(_enveloped if enveloped else _listed, len(instances))
+    return read_instances(signature, instances), write
+
+
+def _listed(count: int, signature: Signature, outputs: Outputs) -> object:
+    return write_instances(signature, outputs, count)
+
+
+def _enveloped(count: int, signature: Signature, outputs: Outputs) -> object:
+    return {"predictions": write_instances(signature, outputs, count)}
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:
@@ -57,7 +73,7 @@ def _type(request: HttpRequest) -> bytes:
     return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-def _instances(body: bytes) -> tuple[list[Any], bool]:
+def _instances(body: Buffer) -> tuple[list[Any], bool]:
     """The rows, and whether they came in the KServe V1 envelope."""
     try:
         document = orjson.loads(body)
