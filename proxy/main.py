@@ -174,7 +174,7 @@ class Proxy:
         if settings.grpc_port is not None:
             from dlbench.proxy.grpc_front import GrpcFront  # needs the extra `grpc`
 
-            front = GrpcFront(self._repository, access, settings)
+            front = GrpcFront(self._repository, access, settings, memory)
             grpc = f"{settings.host}:{await front.startup()}"
             fronts.append(front)
         return StartInfo(url, [model.info for model in self._repository.models], grpc)

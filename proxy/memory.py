@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from dlbench.proxy.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Smaller bodies and replies are not counted: many connections of them are less than the objects
 # around them, and most requests are to pay one comparison and no more.
@@ -51,6 +56,19 @@ class Memory:
     def give(self, size: int) -> None:
         """Count bytes that are held no longer."""
         self.held -= size
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count bytes for the length of the block.
+
+        Raises:
+            Overloaded: there is no room for them.
+        """
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
 
 
 def most_bytes(max_memory_mb: int) -> int:
