@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from dlbench.proxy.errors import RequestError
+from dlbench.proxy.admission import STOPPING
+from dlbench.proxy.encoding import AT_ONCE
+from dlbench.proxy.errors import Overloaded, RequestError
+from dlbench.proxy.json_reply import body, dumps, weight
 from dlbench.proxy.reply import JSON_TYPE, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from dlbench.proxy.http import Respond
-    from dlbench.proxy.reply import Client
+    from dlbench.proxy.reply import Body, Client
+    from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.tensors import Buffer, Signature
+
+    # A request, and what makes a document of its outputs; from process to process, so no closure.
+    Asked = tuple[InferRequest, Callable[[Signature, Outputs], object]]
 
 LOG = logging.getLogger(__name__)
 
 
 def send_json(respond: Respond, document: object) -> None:
     """Reply 200 with a document, which may hold arrays."""
-    respond(200, JSON_TYPE, [orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)])
+    respond(200, JSON_TYPE, [dumps(document)])
 
 
 def send_error(respond: Respond, error: RequestError) -> None:
     """Reply with an error's status and `{"error": text}`."""
-    headers, body = error_reply(error)
-    respond(error.status, headers, [*body])
+    respond(error.status, *error_reply(error))
 
 
 def answer(
@@ -38,7 +45,7 @@ def answer(
     request: InferRequest,
     client: Client,
     respond: Respond,
-    write: Callable[[Outputs], tuple[bytes, Sequence[bytes | memoryview]]],
+    write: Callable[[Outputs], tuple[bytes, Body]],
 ) -> None:
     """Run the model and reply with what `write` makes of its outputs: header lines and body.
 
@@ -50,14 +57,14 @@ def answer(
             send_error(respond, outcome)
             return
         try:
-            headers, body = write(outcome)
+            headers, written = write(outcome)
         except RequestError as error:
             send_error(respond, error)
         except Exception:  # on its way to others too: it must not cost them their answers
             LOG.exception("a reply broke the proxy")
             send_error(respond, RequestError("the proxy failed; its log says how"))
         else:
-            respond(200, headers, body)
+            respond(200, headers, written)
 
     client.waits(partial(model.abandon, model.submit(request, reply)))
 
@@ -71,7 +78,53 @@ def answer_json(
 ) -> None:
     """Like `answer`, with a document."""
 
-    def written(outputs: Outputs) -> tuple[bytes, list[bytes]]:
-        return JSON_TYPE, [orjson.dumps(write(outputs), option=orjson.OPT_SERIALIZE_NUMPY)]
+    def written(outputs: Outputs) -> tuple[bytes, Body]:
+        return JSON_TYPE, body(partial(write, outputs), weight(outputs))
 
     answer(model, request, client, respond, written)
+
+
+def infer_json(
+    model: ServedModel,
+    text: Buffer,
+    client: Client,
+    respond: Respond,
+    read: Callable[[Signature, Buffer], Asked],
+) -> None:
+    """Run the model on what `read` makes of a JSON text, and reply with a document.
+
+    It may raise RequestErrors.
+    """
+
+    def run(asked: Asked) -> None:
+        request, write = asked
+        answer_json(model, request, client, respond, partial(write, model.signature))
+
+    if len(text) <= AT_ONCE:
+        run(read(model.signature, text))
+    else:
+        read_aside(model, respond, run, read, model.signature, PickleBuffer(text))
+
+
+def read_aside(
+    subject: ServedModel | Repository,
+    respond: Respond,
+    run: Callable[[Any], None],
+    read: Callable[..., Any],
+    *arguments: object,
+) -> None:
+    """Read a large text in the process beside this one, then `run` what it was read to."""
+
+    def done(reading: asyncio.Future[Any]) -> None:
+        try:
+            run(reading.result())
+        except RequestError as error:
+            subject.refused(error)
+            send_error(respond, error)
+        except asyncio.CancelledError:
+            send_error(respond, Overloaded(STOPPING))
+        except Exception:  # nobody else waits for this: the client would wait for ever
+            LOG.exception("a large request broke the proxy")
+            send_error(respond, RequestError("the proxy failed; its log says how"))
+
+    subject.aside.call(read, *arguments).add_done_callback(done)

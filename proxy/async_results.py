@@ -5,13 +5,17 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlbench.proxy.errors import NotFound, TooMany
+from dlbench.proxy.errors import NotFound, Overloaded, TooMany
 from dlbench.proxy.http import HttpRequest
+from dlbench.proxy.memory import COUNTED_FROM
+from dlbench.proxy.reply import Stream, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from dlbench.proxy.http import Respond
+    from dlbench.proxy.memory import Memory
+    from dlbench.proxy.reply import Body
 
     Handler = Callable[[Any, HttpRequest, Respond], None]
 
@@ -24,21 +28,27 @@ class Result(NamedTuple):
 
     status: int
     headers: bytes
-    body: bytes
+    body: bytes | Stream
     expires_ns: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that are counted for it."""
+        size = self.body.size if isinstance(self.body, Stream) else len(self.body)
+        return size if size >= COUNTED_FROM else 0
 
 
 PENDING = Result(202, b"retry-after: 1\r\n", b"")
 
 
 class AsyncResults:
-    """At most `most` results, each kept for `ttl_ns` after it was finished. Pure.
+    """At most `most` results in `memory`, each kept for `ttl_ns` after it was finished. Pure.
 
     Ids cannot be guessed: to know one is the right to fetch the result.
     """
 
-    def __init__(self, most: int, ttl_ns: int) -> None:
-        self._most, self._ttl_ns = most, ttl_ns
+    def __init__(self, most: int, ttl_ns: int, memory: Memory) -> None:
+        self._most, self._ttl_ns, self._memory = most, ttl_ns, memory
         self._pending: set[str] = set()
         self._finished: dict[str, Result] = {}  # the oldest first, which expires first
 
@@ -55,7 +65,7 @@ class AsyncResults:
         if len(self._pending) >= self._most:
             raise TooMany(f"{self._most} requests are under way already; fetch or wait")
         if len(self) >= self._most:
-            del self._finished[next(iter(self._finished))]
+            self._drop_oldest()
         found = secrets.token_urlsafe()
         self._pending.add(found)
         return found
@@ -65,13 +75,26 @@ class AsyncResults:
         id: str,  # noqa: A002 - what it is
         status: int,
         headers: bytes,
-        pieces: Sequence[bytes | memoryview],
+        pieces: Body,
         now_ns: int,
     ) -> None:
-        """Keep a reply, unless it was forgotten meanwhile; joined, since a piece may hold a batch."""
-        if id in self._pending:
-            self._pending.remove(id)
-            self._finished[id] = Result(status, headers, b"".join(pieces), now_ns + self._ttl_ns)
+        """Keep a reply, unless it was forgotten meanwhile; joined, since a piece may hold a batch.
+
+        The oldest ones make room for it; where there is none all the same, it becomes a 503.
+        """
+        if id not in self._pending:
+            return
+        self._pending.remove(id)
+        body = pieces if isinstance(pieces, Stream) else b"".join(pieces)
+        result = Result(status, headers, body, now_ns + self._ttl_ns)
+        while self._finished and result.size > self._memory.left:
+            self._drop_oldest()
+        try:
+            self._memory.take(result.size)
+        except Overloaded as error:
+            headers, text = error_reply(error)
+            result = Result(error.status, headers, b"".join(text), now_ns + self._ttl_ns)
+        self._finished[id] = result
 
     def poll(self, id: str, now_ns: int) -> Result | None:  # noqa: A002 - what it is
         """The result; PENDING until it is there, None if it is unknown or expired."""
@@ -82,7 +105,8 @@ class AsyncResults:
         """Whether there was such a result."""
         known = id in self._pending or id in self._finished
         self._pending.discard(id)
-        self._finished.pop(id, None)
+        if id in self._finished:
+            self._memory.give(self._finished.pop(id).size)
         return known
 
     def _expire(self, now_ns: int) -> None:
@@ -90,14 +114,17 @@ class AsyncResults:
             oldest = next(iter(self._finished))
             if self._finished[oldest].expires_ns > now_ns:
                 return
-            del self._finished[oldest]
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._memory.give(self._finished.pop(next(iter(self._finished))).size)
 
 
 class RespondAsync:
     """The handlers around the store: an infer handler wrapped, and what polls and forgets."""
 
-    def __init__(self, results: AsyncResults, clock: Callable[[], int]) -> None:
-        self._results, self._clock = results, clock
+    def __init__(self, results: AsyncResults, clock: Callable[[], int], memory: Memory) -> None:
+        self._results, self._clock, self._memory = results, clock, memory
 
     def wrap(self, handler: Handler) -> Handler:
         """The same handler, answering 202 with a location to clients that prefer that.
@@ -110,17 +137,25 @@ class RespondAsync:
                 handler(subject, request, respond)
                 return
             found = self._results.begin(self._clock())
+            size = len(request.body)  # it outlives the 202, after which it is no longer counted
 
-            def keep(status: int, headers: bytes, pieces: Sequence[bytes | memoryview]) -> None:
+            def keep(status: int, headers: bytes, pieces: Body) -> None:
+                self._memory.give(size)
                 self._results.finish(found, status, headers, pieces, self._clock())
 
             try:
-                handler(subject, HttpRequest(request.head, request.body), keep)
+                self._memory.take(size)
             except BaseException:
                 self._results.forget(found)
                 raise
+            try:
+                handler(subject, HttpRequest(request.head, request.body), keep)
+            except BaseException:
+                self._memory.give(size)
+                self._results.forget(found)
+                raise
             location = b"location: %b\r\n" % f"{PATH}{found}".encode()
-            respond(202, PENDING.headers + location + APPLIED, [PENDING.body])
+            respond(202, PENDING.headers + location + APPLIED, [b""])
 
         return handle
 
@@ -129,7 +164,10 @@ class RespondAsync:
         result = self._results.poll(_id(request), self._clock())
         if result is None:
             raise _unknown(request)
-        respond(result.status, result.headers, [result.body])
+        if isinstance(result.body, Stream):
+            respond(result.status, result.headers, result.body)
+        else:
+            respond(result.status, result.headers, [result.body])
 
     def forget(self, request: HttpRequest, respond: Respond) -> None:
         """The result is no longer wanted; a request under way runs to its end unseen."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import as_json, read_nested, write_nested
+from dlbench.proxy.json_reply import json_value
+from dlbench.proxy.json_tensors import read_nested, write_nested
 from dlbench.proxy.request import all_outputs, lay_out, make_request
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _shape(spec: TensorSpec, array: NDArray[Any]) -> tuple[int, ...]:
 def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:
     """Output name -> its values as JSON can hold them."""
     return {
-        spec.name: as_json(write_nested(spec, tensor))
+        spec.name: json_value(write_nested(spec, tensor))
         for spec, tensor in zip(signature.outputs, outputs, strict=True)
     }
 

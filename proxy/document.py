@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # What an axis can be between us and a worker; only a tensor without elements could have more.
 LARGEST_SIZE = 2**31 - 1
 NS_PER_US = 1000
+# An id is sent back: what comes in as a megabyte would go out as one.
+LONGEST_ID = 1024
 # A year: a longer deadline is a mistake in the unit.
 LONGEST_TIMEOUT_US = 365 * 86_400 * 1_000_000
 # What V2's extensions in Triton would answer otherwise: classes instead of values, tensors that lie
@@ -118,7 +120,8 @@ class Reader:
             return all_outputs(self._signature, binary=every_binary)
         if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
             raise BadRequest("'outputs' has to be a list of objects")
-        found = tuple(self._wanted_output(output, every_binary) for output in outputs)
+        enough = outputs[: len(self._output_index) + 1]  # of more, one is unknown or there twice
+        found = tuple(self._wanted_output(output, every_binary) for output in enough)
         indexes = [wanted.place for wanted in found]
         if twice := [i for i in set(indexes) if indexes.count(i) > 1]:
             raise BadRequest(
@@ -170,6 +173,8 @@ def _id(document: dict[str, Any]) -> str | None:
     found = document.get("id")
     if found is not None and not isinstance(found, str):
         raise BadRequest("'id' has to be a string")
+    if found is not None and len(found) > LONGEST_ID:
+        raise BadRequest(f"'id' may have {LONGEST_ID} characters, not {len(found)}")
     return found
 
 

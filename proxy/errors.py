@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 
+# Characters of an error's text.
+LONGEST_TEXT = 1000
+
+
 class ProxyError(Exception):
     """Base of every error of this package."""
 
@@ -53,13 +57,19 @@ class BrokenFrame(ProxyError):
 
 
 class RequestError(ProxyError):
-    """A request that gets an error for an answer: `{"error": text}` with `status`."""
+    """A request that gets an error for an answer: `{"error": text}` with `status`.
+
+    The text may quote the request, so it is cut: a name of 60 MB is not sent back.
+    """
 
     status: ClassVar[int] = 500
     # Header lines of the answer, each with its CRLF.
     headers: bytes = b""
     # The client may try again after so many seconds; None: no use in trying.
     retry_after_s: int | None = None
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")
 
 
 class BadRequest(RequestError):

@@ -5,23 +5,37 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from importlib.metadata import version
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
 import orjson
 from google.protobuf.json_format import ParseDict
 
 from dlbench.proxy.clock import now_ns
+from dlbench.proxy.document import LONGEST_ID
+from dlbench.proxy.encoding import AT_ONCE
 from dlbench.proxy.errors import NotFound, RequestError
-from dlbench.proxy.grpc_wire import Message, pb, read, write
+from dlbench.proxy.grpc_wire import (
+    Message,
+    parsed,
+    pb,
+    read,
+    read_alone,
+    streamed,
+    taken_apart,
+    write,
+)
 from dlbench.proxy.repository import load_parameters
 from dlbench.proxy.v2 import EXTENSIONS, model_configuration, model_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
+    from dlbench.proxy.memory import Memory
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.tensors import Buffer
 
     Call = Callable[[Repository, Message], Awaitable[Message]]
     Outcome = Outputs | RequestError
@@ -95,29 +109,26 @@ async def unload(models: Repository, request: Message) -> Message:
     return pb.RepositoryModelUnloadResponse()
 
 
-async def infer(models: Repository, request: Message) -> Message:
-    """Run the model."""
-    model = models.get(request.model_name, request.model_version)
-    try:
-        asked = read(model.signature, request)
-    except RequestError as error:
-        model.refused(error)
-        raise
-    return _response(model, asked, await _submitted(model, asked))
+async def infer(models: Repository, text: bytes) -> bytes:
+    """Run the model; a message and its reply serialised."""
+    message, raw = _opened(text)
+    if message is None:
+        return await _infer_aside(models, text)
+    return await _infer(models, message, raw)
 
 
 async def stream_infer(
-    models: Repository, requests: AsyncIterator[Message]
-) -> AsyncGenerator[Message]:
+    models: Repository, requests: AsyncIterator[bytes], memory: Memory
+) -> AsyncGenerator[bytes]:
     """Run the model on each request; a failing one is answered with its error, the stream goes on."""
     room = asyncio.Semaphore(MOST_AHEAD)
-    ahead: asyncio.Queue[asyncio.Future[Message] | None] = asyncio.Queue()
+    ahead: asyncio.Queue[asyncio.Future[bytes] | None] = asyncio.Queue()
 
     async def read_ahead() -> None:
         try:
             async for request in requests:
                 await room.acquire()
-                ahead.put_nowait(asyncio.ensure_future(_streamed(models, request)))
+                ahead.put_nowait(asyncio.ensure_future(_streamed(models, request, memory)))
         finally:
             ahead.put_nowait(None)
 
@@ -134,12 +145,45 @@ async def stream_infer(
                 left.cancel()
 
 
-async def _streamed(models: Repository, request: Message) -> Message:
+async def _streamed(models: Repository, text: bytes, memory: Memory) -> bytes:
+    known = pb.ModelInferResponse()
     try:
-        return pb.ModelStreamInferResponse(infer_response=await infer(models, request))
+        with memory.holding(len(text)):
+            message, raw = _opened(text)
+            if message is None:
+                return streamed(await _infer_aside(models, text))
+            known.model_name, known.id = message.model_name[:LONGEST_ID], message.id[:LONGEST_ID]
+            return streamed(await _infer(models, message, raw))
     except RequestError as error:
-        known = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-        return pb.ModelStreamInferResponse(error_message=str(error), infer_response=known)
+        found = pb.ModelStreamInferResponse(error_message=str(error), infer_response=known)
+        return bytes(found.SerializeToString())
+
+
+def _opened(text: bytes) -> tuple[Message | None, Sequence[Buffer]]:
+    """The message and its raw inputs; no message if there is much else in it."""
+    if len(text) <= AT_ONCE:
+        message = parsed(pb.ModelInferRequest, text)
+        return message, message.raw_input_contents
+    rest, raw = taken_apart(text)
+    return (parsed(pb.ModelInferRequest, rest), raw) if len(rest) <= AT_ONCE else (None, ())
+
+
+async def _infer(models: Repository, message: Message, raw: Sequence[Buffer]) -> bytes:
+    model = models.get(message.model_name, message.model_version)
+    try:
+        asked = read(model.signature, message, raw)
+    except RequestError as error:
+        model.refused(error)
+        raise
+    return _response(model, asked, await _submitted(model, asked))
+
+
+async def _infer_aside(models: Repository, text: bytes) -> bytes:
+    """Run the model on tensors that are written out: in the process beside they hold up nobody."""
+    served = {(model.name, model.version): model for model in models.models}
+    signatures = {name: model.signature for name, model in served.items()}
+    name, asked = await models.aside.call(read_alone, signatures, PickleBuffer(text))
+    return _response(served[name], asked, await _submitted(served[name], asked))
 
 
 def _submitted(model: ServedModel, request: InferRequest) -> asyncio.Future[Outcome]:
@@ -161,7 +205,7 @@ def _submitted(model: ServedModel, request: InferRequest) -> asyncio.Future[Outc
     return outcome
 
 
-def _response(model: ServedModel, request: InferRequest, outcome: Outcome) -> Message:
+def _response(model: ServedModel, request: InferRequest, outcome: Outcome) -> bytes:
     if isinstance(outcome, RequestError):
         raise outcome
     return write(model, request, outcome)
@@ -173,7 +217,6 @@ CALLS: dict[str, Call] = {
     "ModelReady": model_ready,
     "ServerMetadata": server_metadata,
     "ModelMetadata": metadata,
-    "ModelInfer": infer,
     "ModelConfig": configuration,
     "ModelStatistics": statistics,
     "RepositoryIndex": index,

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections import Counter
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.clock import now_ns
-from dlbench.proxy.errors import RequestError, StartError
+from dlbench.proxy.encoding import AT_ONCE
+from dlbench.proxy.errors import (
+    BadRequest,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    StartError,
+    TooLarge,
+)
 
 try:
     import grpc
@@ -22,16 +31,17 @@ try:
 except ModuleNotFoundError as missing:
     raise StartError(f"--grpc-port needs {missing.name}: pip install 'dlbench[grpc]'") from None
 
-from dlbench.proxy.grpc_calls import CALLS, DEADLINE_NS, stream_infer
-from dlbench.proxy.grpc_health import PACKAGE, REQUEST, RESPONSE, Health
-from dlbench.proxy.grpc_wire import Message, pb
+from dlbench.proxy.grpc_calls import CALLS, DEADLINE_NS, infer, stream_infer
+from dlbench.proxy.grpc_health import PACKAGE, REQUEST, Health
+from dlbench.proxy.grpc_wire import parsed, pb
 from dlbench.proxy.spans import PARENT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from dlbench.proxy.access import Access
     from dlbench.proxy.grpc_calls import Call
+    from dlbench.proxy.memory import Memory
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.settings import ServerSettings
 
@@ -42,22 +52,38 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
     499: grpc.StatusCode.CANCELLED,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 DRAIN_POLL_S = 0.05
+# As many as are read ahead of their replies in HTTP/1.1.
+CALLS_PER_CONNECTION = 64
 # Probes carry no token, as with HTTP.
-OPEN_CALLS = frozenset(("ServerLive", "ServerReady"))
+HEALTH = "Health"  # which asks for the token itself where it takes one
+OPEN_CALLS = frozenset(("ServerLive", "ServerReady", HEALTH))
 
 
 class GrpcFront:
     """Listens, lets in, and turns errors into gRPC's."""
 
-    def __init__(self, models: Repository, access: Access, settings: ServerSettings) -> None:
+    def __init__(
+        self, models: Repository, access: Access, settings: ServerSettings, memory: Memory
+    ) -> None:
         self._models, self._access, self._settings = models, access, settings
-        self._server = grpc.aio.server(options=_options(settings))
+        self._memory = memory
+        # gRPC does not say how large a message will be before it is there.
+        self._most_messages = max(1, memory.left // (settings.max_body_mb << 20))
+        self._receiving = asyncio.Semaphore(self._most_messages)
+        self._streams = 0
+        self._peers: Counter[str] = Counter()  # those with calls under way
+        self._server = grpc.aio.server(
+            options=_options(settings),
+            maximum_concurrent_rpcs=CALLS_PER_CONNECTION * settings.max_connections,
+        )
         self._health = Health(models, self._authorize)
         self._server.add_generic_rpc_handlers((self._handlers(), self._health_handlers()))
 
@@ -94,70 +120,142 @@ class GrpcFront:
         return self._server.add_secure_port(address, _credentials(self._settings))
 
     def _handlers(self) -> Any:  # noqa: ANN401 - grpc ships no types
+        """All calls take a stream of bytes, which is read when we ask for it and not before.
+
+        On the wire a call with one request is the same.
+        """
         service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(
-                partial(self._unary, name, call), **_codec(service.methods_by_name[name])
+            name: grpc.stream_unary_rpc_method_handler(
+                partial(
+                    self._unary, name, partial(self._answer, service.methods_by_name[name], call)
+                )
             )
             for name, call in CALLS.items()
         }
-        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            self._stream, **_codec(service.methods_by_name["ModelStreamInfer"])
-        )
+        infer = partial(self._unary, "ModelInfer", self._infer)
+        methods["ModelInfer"] = grpc.stream_unary_rpc_method_handler(infer)
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._stream)
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
     def _health_handlers(self) -> Any:  # noqa: ANN401 - grpc ships no types
-        codec = {
-            "request_deserializer": REQUEST.FromString,
-            "response_serializer": RESPONSE.SerializeToString,
-        }
         methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check, **codec),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, **codec),
+            "Check": grpc.stream_unary_rpc_method_handler(self._check),
+            "Watch": grpc.stream_stream_rpc_method_handler(self._watch),
         }
         return grpc.method_handlers_generic_handler(f"{PACKAGE}.Health", methods)
 
     def _authorize(self, context: Any) -> None:  # noqa: ANN401 - grpc ships no types
         self._access.check(_metadata(context, "authorization"))
 
-    async def _check(self, request: Message, context: Any) -> Message:  # noqa: ANN401 - grpc ships no types
+    async def _check(self, requests: AsyncIterator[bytes], context: Any) -> bytes:  # noqa: ANN401 - grpc ships no types
         try:
-            return await self._health.check(request, context)
+            with self._admitted(HEALTH, context):
+                request = parsed(REQUEST, _small(await self._received(requests)))
+                return bytes((await self._health.check(request, context)).SerializeToString())
         except Exception as error:
-            return await context.abort(*_status(error))
+            return bytes(await context.abort(*_status(error)))
 
-    async def _watch(self, request: Message, context: Any) -> AsyncIterator[Message]:  # noqa: ANN401 - grpc ships no types
+    async def _watch(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - grpc ships no types
         try:
-            async with aclosing(self._health.watch(request, context)) as responses:
-                async for response in responses:
-                    yield response
+            with self._admitted(HEALTH, context):
+                request = parsed(REQUEST, _small(await self._received(requests)))
+                async with aclosing(self._health.watch(request, context)) as responses:
+                    async for response in responses:
+                        yield bytes(response.SerializeToString())
         except Exception as error:
             await context.abort(*_status(error))
 
-    async def _unary(self, name: str, call: Call, request: Message, context: Any) -> Message:  # noqa: ANN401 - grpc ships no types
+    async def _answer(self, method: Any, call: Call, text: bytes) -> bytes:  # noqa: ANN401 - a MethodDescriptor
+        """The reply of a call whose messages are small."""
+        request = parsed(GetMessageClass(method.input_type), _small(text))
+        return bytes((await call(self._models, request)).SerializeToString())
+
+    async def _infer(self, text: bytes) -> bytes:
+        with self._memory.holding(len(text)):
+            return await infer(self._models, text)
+
+    async def _unary(
+        self,
+        name: str,
+        answer: Callable[[bytes], Awaitable[bytes]],
+        requests: AsyncIterator[bytes],
+        context: Any,  # noqa: ANN401 - grpc ships no types
+    ) -> bytes:
         try:
-            if name not in OPEN_CALLS:
-                self._access.check(_metadata(context, "authorization"))
-            PARENT.set(_metadata(context, "traceparent"))
-            DEADLINE_NS.set(_deadline_ns(context))
-            return await call(self._models, request)
+            with self._admitted(name, context):
+                return await answer(await self._received(requests))
         except Exception as error:
-            return await context.abort(*_status(error))
+            return bytes(await context.abort(*_status(error)))
 
     async def _stream(
         self,
-        requests: AsyncIterator[Message],
+        requests: AsyncIterator[bytes],
         context: Any,  # noqa: ANN401 - grpc ships no types
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncIterator[bytes]:
         try:
-            self._access.check(_metadata(context, "authorization"))
-            PARENT.set(_metadata(context, "traceparent"))
-            DEADLINE_NS.set(_deadline_ns(context))
-            async with aclosing(stream_infer(self._models, requests)) as responses:
-                async for response in responses:
-                    yield response
+            with self._admitted("ModelStreamInfer", context), self._one_stream():
+                responses = stream_infer(self._models, requests, self._memory)
+                async with aclosing(responses):
+                    async for response in responses:
+                        yield response
         except Exception as error:
             await context.abort(*_status(error))
+
+    @contextmanager
+    def _admitted(self, name: str, context: Any) -> Iterator[None]:  # noqa: ANN401 - grpc ships no types
+        """Let a call in by its metadata, before a byte of its message is asked for.
+
+        Raises:
+            Unauthorized, Overloaded: no token, or one connection too many.
+        """
+        if name not in OPEN_CALLS:
+            self._access.check(_metadata(context, "authorization"))
+        PARENT.set(_metadata(context, "traceparent"))
+        DEADLINE_NS.set(_deadline_ns(context))
+        peer, peers = context.peer(), self._peers
+        if peer not in peers and len(peers) >= self._settings.max_connections:
+            raise Overloaded("too many connections are open")
+        peers[peer] += 1
+        try:
+            yield
+        finally:
+            peers[peer] -= 1
+            if not peers[peer]:
+                del peers[peer]
+
+    @contextmanager
+    def _one_stream(self) -> Iterator[None]:
+        """Half a message of a stream may lie here for as long as the stream is open.
+
+        Raises:
+            Overloaded: all streams together could hold more than they may.
+        """
+        if self._streams >= self._most_messages:
+            raise Overloaded(
+                f"{self._most_messages} streams are open; each may send a message of --max-body-mb, "
+                "all together --max-memory-mb"
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    async def _received(self, requests: AsyncIterator[bytes]) -> bytes:
+        """The message of a call; so many are received at once as there is memory for the largest.
+
+        Raises:
+            BadRequest: there is none.
+            RequestTimeout: it did not arrive in time.
+        """
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s), self._receiving:
+                async for text in requests:
+                    return text
+        except TimeoutError:
+            raise RequestTimeout("the request's message did not arrive in time") from None
+        raise BadRequest("the call has no message")
 
 
 def _status(error: Exception) -> tuple[Any, str]:
@@ -178,11 +276,11 @@ def _deadline_ns(context: Any) -> int | None:  # noqa: ANN401 - grpc ships no ty
     return None if left_s is None else now_ns() + int(left_s * 1e9)
 
 
-def _codec(method: Any) -> dict[str, Any]:  # noqa: ANN401 - a MethodDescriptor
-    return {
-        "request_deserializer": GetMessageClass(method.input_type).FromString,
-        "response_serializer": GetMessageClass(method.output_type).SerializeToString,
-    }
+def _small(text: bytes) -> bytes:
+    """The message of a call that says little. Raises TooLarge."""
+    if len(text) > AT_ONCE:
+        raise TooLarge(f"a request of this call may have {AT_ONCE} bytes, not {len(text)}")
+    return text
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -192,6 +290,9 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_header_kb << 10),
         ("grpc.max_connection_idle_ms", int(settings.idle_timeout_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.header_timeout_s * 1000)),
+        # What nobody has asked for yet is not sent: 64 KiB of a message, not as much as the line holds.
+        ("grpc.http2.bdp_probe", 0),
         # Two proxies on one port would share it without a word.
         ("grpc.so_reuseport", 0),
     ]

@@ -7,6 +7,7 @@ future per request would cost a third of the throughput, so a handler is given a
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from dataclasses import dataclass
@@ -14,21 +15,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.access import Access, NoTokens
-from dlbench.proxy.encoding import AT_ONCE, unpacked
+from dlbench.proxy.encoding import AT_ONCE, LARGEST_RATIO, unpacked
 from dlbench.proxy.errors import Overloaded, RequestError, RequestTimeout, TooLarge
 from dlbench.proxy.head import HeadMemo, RequestHead
 from dlbench.proxy.limits import Limits
+from dlbench.proxy.memory import COUNTED_FROM, Memory
 from dlbench.proxy.reader import HEAD, IDLE, RequestReader
 from dlbench.proxy.reply import JSON_TYPE, NOBODY, Client, Exchange, error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from dlbench.proxy.hosts import Hosts
+    from dlbench.proxy.reply import Body
 
-    Respond = Callable[[int, bytes, Sequence[bytes | memoryview]], None]
+    Respond = Callable[[int, bytes, Body], None]
 
 __all__ = ["JSON_TYPE", "HttpProtocol", "HttpRequest", "Limits", "error_reply"]
+
+LOG = logging.getLogger(__name__)
 
 # Replies that one connection may owe before its requests are no longer read.
 MOST_PIPELINED = 64
@@ -68,7 +73,7 @@ class HttpProtocol(asyncio.Protocol):
 
     `handle(request, respond)` is called for each complete request and calls
     `respond(status, headers, body pieces)` once, now or later; `headers` are complete lines.
-    `connections` and `heads` are shared by the connections of a server.
+    `connections`, `heads` and `memory` are shared by the connections of a server.
     """
 
     def __init__(
@@ -80,15 +85,18 @@ class HttpProtocol(asyncio.Protocol):
         access: Access | None = None,
         heads: HeadMemo | None = None,
         hosts: Hosts | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        self.memory = memory or Memory()
         self._handle = handle
         self._limits = limits
         self._connections = connections
-        self._time = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self._time, self._call_soon = loop.time, loop.call_soon
         self._exchanges: deque[Exchange] = deque()
         self._transport: Any = None
         self._reader = RequestReader(
-            limits, heads or HeadMemo(), access or NoTokens(), self._take, hosts
+            limits, heads or HeadMemo(), access or NoTokens(), self._take, self.memory, hosts
         )
         self._turns = 0
         self._closing = False
@@ -96,6 +104,8 @@ class HttpProtocol(asyncio.Protocol):
         self._silent = False
         self._half_closed = False
         self._unsent = 0
+        self._held = 0  # counted bytes of replies that the transport may still hold
+        self._advancing = False
         self._write_paused = False
         self._read_paused = False
         self.draining = False
@@ -113,6 +123,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
         self._connections.discard(self)
         self._closing = True
+        self._let_go()
         self._reader.close()
         self._transport = None
         waiting = list(self._exchanges)
@@ -148,12 +159,15 @@ class HttpProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._let_go()
         self._regulate()
+        if self._exchanges:
+            self.flush()
 
     def _probe(self) -> None:
         """Find out whether a client that sends no more is still there."""
         if self._transport is None or not self._exchanges or not self._exchanges[0].interim:
-            return
+            return  # also where the reply has begun
         if not self._transport.get_write_buffer_size():
             self._transport.write(INTERIM)
             asyncio.get_running_loop().call_later(PROBE_S, self._look_for_reset)
@@ -230,8 +244,17 @@ class HttpProtocol(asyncio.Protocol):
         if transport is None:
             return
         while exchanges and (reply := exchanges[0].reply) is not None:
-            exchange = exchanges.popleft()
-            transport.writelines(reply) if len(reply) > 1 else transport.write(reply[0])
+            exchange = exchanges[0]
+            if exchange.rest is not None:
+                if not self._advance(exchange, exchange.rest):
+                    return
+            elif len(reply) > 1:
+                transport.writelines(reply)
+            else:
+                transport.write(reply[0])
+            exchanges.popleft()
+            if exchange.held:
+                self._hold_unsent(exchange)
             if not exchange.keep_alive:
                 self._closing = True
                 exchanges.clear()
@@ -249,7 +272,48 @@ class HttpProtocol(asyncio.Protocol):
         future = asyncio.get_running_loop().run_in_executor(None, work)
         future.add_done_callback(lambda done: then(done.result))
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+        return self._transport is None
+
     # Our own
+
+    def _advance(self, exchange: Exchange, rest: Iterator[bytes]) -> bool:
+        """Send as much of a body that is made on the way as the client takes; whether that was all."""
+        if exchange.reply:
+            self._transport.writelines(exchange.reply)
+            exchange.reply = []
+        if self._write_paused:
+            return False
+        try:
+            piece = next(rest, None)
+        except Exception:  # half of it is sent already: only the end can say that it is broken
+            LOG.exception("a reply broke the proxy")
+            self._transport.abort()
+            return False
+        if piece is None:
+            return True
+        self._transport.write(piece)
+        if not self._write_paused and not self._advancing:
+            self._advancing = True
+            self._call_soon(self._go_on)  # the others first
+        return False
+
+    def _go_on(self) -> None:
+        self._advancing = False
+        self.flush()
+
+    def _hold_unsent(self, exchange: Exchange) -> None:
+        """What the transport could not send at once stays counted until it could."""
+        self._held += exchange.held
+        exchange.held = 0
+        if not self._write_paused:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.memory.give(self._held)
+        self._held = 0
 
     def _take(self, head: RequestHead, body: bytes) -> None:
         """Answer a complete request."""
@@ -257,7 +321,9 @@ class HttpProtocol(asyncio.Protocol):
             return
         exchange = Exchange(self, head)
         self._exchanges.append(exchange)
-        if head.encodings:
+        if len(body) >= COUNTED_FROM and not exchange.hold(len(body)):
+            pass  # it is refused
+        elif head.encodings:
             self._unpack(exchange, head, body)
         else:
             self._run(exchange, HttpRequest(head, body, exchange))
@@ -266,6 +332,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _run(self, exchange: Exchange, request: HttpRequest) -> None:
         if self._transport is None:  # it went while its body was unpacked
+            exchange.hold_only(0)
             return
         try:
             self._handle(request, exchange.respond)
@@ -279,7 +346,8 @@ class HttpProtocol(asyncio.Protocol):
         try:
             request = HttpRequest(head, unpack(min(AT_ONCE, most)), exchange)
         except TooLarge:
-            self.aside(partial(unpack, most), partial(self._run_unpacked, exchange, head))
+            if exchange.hold(min(most, LARGEST_RATIO * len(body))):
+                self.aside(partial(unpack, most), partial(self._run_unpacked, exchange, head))
         except RequestError as error:
             exchange.refuse(error)
         else:
@@ -293,6 +361,7 @@ class HttpProtocol(asyncio.Protocol):
         except Exception as error:
             exchange.refuse(error)
         else:
+            exchange.hold_only(len(request.body))
             self._run(exchange, request)
 
     def _turned(self) -> None:
@@ -329,6 +398,7 @@ class HttpProtocol(asyncio.Protocol):
         exchange.linger = True
         self._exchanges.append(exchange)
         self._closing = True
+        self._reader.drop()
         exchange.refuse(error)
 
     def _end(self, *, linger: bool) -> None:

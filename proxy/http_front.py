@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.access import Access
     from dlbench.proxy.http import HttpRequest, Respond
+    from dlbench.proxy.memory import Memory
     from dlbench.proxy.settings import ServerSettings
 
 # How often connections are looked at for time-outs.
@@ -33,12 +34,12 @@ TLS_GOODBYE_S = 5.0
 class HttpFront:
     """All HTTP connections of a proxy."""
 
-    def __init__(self, settings: ServerSettings, access: Access) -> None:
+    def __init__(self, settings: ServerSettings, access: Access, memory: Memory) -> None:
         """Raises StartError if a certificate or key cannot be used, or a host cannot be allowed."""
-        self._settings, self._access = settings, access
+        self._settings, self._access, self._memory = settings, access, memory
         self._hosts = AllowedHosts(settings.host, settings.allowed_hosts)
         self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        self._limits = _limits(settings)
+        self._limits = _limits(settings, memory)
         self._heads = HeadMemo()
         self._connections: set[HttpProtocol] = set()
 
@@ -54,12 +55,18 @@ class HttpFront:
             StartError: the address cannot be had.
         """
         settings, connections = self._settings, self._connections
-        limits, access, heads = self._limits, self._access, self._heads
+        limits, access, heads, memory = self._limits, self._access, self._heads, self._memory
         hosts = self._hosts
 
         def connect() -> HttpProtocol:
             return HttpProtocol(
-                handle, limits, connections, access=access, heads=heads, hosts=hosts
+                handle,
+                limits,
+                connections,
+                access=access,
+                heads=heads,
+                hosts=hosts,
+                memory=memory,
             )
 
         loop = asyncio.get_running_loop()
@@ -116,10 +123,10 @@ class HttpFront:
                 connection.close_if_idle()
 
 
-def _limits(settings: ServerSettings) -> Limits:
+def _limits(settings: ServerSettings, memory: Memory) -> Limits:
     return Limits(
         settings.max_header_kb * 1024,
-        settings.max_body_mb * 1024 * 1024,
+        min(settings.max_body_mb * 1024 * 1024, memory.left),
         settings.header_timeout_s,
         settings.body_timeout_s,
         settings.idle_timeout_s,

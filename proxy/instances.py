@@ -8,10 +8,12 @@ import numpy as np
 
 from dlbench.proxy.columns import by_name, request_of, unwrapped
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import as_json, read_nested, write_nested
+from dlbench.proxy.json_reply import json_value, rows
+from dlbench.proxy.json_tensors import read_nested, write_nested
+from dlbench.proxy.request import check_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -35,12 +37,13 @@ def read_instances(
     """
     if not isinstance(instances, list) or not instances:
         raise BadRequest("the instances have to be a list of at least one row")
+    check_rows(signature, len(instances))
     if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
         return request_of(signature, [_stacked(signature.inputs[0], instances, booleans)])
-    rows = [by_name(signature, row) for row in instances]
+    named = [by_name(signature, row) for row in instances]
     return request_of(
         signature,
-        [_stacked(spec, [row[spec.name] for row in rows], booleans) for spec in signature.inputs],
+        [_stacked(spec, [row[spec.name] for row in named], booleans) for spec in signature.inputs],
     )
 
 
@@ -55,9 +58,8 @@ def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any: 
         for spec, tensor in zip(signature.outputs, outputs, strict=True)
     }
     if len(columns) == 1:
-        return as_json(unwrapped(columns))
-    rows = zip(*map(_each, columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+        return json_value(unwrapped(columns))
+    return rows(columns, count)
 
 
 def _stacked(spec: TensorSpec, rows: Sequence[Any], booleans: bool) -> NDArray[Any]:
@@ -71,11 +73,6 @@ def _stacked(spec: TensorSpec, rows: Sequence[Any], booleans: bool) -> NDArray[A
     return np.asarray(array[0])
 
 
-def _each(column: NDArray[Any]) -> Iterable[Any]:
-    """What orjson writes for each row; of a whole column it is found out at once that it is finite."""
-    return column if as_json(column) is column else map(as_json, column)
-
-
 def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
     array = write_nested(spec, tensor)
     axis = max(spec.batch_axis, 0)
@@ -84,4 +81,4 @@ def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
             f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; "
             "ask for whole tensors"
         )
-    return np.ascontiguousarray(np.moveaxis(array, axis, 0))
+    return np.moveaxis(array, axis, 0)

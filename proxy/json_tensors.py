@@ -7,9 +7,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.json_reply import AT_ONCE_BYTES, widened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.tensors import Tensor, TensorSpec
 
+# What data may hold, in lists in lists.
+LEAVES = {bool, int, float}
 # Kinds of JSON values (NumPy's letters) that a tensor's kind takes: an integer may stand for a
 # float, nothing else for anything else.
 TAKES = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
@@ -70,6 +72,7 @@ def read_nested(
         BadRequest: values of another kind, nested unevenly, or one that the datatype cannot hold.
     """
     wanted = np.dtype(spec.numpy_type).newbyteorder("<")
+    _check_leaves(spec, data)
     try:
         values = _values(spec, data)
         kind = values.dtype.kind
@@ -91,30 +94,25 @@ def read_nested(
 
 
 def unpack(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
-    """A tensor's values as a flat array that orjson writes (OPT_SERIALIZE_NUMPY)."""
+    """A tensor's values as a flat array for `json_reply`, which widens large ones piece by piece."""
     array = np.frombuffer(tensor.data, dtype=np.dtype(spec.numpy_type).newbyteorder("<"))
-    if spec.datatype in ("FP16", "FP32"):
-        # As doubles, so that what is read back and rounded to FP32 is the same number.
-        return array.astype(np.float64)
-    return array
-
-
-def as_json(array: NDArray[Any]) -> Any:  # noqa: ANN401 - whatever orjson writes
-    """What orjson writes for an array: itself, or ready text where it would write null.
-
-    NaN, Infinity and -Infinity are written so, which Python's json and JavaScript's `eval` take.
-    """
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return array if array.ndim else array[()]
-    text = orjson.dumps(array[()], option=orjson.OPT_SERIALIZE_NUMPY)
-    first, *rest = text.split(b"null")
-    words = map(_word, array[~np.isfinite(array)])
-    return orjson.Fragment(first + b"".join(chain.from_iterable(zip(words, rest, strict=True))))
+    return widened(array) if array.nbytes <= AT_ONCE_BYTES else array
 
 
 def write_nested(spec: TensorSpec, tensor: Tensor) -> NDArray[Any]:
-    """Like `unpack`, in the tensor's shape; orjson writes it as lists in lists."""
+    """Like `unpack`, in the tensor's shape: lists in lists."""
     return unpack(spec, tensor).reshape(tensor.shape)
+
+
+def _check_leaves(spec: TensorSpec, data: Any) -> None:  # noqa: ANN401 - from JSON
+    """Only numbers and booleans are shown to NumPy, which gives every text the room of the longest."""
+    level = [data]
+    while (types := set(map(type, level))) == {list}:
+        level = list(chain.from_iterable(level))
+    if list in types:
+        raise BadRequest(f"input {spec.name!r}: data has to be numbers, nested evenly or flat")
+    if not types <= LEAVES:
+        raise BadRequest(f"input {spec.name!r} is {spec.datatype}; its data is not")
 
 
 def _values(spec: TensorSpec, data: Any) -> NDArray[Any]:  # noqa: ANN401 - from JSON
@@ -151,12 +149,6 @@ def _fits(array: NDArray[Any], values: NDArray[Any]) -> bool:
         finite = np.isfinite(array)
         return bool(finite.all() or (finite == np.isfinite(values)).all())
     return array.dtype.kind == "b" or not (array != values).any()
-
-
-def _word(value: float) -> bytes:
-    if value != value:
-        return b"NaN"
-    return b"Infinity" if value > 0 else b"-Infinity"
 
 
 def _wrong_kind(spec: TensorSpec, data: Any) -> BadRequest:  # noqa: ANN401 - from JSON

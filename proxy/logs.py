@@ -16,9 +16,10 @@ from dlbench.proxy.errors import RequestError
 from dlbench.proxy.reply import error_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from dlbench.proxy.http import HttpRequest, Respond
+    from dlbench.proxy.reply import Body
 
     Handle = Callable[[HttpRequest, Respond], None]
 
@@ -90,7 +91,7 @@ class LoggedAccess:
         def logged(request: HttpRequest, respond: Respond) -> None:
             request_id, since_ns = self._id(request), now_ns()
 
-            def answer(status: int, headers: bytes, body: Sequence[bytes | memoryview]) -> None:
+            def answer(status: int, headers: bytes, body: Body) -> None:
                 respond(status, b"%bx-request-id: %b\r\n" % (headers, request_id), body)
                 _note(request, request_id, status, now_ns() - since_ns)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dlbench.proxy import logs
 from dlbench.proxy.access import NoTokens, Tokens, refuse_public
 from dlbench.proxy.api import Api
+from dlbench.proxy.aside import Aside
 from dlbench.proxy.async_results import AsyncResults, RespondAsync
 from dlbench.proxy.backend import make_backend
 from dlbench.proxy.clock import now_ns
@@ -26,6 +27,7 @@ from dlbench.proxy.control import Control, NoControl
 from dlbench.proxy.descriptors import check_descriptors, descriptor_limit
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.http_front import HttpFront
+from dlbench.proxy.memory import Memory, most_bytes
 from dlbench.proxy.metrics import Exposition
 from dlbench.proxy.repository import Repository
 from dlbench.proxy.settings import ServerSettings
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 # the front and half the p99 against the interpreter's defaults.
 GC_YOUNG_OBJECTS = 20_000
 GC_GENERATION = 20
+# What JSON takes as Python's objects, per byte: lists of one short number are the worst that anybody
+# sends who means it.
+ASIDE_RATIO = 32
 
 
 class Front(Protocol):
@@ -157,13 +162,16 @@ class Proxy:
         backend = make_backend(settings)
         parts.push_async_callback(backend.shutdown)
         await backend.startup()
-        http = HttpFront(settings, access)
-        self._repository = Repository(settings, self._config, backend, spans, self._give_up)
+        memory = Memory(most_bytes(settings.max_memory_mb))
+        http = HttpFront(settings, access, memory)
+        aside = Aside(min(memory.left, ASIDE_RATIO * settings.max_body_mb << 20))
+        parts.push_async_callback(aside.shutdown)
+        self._repository = Repository(settings, self._config, backend, spans, self._give_up, aside)
         parts.push_async_callback(self._repository.shutdown)
         await self._repository.startup()
-        results = AsyncResults(settings.async_results, int(settings.async_ttl_s * 1e9))
+        results = AsyncResults(settings.async_results, int(settings.async_ttl_s * 1e9), memory)
         exposition = Exposition(lambda: self._repository.models, lambda: http.connections)
-        api = Api(self._repository, RespondAsync(results, now_ns), exposition)
+        api = Api(self._repository, RespondAsync(results, now_ns, memory), exposition)
         url = await http.startup(self._access_log.around(spans.around(api.handle)))
         fronts: list[Front] = [http]
         parts.push_async_callback(self._drain, fronts)
@@ -171,7 +179,7 @@ class Proxy:
         if settings.grpc_port is not None:
             from dlbench.proxy.grpc_front import GrpcFront  # needs the extra `grpc`
 
-            front = GrpcFront(self._repository, access, settings)
+            front = GrpcFront(self._repository, access, settings, memory)
             grpc = f"{settings.host}:{await front.startup()}"
             fronts.append(front)
         return StartInfo(url, [model.info for model in self._repository.models], grpc)

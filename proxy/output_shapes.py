@@ -22,7 +22,7 @@ class OutputShapes:
 
     def __init__(self, signature: Signature) -> None:
         self._outputs = signature.outputs
-        self._counts_only = bool(signature.unbatched_inputs)
+        self._counts_only = bool(signature.keyed_inputs)
         self._known: dict[Hashable, tuple[tuple[int, ...], ...]] = {}
 
     def misfit(self, row_shapes: Hashable, tensors: Outputs, rows: int) -> str:

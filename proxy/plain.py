@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench.proxy.answer import answer_json
+from dlbench.proxy.answer import answer_json, read_aside
 from dlbench.proxy.columns import read_columns, request_of
 from dlbench.proxy.document import load
-from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import as_json, write_nested
+from dlbench.proxy.encoding import AT_ONCE
+from dlbench.proxy.errors import BadRequest, NotFound
+from dlbench.proxy.json_reply import json_value
+from dlbench.proxy.json_tensors import write_nested
 from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from dlbench.proxy.answer import Asked
     from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
-    from dlbench.proxy.served import ServedModel
-    from dlbench.proxy.tensors import Signature, TensorSpec
+    from dlbench.proxy.tensors import Buffer, Signature, TensorSpec
 
 
 def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
@@ -28,36 +32,59 @@ def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
 
     Without the batch axis (one axis less) an input is one row, and is answered without it.
     """
-    document = load(request.body)
-    model = _model(models, document)
-    signature = model.signature
+    served = {model.name: model for model in models.models}
+    signatures = {name: model.signature for name, model in served.items()}
+
+    def run(found: tuple[str, Asked]) -> None:
+        name, (asked, write) = found
+        model = served[name]
+        answer_json(model, asked, request.client, respond, partial(write, model.signature))
+
+    if len(request.body) <= AT_ONCE:
+        run(read(signatures, request.body))
+    else:
+        read_aside(models, respond, run, read, signatures, PickleBuffer(request.body))
+
+
+def read(signatures: dict[str, Signature], body: Buffer) -> tuple[str, Asked]:
+    """Which model is asked, for what, and how that is answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+        NotFound: no such model.
+    """
+    document = load(body)
+    name = _model(list(signatures), document)
+    signature = signatures[name]
     given = [key for key in ("input", "inputs") if key in document]
     if len(given) != 1:
         raise BadRequest("""the body has to hold "input": values or "inputs": {name: values}""")
-    arrays = read_columns(signature, document[given[0]], booleans=holds_booleans(request.body))
+    arrays = read_columns(signature, document[given[0]], booleans=holds_booleans(body))
     alone = _is_one_row(signature, arrays)
     if alone:
         arrays = [_with_row_axis(*pair) for pair in zip(signature.inputs, arrays, strict=True)]
-
-    def write(outputs: Outputs) -> object:
-        arrays = [write_nested(*pair) for pair in zip(signature.outputs, outputs, strict=True)]
-        if alone:
-            pairs = zip(signature.outputs, arrays, strict=True)
-            arrays = [_without_row_axis(signature, *pair) for pair in pairs]
-        columns = dict(zip([s.name for s in signature.outputs], map(as_json, arrays), strict=True))
-        if given == ["input"] and len(columns) == 1:
-            return {"output": columns[signature.outputs[0].name]}
-        return {"outputs": columns}
-
-    answer_json(model, request_of(signature, arrays), request.client, respond, write)
+    write = partial(_write, alone, given == ["input"])
+    return name, (request_of(signature, arrays), write)
 
 
-def _model(models: Repository, document: dict[str, Any]) -> ServedModel:
+def _write(alone: bool, unnamed: bool, signature: Signature, outputs: Outputs) -> object:
+    arrays = [write_nested(*pair) for pair in zip(signature.outputs, outputs, strict=True)]
+    if alone:
+        pairs = zip(signature.outputs, arrays, strict=True)
+        arrays = [_without_row_axis(signature, *pair) for pair in pairs]
+    columns = dict(zip([s.name for s in signature.outputs], map(json_value, arrays), strict=True))
+    if unnamed and len(columns) == 1:
+        return {"output": columns[signature.outputs[0].name]}
+    return {"outputs": columns}
+
+
+def _model(names: list[str], document: dict[str, Any]) -> str:
     name = document.get("model", "")
-    if not isinstance(name, str) or (not name and len(models.models) != 1):
-        names = ", ".join(model.name for model in models.models)
-        raise BadRequest(f"""the body has to say which "model": {names}""")
-    return models.get(name)
+    if not isinstance(name, str) or (not name and len(names) != 1):
+        raise BadRequest(f"""the body has to say which "model": {", ".join(names)}""")
+    if name and name not in names:
+        raise NotFound(f"unknown model {name!r}; served here: {', '.join(names)}")
+    return name or names[0]
 
 
 def _is_one_row(signature: Signature, arrays: list[NDArray[Any]]) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.hosts import Hosts
     from dlbench.proxy.limits import Limits
+    from dlbench.proxy.memory import Memory
 
 HEAD_END = b"\r\n\r\n"
 # Phases: between messages, in a head, in a body, after the last message of the connection.
@@ -46,6 +47,7 @@ class RequestReader:
         heads: HeadMemo,
         access: Access,
         take: Callable[[RequestHead, bytes], None],
+        memory: Memory,
         hosts: Hosts | None = None,
     ) -> None:
         self._limits = limits
@@ -54,6 +56,7 @@ class RequestReader:
         self._access = access
         self._hosts = hosts or AnyHost()
         self._take = take
+        self._memory = memory
         self._parser = httptools.HttpRequestParser(self)
         self._head = RequestHead()
         self._target = b""
@@ -61,6 +64,7 @@ class RequestReader:
         # One growing buffer that becomes the body without another copy: pieces and their sum at once
         # made malloc give memory back to the system and fault it in again for every large body.
         self._body = BytesIO()
+        self._held = 0  # bytes of it that are counted
         self._head_bytes = self._received = self._chunks = 0
         self._missing = 0  # bytes of a body that is not the parser's business
         self._progress = self._unheard = 0
@@ -96,8 +100,15 @@ class RequestReader:
             else:
                 start += self._parse(data[start:])
 
+    def drop(self) -> None:
+        """Let go of a body that nobody waits for any more."""
+        self._body = BytesIO()
+        self._memory.give(self._held)
+        self._held = 0
+
     def close(self) -> None:
         """Forget the connection, which refers to us."""
+        self.drop()
         self.phase = ENDED
         del self._parser, self._take
 
@@ -121,14 +132,21 @@ class RequestReader:
             self._complete()
 
     def _gather_missing(self, piece: memoryview) -> int:
-        self._body.write(piece)
+        self._gather(piece)
         self._missing -= len(piece)
         if not self._missing:
             self._complete()
         return len(piece)
 
+    def _gather(self, piece: bytes | memoryview) -> None:
+        """Keep a piece of a body, as long as there is room for it among those of all others."""
+        self._memory.take(len(piece))
+        self._held += len(piece)
+        self._body.write(piece)
+
     def _complete(self) -> None:
-        body, self._body = self._body, BytesIO()
+        body = self._body
+        self.drop()
         self.awaits_continue = False
         self._turn(IDLE if self._head.keep_alive else ENDED)
         self._take(self._head, body.getvalue())
@@ -208,7 +226,7 @@ class RequestReader:
         self._received += len(body)
         if self._received > self._limits.body_bytes:
             raise _body_too_large(self._limits)
-        self._body.write(body)
+        self._gather(body)
 
     def on_message_complete(self) -> None:
         if not self._upgrading:

@@ -47,6 +47,8 @@ LOG = logging.getLogger(__name__)
 PROOF_TIMEOUT_S = 5.0
 # Nobody has that much to say before the first frame, a worker's hello included.
 MOST_BYTES = 1 << 20
+# What signatures may differ in and still be the same model's.
+BESIDE: dict[str, Any] = {"notes": (), "max_rows": 0, "max_bytes": 0}
 # A machine that vanishes says nothing: after two silent seconds its kernel is asked every two, and
 # what stays unanswered for eight has lost the connection.
 TCP_OPTIONS = {
@@ -209,7 +211,7 @@ class RemoteLink(WorkerLink):
             raise StartError(WRONG_SECRET)
 
     def _compare(self, found: Signature) -> None:
-        if replace(found, notes=()) != replace(self._signature, notes=()):
+        if replace(self._signature, **BESIDE) != replace(found, **BESIDE):
             raise StartError(
                 "it understands the model otherwise: same --batch-axis, --shape and --rows-independent?"
             )

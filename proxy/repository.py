@@ -20,6 +20,7 @@ from dlbench.proxy.served import ServedModel, serve_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dlbench.proxy.aside import Aside
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.settings import ServerSettings
     from dlbench.proxy.spans import Spans
@@ -37,8 +38,13 @@ class Repository:
         backend: Backend,
         spans: Spans,
         on_fatal: Callable[[ProxyError], None],
+        aside: Aside,
     ) -> None:
-        """`on_fatal` hears when the only model's workers cannot be kept alive."""
+        """`on_fatal` hears when the only model's workers cannot be kept alive.
+
+        `aside` reads large requests for all models.
+        """
+        self.aside = aside
         self.on_change: Callable[[], None] = lambda: None
         self._settings, self._config = settings, config
         self._backend, self._spans, self._on_fatal = backend, spans, on_fatal
@@ -78,6 +84,9 @@ class Repository:
         if model is None or version not in ("", model.version):
             raise NotFound(self.unknown(f"{name} version {version}" if version else name))
         return model
+
+    def refused(self, error: RequestError) -> None:
+        """A request that could not be read, so that nobody knows which model it was for."""
 
     def unknown(self, what: str) -> str:
         """Why `what` is not found, and what there is."""
@@ -165,6 +174,7 @@ class Repository:
             model = await serve_model(source, settings, config, backend, give_up, reload)
         except OSError as error:  # a file that was found may be gone, or not for us to read
             raise ModelError(f"{source.path}: {error.strerror}") from None
+        model.aside = self.aside
         model.submit = self._spans.submitting(model)
         return model
 

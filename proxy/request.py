@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlbench.proxy.errors import BadRequest
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
     Outputs = tuple[Tensor, ...]
     Reply = Callable[[Outputs | RequestError], None]
+
+
+# A tensor without elements costs its sender nothing, whatever its other axes say: [2147483647, 0] is
+# 8 GB of sums in a worker. So its other axes may not describe more than so many places.
+MOST_EMPTY = 65_536
 
 
 class WantedOutput(NamedTuple):
@@ -71,6 +78,10 @@ class InferRequest:
         self.rows = layout.rows
         self.trace: Trace | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """From process to process: the tensors beside the pickle, uncopied."""
+        return InferRequest, (self.layout, tuple(map(PickleBuffer, self.data)), self.batch_key)
+
 
 def lay_out(
     signature: Signature,
@@ -83,19 +94,35 @@ def lay_out(
     """The layout of a request whose inputs have these shapes, in the signature's order.
 
     Raises:
-        BadRequest: the inputs disagree on the batch size.
+        BadRequest: the inputs disagree on the batch size, or are larger than a request may be.
     """
     specs = signature.inputs
     rows = _rows(
         [s[spec.batch_axis] for spec, s in zip(specs, shapes, strict=True) if spec.batch_axis >= 0]
     )
+    check_rows(signature, rows)
+    size = sum(spec.byte_size(shape) for spec, shape in zip(specs, shapes, strict=True))
+    if size > signature.max_bytes:
+        raise BadRequest(f"tensors of {size} bytes; a request may have {signature.max_bytes}")
+    for spec, shape in zip(specs, shapes, strict=True):
+        if 0 in shape and prod(filter(None, shape)) > MOST_EMPTY:
+            raise BadRequest(
+                f"input {spec.name!r} of shape {[*shape]} has no elements; the axes of such a tensor "
+                f"may multiply to at most {MOST_EMPTY} beside the empty ones"
+            )
     row_shapes = tuple(spec.row_shape(shape) for spec, shape in zip(specs, shapes, strict=True))
     return Layout(shapes, rows, row_shapes, wanted, id, priority, timeout_ns)
 
 
+def check_rows(signature: Signature, rows: int) -> None:
+    """Raise BadRequest if these are more rows than one request may have."""
+    if rows > signature.max_rows:
+        raise BadRequest(f"{rows} rows in one request; at most {signature.max_rows} are taken")
+
+
 def make_request(signature: Signature, layout: Layout, data: tuple[Buffer, ...]) -> InferRequest:
     """A request of that layout with these bytes."""
-    keyed = [bytes(data[i]) for i in signature.unbatched_inputs]
+    keyed = [bytes(data[i]) for i in signature.keyed_inputs]
     return InferRequest(layout, data, (layout.row_shapes, *keyed) if keyed else layout.row_shapes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.clock import now_ns
@@ -22,6 +22,7 @@ from dlbench.proxy.wire import Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dlbench.proxy.aside import Aside
     from dlbench.proxy.backend import Backend
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.errors import ProxyError, RequestError
@@ -68,6 +69,7 @@ class ServedModel:
         self.submit: Callable[[InferRequest, Reply], Job] = dispatcher.submit
         self.abandon = dispatcher.abandon
         self.crew: Crew
+        self.aside: Aside
         self.hurried = False  # nobody waits for what is under way any more
         self._watch: asyncio.Task[None]
 
@@ -180,7 +182,11 @@ async def serve_model(
     links = await start_workers(path, settings, config, range(1))
     hello = links[0].hello.result()
     config = config.resolved(hello["device"], len(settings.device_ids))
-    signature = signature_from(hello["signature"])
+    signature = replace(
+        signature_from(hello["signature"]),
+        max_rows=settings.max_rows,
+        max_bytes=settings.max_body_mb << 20,
+    )
     independent = signature.batchable
     try:
         more = range(1, config.workers)

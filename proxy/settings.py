@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dlbench.proxy.tensors import MAX_ROWS
+
 
 class ServerSettings(BaseModel):
     """Settings of one proxy that the tuner does not search over."""
@@ -104,7 +106,15 @@ class ServerSettings(BaseModel):
         4096, description="open connections; one more is answered 503 and closed", ge=1
     )
     max_header_kb: int = Field(16, description="longest request head, in KiB", ge=1, le=1024)
+    max_rows: int = Field(MAX_ROWS, description="most rows in one request", ge=1, le=2**31 - 1)
     max_body_mb: int = Field(64, description="largest request body, in MiB", ge=1, le=16384)
+    max_memory_mb: int = Field(
+        0,
+        description="most that requests and replies under way may hold in the front together, in "
+        "MiB; more are answered 503 (0: a quarter of the machine's or container's memory)",
+        ge=0,
+        le=1 << 30,
+    )
     header_timeout_s: float = Field(10.0, description="longest wait for a request's head", gt=0)
     body_timeout_s: float = Field(30.0, description="longest wait for a request's body", gt=0)
     idle_timeout_s: float = Field(75.0, description="idle connections are closed after this", gt=0)

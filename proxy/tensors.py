@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -27,6 +28,8 @@ DATATYPES = {
     "FP32": ("float32", 4, "tensor(float)"),
     "FP64": ("float64", 8, "tensor(double)"),
 }
+# Rows of one request, where nobody says otherwise.
+MAX_ROWS = 1 << 20
 FROM_ORT = {ort: name for name, (_, _, ort) in DATATYPES.items()}
 
 
@@ -94,18 +97,25 @@ class Signature:
     """What a model takes and gives, batch axes settled.
 
     `batchable` is False for a model that takes one request at a time; `notes` says what was found
-    out by trying.
+    out by trying. `max_rows` and `max_bytes` are what one request may have.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batchable: bool
     notes: tuple[str, ...] = ()
+    max_rows: int = MAX_ROWS
+    max_bytes: int = sys.maxsize
 
     @cached_property
-    def unbatched_inputs(self) -> tuple[int, ...]:
-        """Places of the inputs without a batch axis: requests share a batch only with equal bytes there."""
-        return tuple(i for i, spec in enumerate(self.inputs) if spec.batch_axis < 0)
+    def keyed_inputs(self) -> tuple[int, ...]:
+        """Places of the inputs whose bytes requests of one batch share, having no batch axis.
+
+        None where nothing shares a batch: a copy of all inputs would be a key for nobody.
+        """
+        return tuple(
+            i for i, spec in enumerate(self.inputs) if self.batchable and spec.batch_axis < 0
+        )
 
 
 def signature_from(document: dict[str, Any]) -> Signature:

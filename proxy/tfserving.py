@@ -5,9 +5,10 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.answer import answer_json, send_json
+from dlbench.proxy.answer import infer_json, send_json
 from dlbench.proxy.columns import read_columns, request_of, unwrapped, write_columns
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
@@ -15,14 +16,11 @@ from dlbench.proxy.instances import read_instances, write_instances
 from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from dlbench.proxy.answer import Asked
     from dlbench.proxy.http import HttpRequest, Respond
-    from dlbench.proxy.request import InferRequest, Outputs
+    from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
-    from dlbench.proxy.tensors import Signature, TensorSpec
-
-    Write = Callable[[Outputs], object]
+    from dlbench.proxy.tensors import Buffer, Signature, TensorSpec
 
 SIGNATURE_NAME = "serving_default"
 # V2 datatype -> the name in TensorFlow's types.proto.
@@ -44,15 +42,7 @@ DTYPES = {
 
 def predict(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
     """Run the model on `instances` (a row each) or `inputs` (whole tensors)."""
-    try:
-        read, write = _read(model.signature, request.body)
-    except BadRequest:
-        if b'"b64"' in request.body:
-            raise BadRequest(
-                'a {"b64": …} object holds a string; this model takes numbers'
-            ) from None
-        raise
-    answer_json(model, read, request.client, respond, write)
+    infer_json(model, request.body, request.client, respond, read)
 
 
 def status(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
@@ -79,9 +69,23 @@ def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
     send_json(respond, document)
 
 
-def _read(signature: Signature, body: bytes) -> tuple[InferRequest, Write]:
-    """The request, and how its format is answered."""
-    document, booleans = load(body), holds_booleans(body)
+def read(signature: Signature, body: Buffer) -> Asked:
+    """The request, and how its format is answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
+    try:
+        return _read(signature, load(body), holds_booleans(body))
+    except BadRequest:
+        if b'"b64"' in bytes(body):
+            raise BadRequest(
+                'a {"b64": …} object holds a string; this model takes numbers'
+            ) from None
+        raise
+
+
+def _read(signature: Signature, document: dict[str, Any], booleans: bool) -> Asked:
     if (name := document.get("signature_name", SIGNATURE_NAME)) not in ("", SIGNATURE_NAME):
         raise BadRequest(f"no signature {name!r}; there is {SIGNATURE_NAME!r}")
     if given := [key for key in FORMATS if key in document]:
@@ -95,19 +99,25 @@ def _rows(
     signature: Signature,
     instances: Any,  # noqa: ANN401 - from JSON
     booleans: bool,
-) -> tuple[InferRequest, Write]:
+) -> Asked:
     request = read_instances(signature, instances, booleans=booleans)
-    count = len(instances)
-    return request, lambda outputs: {"predictions": write_instances(signature, outputs, count)}
+    return request, partial(_predictions, len(instances))
+
+
+def _predictions(count: int, signature: Signature, outputs: Outputs) -> object:
+    return {"predictions": write_instances(signature, outputs, count)}
 
 
 def _columns(
     signature: Signature,
     inputs: Any,  # noqa: ANN401 - from JSON
     booleans: bool,
-) -> tuple[InferRequest, Write]:
-    request = request_of(signature, read_columns(signature, inputs, booleans=booleans))
-    return request, lambda outputs: {"outputs": unwrapped(write_columns(signature, outputs))}
+) -> Asked:
+    return request_of(signature, read_columns(signature, inputs, booleans=booleans)), _outputs
+
+
+def _outputs(signature: Signature, outputs: Outputs) -> object:
+    return {"outputs": unwrapped(write_columns(signature, outputs))}
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:

@@ -6,22 +6,25 @@ https://pytorch.org/serve/inference_api.html
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.answer import answer_json, send_json
+from dlbench.proxy.answer import answer_json, infer_json, send_json
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
 from dlbench.proxy.json_text import holds_booleans, parse
 from dlbench.proxy.multipart import MULTIPART_TYPE, parts
+from dlbench.proxy.wire import read_alone
 
 if TYPE_CHECKING:
+    from dlbench.proxy.answer import Asked
     from dlbench.proxy.http import HttpRequest, Respond
     from dlbench.proxy.multipart import Part
     from dlbench.proxy.reply import Client
     from dlbench.proxy.repository import Repository
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.served import ServedModel
-    from dlbench.proxy.tensors import Buffer
+    from dlbench.proxy.tensors import Buffer, Signature
 
 BINARY_TYPE = b"application/octet-stream"
 # What is JSON, or nothing. The second is what `curl -d` says of anything.
@@ -46,52 +49,66 @@ def predictions(model: ServedModel, request: HttpRequest, respond: Respond) -> N
     if kind == MULTIPART_TYPE:
         part = _field(parts(request.headers[b"content-type"], request.body))
         kind, body = _type(part.content_type), part.content
-    is_text = TEXTS.fullmatch(kind)
-    document = parse(body) if is_text else _guessed(body)
-    if document is None and not is_text:
-        _answer_raw(model, body, request.client, respond)
+    if TEXTS.fullmatch(kind):
+        infer_json(model, body, request.client, respond, read)
+    elif LIST_OR_OBJECT.match(body):
+        infer_json(model, body, request.client, respond, read_guessed)
     else:
-        _answer_rows(model, document, holds_booleans(body), request.client, respond)
-
-
-def _guessed(body: Buffer) -> Any:  # noqa: ANN401 - any JSON
-    """The list or object that it is in JSON; None: it is something else."""
-    if not LIST_OR_OBJECT.match(body):
-        return None
-    try:
-        return parse(body)
-    except BadRequest:
-        return None
+        _answer_raw(model, body, request.client, respond)
 
 
 def _answer_raw(model: ServedModel, body: Buffer, client: Client, respond: Respond) -> None:
-    signature = model.signature
+    raw, write = read_raw(model.signature, body)
+    answer_json(model, raw, client, respond, partial(write, model.signature))
+
+
+def read(signature: Signature, body: Buffer) -> Asked:
+    """Rows in JSON, and how they are answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
+    return _rows(signature, parse(body), holds_booleans(body))
+
+
+def read_guessed(signature: Signature, body: Buffer) -> Asked:
+    """Rows if it is JSON, else the bytes of the only input.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
     try:
-        raw = model.wire.read(body, 0)
+        document = parse(body)
+    except BadRequest:
+        return read_raw(signature, body)
+    return _rows(signature, document, holds_booleans(body))
+
+
+def read_raw(signature: Signature, body: Buffer) -> Asked:
+    """The bytes of the only input, and how they are answered.
+
+    Raises:
+        BadRequest: with a text that says what is wrong.
+    """
+    try:
+        raw = read_alone(signature, body, 0)
     except BadRequest as error:
         raise BadRequest(f"{error}; send JSON rows, or the bytes of the tensor itself") from None
-    count = raw.rows
-    answer_json(
-        model, raw, client, respond, lambda outputs: write_instances(signature, outputs, count)
-    )
+    return raw, partial(_listed, raw.rows)
 
 
-def _answer_rows(
-    model: ServedModel,
-    document: Any,  # noqa: ANN401 - from JSON
-    booleans: bool,
-    client: Client,
-    respond: Respond,
-) -> None:
-    signature = model.signature
+def _rows(signature: Signature, document: Any, booleans: bool) -> Asked:  # noqa: ANN401 - from JSON
     instances, enveloped = _instances(document)
+    write = partial(_enveloped if enveloped else _listed, len(instances))
+    return read_instances(signature, instances, booleans=booleans), write
 
-    def write(outputs: Outputs) -> object:
-        rows = write_instances(signature, outputs, len(instances))
-        return {"predictions": rows} if enveloped else rows
 
-    asked = read_instances(signature, instances, booleans=booleans)
-    answer_json(model, asked, client, respond, write)
+def _listed(count: int, signature: Signature, outputs: Outputs) -> object:
+    return write_instances(signature, outputs, count)
+
+
+def _enveloped(count: int, signature: Signature, outputs: Outputs) -> object:
+    return {"predictions": write_instances(signature, outputs, count)}
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.answer import answer, send_json
+from dlbench.proxy.answer import answer, read_aside, send_json
+from dlbench.proxy.encoding import AT_ONCE
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.http import JSON_TYPE, HttpRequest
+from dlbench.proxy.wire import read_alone
 
 if TYPE_CHECKING:
     from dlbench.proxy.http import Respond
+    from dlbench.proxy.reply import Body
     from dlbench.proxy.repository import Repository
-    from dlbench.proxy.request import Outputs
+    from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.served import ServedModel
     from dlbench.proxy.tensors import TensorSpec
 
@@ -33,13 +37,22 @@ BINARY_TYPE = b"content-type: application/octet-stream\r\ninference-header-conte
 def infer(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
     """Run the model; answered from a callback."""
     wire = model.wire
-    asked = wire.read(request.body, _json_size(request))
+    size = _json_size(request)
 
-    def write(outputs: Outputs) -> tuple[bytes, list[bytes | memoryview]]:
-        json, tensors = wire.write(asked, outputs)
-        return BINARY_TYPE % len(json) if tensors else JSON_TYPE, [json, *tensors]
+    def run(asked: InferRequest) -> None:
+        def write(outputs: Outputs) -> tuple[bytes, Body]:
+            json, tensors, stream = wire.write(asked, outputs)
+            if stream is not None:
+                return JSON_TYPE, stream
+            return BINARY_TYPE % len(json) if tensors else JSON_TYPE, [json, *tensors]
 
-    answer(model, asked, request.client, respond, write)
+        answer(model, asked, request.client, respond, write)
+
+    if (len(request.body) if size is None else size) <= AT_ONCE:
+        run(wire.read(request.body, size))
+    else:
+        body = PickleBuffer(request.body)
+        read_aside(model, respond, run, read_alone, model.signature, body, size)
 
 
 def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:

@@ -7,6 +7,7 @@ that JSON from request to request, so what was made of it is kept by its bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,8 +15,10 @@ import orjson
 
 from dlbench.proxy import document
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.json_tensors import as_json, pack, unpack
+from dlbench.proxy.json_reply import body, dumps, json_value, weight
+from dlbench.proxy.json_tensors import pack, unpack
 from dlbench.proxy.json_text import holds_booleans
+from dlbench.proxy.reply import Stream
 from dlbench.proxy.request import make_request
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 REMEMBERED = 256
 # A longer head is read anew each time: kept, a few hundred of them could fill the memory.
 LONGEST_REMEMBERED = 4096
+# Bytes of outputs written out beside binary ones. The JSON's length stands before it, so it has to be
+# written in one go.
+LARGEST_MIXED = 1 << 20
 
 
 class Plan(NamedTuple):
@@ -43,6 +49,7 @@ class InferReply(NamedTuple):
 
     json: bytes
     tensors: tuple[bytes | memoryview, ...] = ()
+    stream: Stream | None = None  # instead of both
 
 
 class Wire:
@@ -178,15 +185,29 @@ class Wire:
         return head
 
     def _write_json(self, request: InferRequest, outputs: Sequence[Tensor]) -> InferReply:
+        wanted = request.layout.wanted
+        raw = tuple([outputs[one.place].data for one in wanted if one.binary])
+        heavy = weight([outputs[one.place] for one in wanted if not one.binary])
+        if not raw:
+            written = body(partial(self._values, request, outputs), heavy)
+            if isinstance(written, Stream):
+                return InferReply(b"", stream=written)
+            return InferReply(b"".join(written))
+        if heavy > LARGEST_MIXED:
+            raise BadRequest(
+                f"outputs of {heavy} bytes cannot be written out beside binary ones; "
+                "ask for all as binary, or for none"
+            )
+        return InferReply(dumps(self._values(request, outputs)), raw)
+
+    def _values(self, request: InferRequest, outputs: Sequence[Tensor]) -> dict[str, Any]:
+        """The reply with the numbers of those outputs that are not binary."""
         written = self._document(request, outputs)
-        raw = []
         for one, described in zip(request.layout.wanted, written["outputs"], strict=True):
-            tensor = outputs[one.place]
-            if one.binary:
-                raw.append(tensor.data)
-            else:
-                described["data"] = as_json(unpack(self._signature.outputs[one.place], tensor))
-        return InferReply(orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY), tuple(raw))
+            if not one.binary:
+                spec, tensor = self._signature.outputs[one.place], outputs[one.place]
+                described["data"] = json_value(unpack(spec, tensor))
+        return written
 
     def _document(self, request: InferRequest, outputs: Sequence[Tensor]) -> dict[str, Any]:
         layout = request.layout
@@ -203,6 +224,11 @@ class Wire:
         found = {"name": spec.name, "datatype": spec.datatype, "shape": list(tensor.shape)}
         size = len(tensor.data)
         return {**found, "parameters": {"binary_data_size": size}} if wanted.binary else found
+
+
+def read_alone(signature: Signature, body: Buffer, json_size: int | None) -> InferRequest:
+    """A request read without the memory of a model's `Wire`; its errors are the same."""
+    return Wire("", "", signature).read(body, json_size)
 
 
 def _promised(promised: int, got: int) -> BadRequest:

@@ -129,7 +129,7 @@ async def serving(path, **knobs):
     config = ServingConfig(**{"workers": 1, "max_batch_size": 1, **knobs})
     settings = ServerSettings(model=str(path), device="cpu", drain_timeout_s=PATIENCE_S)
     fatal = []
-    repository = Repository(settings, config, NoBackend(), make_spans(""), fatal.append)
+    repository = Repository(settings, config, NoBackend(), make_spans(""), fatal.append, None)
     await repository.startup()
     try:
         yield Model(repository)

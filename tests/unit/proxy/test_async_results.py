@@ -9,6 +9,7 @@ from dlbench.proxy.async_results import PENDING, AsyncResults, RespondAsync
 from dlbench.proxy.errors import BadRequest, NotFound, TooMany
 from dlbench.proxy.head import RequestHead
 from dlbench.proxy.http import HttpRequest
+from dlbench.proxy.memory import Memory
 
 MOST, TTL = 3, 100
 
@@ -20,7 +21,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.store, self.now = AsyncResults(MOST, TTL), 0
+        self.store, self.now = AsyncResults(MOST, TTL, Memory()), 0
         self.pending, self.finished = set(), []  # (id, body, finished at), the oldest first
 
     @rule(target=ids)
@@ -78,7 +79,7 @@ TestStore.settings = settings(max_examples=60, deadline=None)
 
 
 def test_ids_cannot_be_guessed():
-    store = AsyncResults(100, TTL)
+    store = AsyncResults(100, TTL, Memory())
     ids = {store.begin(0) for _ in range(100)}
     assert len(ids) == 100
     assert min(map(len, ids)) >= 43  # 256 bits in base 64
@@ -113,7 +114,7 @@ class Client:
 
 @pytest.fixture
 def client():
-    return Client(RespondAsync(AsyncResults(MOST, TTL), lambda: 0))
+    return Client(RespondAsync(AsyncResults(MOST, TTL, Memory()), lambda: 0, Memory()))
 
 
 def fields(headers):

@@ -8,6 +8,7 @@ import pytest
 
 from dlbench.proxy import errors
 from dlbench.proxy.access import NoTokens
+from dlbench.proxy.memory import Memory
 from dlbench.proxy.settings import ServerSettings
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
@@ -28,7 +29,7 @@ REQUEST = pb.ModelInferRequest(
 async def code_and_text(models):
     """What a client sees of a call."""
     settings = ServerSettings(model="m.onnx", grpc_port=0)
-    front = GrpcFront(models, NoTokens(), settings)
+    front = GrpcFront(models, NoTokens(), settings, Memory())
     port = await front.startup()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

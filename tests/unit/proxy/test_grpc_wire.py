@@ -53,7 +53,7 @@ def test_raw_tensors_come_and_go_byte_for_byte_in_any_order(case):
     assert [bytes(data) for data in request.data] == [array.tobytes() for array in values]
     assert request.layout.shapes == tuple(array.shape for array in values)
     outputs = tuple(Tensor(a.shape, memoryview(a.tobytes())) for a in values)
-    reply = write(model, request, outputs)
+    reply = pb.ModelInferResponse.FromString(write(model, request, outputs))
     assert (reply.model_name, reply.model_version, reply.id) == ("m", "3", "7")
     assert list(reply.raw_output_contents) == [array.tobytes() for array in values]
     assert [tuple(o.shape) for o in reply.outputs] == [array.shape for array in values]
@@ -95,7 +95,8 @@ def test_parameters_and_wanted_outputs_are_read():
     request = read(model.signature, message)
     assert (request.layout.priority, request.layout.timeout_ns) == (2, 1_500_000)
     assert request.layout.id is None
-    reply = write(model, request, (Tensor((1, 2), b"a" * 8), Tensor((1, 2), b"b" * 8)))
+    outputs = (Tensor((1, 2), b"a" * 8), Tensor((1, 2), b"b" * 8))
+    reply = pb.ModelInferResponse.FromString(write(model, request, outputs))
     assert [o.name for o in reply.outputs] == ["t1"]
     assert list(reply.raw_output_contents) == [b"b" * 8]
 

@@ -14,6 +14,7 @@ from dlbench.proxy.access import NoTokens
 from dlbench.proxy.errors import RequestError
 from dlbench.proxy.head import KEPT_HEADERS, HeadMemo, path_of
 from dlbench.proxy.limits import Limits
+from dlbench.proxy.memory import Memory
 from dlbench.proxy.reader import RequestReader
 
 LIMITS = Limits(16_384, 1 << 20, 1.0, 1.0, 1.0)
@@ -27,7 +28,7 @@ def ours(stream, size):
         headers = {**head.headers, **({b"transfer-encoding": b"chunked"} if head.chunked else {})}
         found.append((head.method, head.target, headers, body))
 
-    reader = RequestReader(LIMITS, HeadMemo(), NoTokens(), take)
+    reader = RequestReader(LIMITS, HeadMemo(), NoTokens(), take, Memory())
     try:
         for start in range(0, len(stream), size):
             reader.feed(stream[start : start + size])

@@ -11,6 +11,7 @@ from dlbench.proxy.access import NoTokens, Tokens
 from dlbench.proxy.errors import RequestError
 from dlbench.proxy.head import HeadMemo
 from dlbench.proxy.limits import Limits
+from dlbench.proxy.memory import Memory
 from dlbench.proxy.reader import ENDED, FREE_CHUNKS, IDLE, RequestReader
 
 LIMITS = Limits(1000, 100_000, 1.0, 1.0, 1.0)
@@ -23,7 +24,7 @@ class Reading:
         self.heads = HeadMemo() if heads is None else heads
         self.requests = []
         self.error = None
-        self.reader = RequestReader(LIMITS, self.heads, access or NoTokens(), self._take)
+        self.reader = RequestReader(LIMITS, self.heads, access or NoTokens(), self._take, Memory())
 
     def _take(self, head, body):
         said = (head.keep_alive, head.length, head.chunked, head.expects, head.ending)
@@ -126,7 +127,9 @@ def test_a_known_head_is_not_parsed_again(monkeypatch):
 
 def test_requests_share_what_a_handler_made_of_their_head():
     heads = []
-    reader = RequestReader(LIMITS, HeadMemo(), NoTokens(), lambda head, _: heads.append(head))
+    reader = RequestReader(
+        LIMITS, HeadMemo(), NoTokens(), lambda head, _: heads.append(head), Memory()
+    )
     for body in (b"hello", b"other", b"longer"):
         reader.feed(message(body=body))
     assert heads[0] is heads[1]
