@@ -18,21 +18,14 @@ if TYPE_CHECKING:
     from dlbench.proxy.tensors import Signature, TensorSpec
 
 
-def read_columns(
-    signature: Signature,
-    given: Any,  # noqa: ANN401 - from JSON
-    *,
-    booleans: bool,
-) -> list[NDArray[Any]]:
+def read_columns(signature: Signature, given: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - from JSON
     """The inputs' values in the signature's order; a model with one input takes them without a name.
-
-    `booleans`: whether the text that they come from holds any.
 
     Raises:
         BadRequest: an input is missing, unknown, or not numbers that it takes.
     """
     named = by_name(signature, given)
-    return [read_nested(spec, named[spec.name], booleans=booleans) for spec in signature.inputs]
+    return [read_nested(spec, named[spec.name]) for spec in signature.inputs]
 
 
 def by_name(signature: Signature, given: Any) -> Mapping[str, Any]:  # noqa: ANN401 - from JSON

@@ -21,16 +21,10 @@ if TYPE_CHECKING:
     from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 
 
-def read_instances(
-    signature: Signature,
-    instances: Any,  # noqa: ANN401 - from JSON
-    *,
-    booleans: bool,
-) -> InferRequest:
+def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noqa: ANN401 - from JSON
     """A request of a row per instance: a value, or an object of values by input name.
 
-    An input without a batch axis takes the value that all instances agree on. `booleans`: whether
-    the text that the instances come from holds any.
+    An input without a batch axis takes the value that all instances agree on.
 
     Raises:
         BadRequest: no list, a row that names the wrong inputs, or values that do not fit.
@@ -39,11 +33,11 @@ def read_instances(
         raise BadRequest("the instances have to be a list of at least one row")
     check_rows(signature, len(instances))
     if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
-        return request_of(signature, [_stacked(signature.inputs[0], instances, booleans)])
+        return request_of(signature, [_stacked(signature.inputs[0], instances)])
     named = [by_name(signature, row) for row in instances]
     return request_of(
         signature,
-        [_stacked(spec, [row[spec.name] for row in named], booleans) for spec in signature.inputs],
+        [_stacked(spec, [row[spec.name] for row in named]) for spec in signature.inputs],
     )
 
 
@@ -62,8 +56,8 @@ def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any: 
     return rows(columns, count)
 
 
-def _stacked(spec: TensorSpec, rows: Sequence[Any], booleans: bool) -> NDArray[Any]:
-    array = read_nested(spec, rows, booleans=booleans)
+def _stacked(spec: TensorSpec, rows: Sequence[Any]) -> NDArray[Any]:
+    array = read_nested(spec, rows)
     if spec.batch_axis >= array.ndim:
         raise BadRequest(f"input {spec.name!r} has shape {spec.shape}, not {[*array.shape]}")
     if spec.batch_axis >= 0:

@@ -31,12 +31,6 @@ def parse(text: Buffer) -> Any:  # noqa: ANN401 - any JSON
         raise _broken(error) from None
 
 
-def holds_booleans(text: Buffer) -> bool:
-    """Whether there is a true or false anywhere: without one no list needs to be searched for it."""
-    whole = bytes(text)
-    return b"true" in whole or b"false" in whole
-
-
 def _parse_words(text: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Slower, by the standard library, which takes more than JSON: orjson judges all but the words."""
     orjson.loads(text.replace(b"NaN", b"0  ").replace(b"Infinity", b"0       "))

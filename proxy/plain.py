@@ -15,7 +15,6 @@ from dlbench.proxy.encoding import AT_ONCE
 from dlbench.proxy.errors import BadRequest, NotFound
 from dlbench.proxy.json_reply import json_value
 from dlbench.proxy.json_tensors import write_nested
-from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +58,7 @@ def read(signatures: dict[str, Signature], body: Buffer) -> tuple[str, Asked]:
     given = [key for key in ("input", "inputs") if key in document]
     if len(given) != 1:
         raise BadRequest("""the body has to hold "input": values or "inputs": {name: values}""")
-    arrays = read_columns(signature, document[given[0]], booleans=holds_booleans(body))
+    arrays = read_columns(signature, document[given[0]])
     alone = _is_one_row(signature, arrays)
     if alone:
         arrays = [_with_row_axis(*pair) for pair in zip(signature.inputs, arrays, strict=True)]

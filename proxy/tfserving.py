@@ -13,7 +13,6 @@ from dlbench.proxy.columns import read_columns, request_of, unwrapped, write_col
 from dlbench.proxy.document import load
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
-from dlbench.proxy.json_text import holds_booleans
 
 if TYPE_CHECKING:
     from dlbench.proxy.answer import Asked
@@ -76,7 +75,7 @@ def read(signature: Signature, body: Buffer) -> Asked:
         BadRequest: with a text that says what is wrong.
     """
     try:
-        return _read(signature, load(body), holds_booleans(body))
+        return _read(signature, load(body))
     except BadRequest:
         if b'"b64"' in bytes(body):
             raise BadRequest(
@@ -85,12 +84,12 @@ def read(signature: Signature, body: Buffer) -> Asked:
         raise
 
 
-def _read(signature: Signature, document: dict[str, Any], booleans: bool) -> Asked:
+def _read(signature: Signature, document: dict[str, Any]) -> Asked:
     if (name := document.get("signature_name", SIGNATURE_NAME)) not in ("", SIGNATURE_NAME):
         raise BadRequest(f"no signature {name!r}; there is {SIGNATURE_NAME!r}")
     if given := [key for key in FORMATS if key in document]:
         if len(given) == 1:
-            return FORMATS[given[0]](signature, document[given[0]], booleans)
+            return FORMATS[given[0]](signature, document[given[0]])
         raise BadRequest("'instances' or 'inputs', not both")
     raise BadRequest("'instances' (a list of rows) or 'inputs' (whole tensors) is missing")
 
@@ -98,9 +97,8 @@ def _read(signature: Signature, document: dict[str, Any], booleans: bool) -> Ask
 def _rows(
     signature: Signature,
     instances: Any,  # noqa: ANN401 - from JSON
-    booleans: bool,
 ) -> Asked:
-    request = read_instances(signature, instances, booleans=booleans)
+    request = read_instances(signature, instances)
     return request, partial(_predictions, len(instances))
 
 
@@ -111,9 +109,8 @@ def _predictions(count: int, signature: Signature, outputs: Outputs) -> object:
 def _columns(
     signature: Signature,
     inputs: Any,  # noqa: ANN401 - from JSON
-    booleans: bool,
 ) -> Asked:
-    return request_of(signature, read_columns(signature, inputs, booleans=booleans)), _outputs
+    return request_of(signature, read_columns(signature, inputs)), _outputs
 
 
 def _outputs(signature: Signature, outputs: Outputs) -> object:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.proxy.answer import answer_json, infer_json, send_json
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.instances import read_instances, write_instances
-from dlbench.proxy.json_text import holds_booleans, parse
+from dlbench.proxy.json_text import parse
 from dlbench.proxy.multipart import MULTIPART_TYPE, parts
 from dlbench.proxy.wire import read_alone
 
@@ -68,7 +68,7 @@ def read(signature: Signature, body: Buffer) -> Asked:
     Raises:
         BadRequest: with a text that says what is wrong.
     """
-    return _rows(signature, parse(body), holds_booleans(body))
+    return _rows(signature, parse(body))
 
 
 def read_guessed(signature: Signature, body: Buffer) -> Asked:
@@ -81,7 +81,7 @@ def read_guessed(signature: Signature, body: Buffer) -> Asked:
         document = parse(body)
     except BadRequest:
         return read_raw(signature, body)
-    return _rows(signature, document, holds_booleans(body))
+    return _rows(signature, document)
 
 
 def read_raw(signature: Signature, body: Buffer) -> Asked:
@@ -97,10 +97,10 @@ def read_raw(signature: Signature, body: Buffer) -> Asked:
     return raw, partial(_listed, raw.rows)
 
 
-def _rows(signature: Signature, document: Any, booleans: bool) -> Asked:  # noqa: ANN401 - from JSON
+def _rows(signature: Signature, document: Any) -> Asked:  # noqa: ANN401 - from JSON
     instances, enveloped = _instances(document)
     write = partial(_enveloped if enveloped else _listed, len(instances))
-    return read_instances(signature, instances, booleans=booleans), write
+    return read_instances(signature, instances), write
 
 
 def _listed(count: int, signature: Signature, outputs: Outputs) -> object:

@@ -17,7 +17,6 @@ from dlbench.proxy import document
 from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.json_reply import body, dumps, json_value, weight
 from dlbench.proxy.json_tensors import pack, unpack
-from dlbench.proxy.json_text import holds_booleans
 from dlbench.proxy.reply import Stream
 from dlbench.proxy.request import make_request
 
@@ -128,14 +127,13 @@ class Wire:
     def _read_json(self, text: Buffer, raw: Buffer) -> InferRequest:
         """A request with at least one tensor written out in JSON."""
         parsed = self._load(text)
-        booleans = holds_booleans(text)
         found: dict[int, tuple[tuple[int, ...], Buffer]] = {}
         position = 0
         for given in self._documents.inputs(parsed):
             index, shape = self._documents.tensor(given, found)
             size = self._documents.binary_size(given)
             if size is None:
-                found[index] = (shape, self._packed(index, given, shape, booleans))
+                found[index] = (shape, self._packed(index, given, shape))
                 continue
             self._documents.check_size(index, shape, size)
             found[index] = (shape, raw[position : position + size])
@@ -146,13 +144,11 @@ class Wire:
         layout = self._documents.layout(parsed, tuple(shape for shape, _ in ordered))
         return make_request(self._signature, layout, tuple(data for _, data in ordered))
 
-    def _packed(
-        self, index: int, given: dict[str, Any], shape: tuple[int, ...], booleans: bool
-    ) -> bytes:
+    def _packed(self, index: int, given: dict[str, Any], shape: tuple[int, ...]) -> bytes:
         spec = self._signature.inputs[index]
         if "data" not in given:
             raise BadRequest(f"input {spec.name!r} has neither data nor binary_data_size")
-        return pack(spec, given["data"], shape, booleans=booleans)
+        return pack(spec, given["data"], shape)
 
     def _read_raw(self, body: Buffer) -> InferRequest:
         """A body that is one tensor and nothing else: for models with one input."""

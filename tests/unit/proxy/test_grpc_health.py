@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from dlbench.proxy.access import NoTokens, Tokens
+from dlbench.proxy.memory import Memory
 from dlbench.proxy.settings import ServerSettings
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
@@ -44,7 +45,9 @@ def run(models, story, access=None, **settings):
     """What a story makes of a channel and the front behind it."""
 
     async def tell():
-        front = GrpcFront(models, access or NoTokens(), ServerSettings(grpc_port=0, **settings))
+        front = GrpcFront(
+            models, access or NoTokens(), ServerSettings(grpc_port=0, **settings), Memory()
+        )
         port = await front.startup()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
