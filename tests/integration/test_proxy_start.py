@@ -11,8 +11,11 @@ import time
 import psutil
 import pytest
 
-from dlbench.proxy import pool
+from dlbench.proxy import logs, pool
+from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ModelError
+from dlbench.proxy.main import Proxy
+from dlbench.proxy.settings import ServerSettings
 
 PATIENCE_S = 60
 SERVE = [sys.executable, "-m", "dlbench.cli.main", "serve", "--device", "cpu", "--port", "0"]
@@ -84,8 +87,7 @@ def test_a_repository_with_a_broken_model_serves_the_others(models, start_proxy,
     assert proxy.name == "affine"
 
 
-def test_a_broken_model_is_said_at_once_though_another_still_loads(models, serve, broken):
-    """The other one's worker is held in its start: it would never be ready."""
+def test_a_broken_model_is_said_though_another_still_loads(models, serve, broken):
     process = serve(models.slow(2800), broken)
     code, said = ended(process)
     assert (code, said.count("\n")) == (1, 1), said
@@ -132,3 +134,20 @@ def test_of_starts_at_once_none_is_left_when_one_fails_or_nobody_wants_them():
 
     for called_off in (False, True):
         asyncio.run(scenario(called_off))
+
+
+def test_a_model_that_dies_while_another_still_loads_is_why_the_start_failed(monkeypatch):
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)  # it is not our process
+
+    async def scenario():
+        proxy = Proxy(ServerSettings(model="x.onnx"), ServingConfig(), lambda _: None)
+
+        async def loads_for_ever(_):
+            proxy._give_up(ModelError("its workers died"))
+            await asyncio.Event().wait()
+
+        proxy._startup = loads_for_ever
+        with pytest.raises(ModelError, match="its workers died"):
+            await proxy.run(None)
+
+    asyncio.run(scenario())
