@@ -12,7 +12,7 @@ else
   INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test check bench slow fuzz docs clean
+.PHONY: demo test busy check bench slow fuzz docs clean
 
 demo: .venv/runtime.stamp
 	$(BIN)/dlbench tune demo:mlp --zipf 1.1 --distinct 20000 --budget 170s --study demo.db --fresh --csv results.csv --recommended best.toml --plot
@@ -21,6 +21,10 @@ demo: .venv/runtime.stamp
 # Two at a time, a file's tests together: most of them wait for processes.
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The same beside one busy loop per core: no test may depend on how fast the machine is.
+busy: .venv/dev.stamp
+	$(BIN)/python tests/busy.py --numprocesses 2 --dist loadfile
 
 slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow

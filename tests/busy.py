@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-# It ends with us, however we end.
+# It ends with pytest, which takes our place, however that ends.
 LOOP = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 for _ in range(os.cpu_count()):
