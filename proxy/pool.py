@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.link import ProcessLink, WorkerLink
+from dlbench.proxy.memory import most_bytes
 from dlbench.proxy.providers import executor_of
 
 if TYPE_CHECKING:
@@ -59,4 +60,5 @@ def arguments(
         "max_batch_size": config.max_batch_size,
         "batch_axis": settings.batch_axis,
         "shape": settings.shape,
+        "max_result_bytes": most_bytes(settings.max_memory_mb),
     }

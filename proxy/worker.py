@@ -78,7 +78,9 @@ class Worker:
         max_batch_size: int,
         batch_axis: dict[str, int],
         shape: dict[str, list[int]],
+        max_result_bytes: int = sys.maxsize,
     ) -> None:
+        self._most = max_result_bytes
         self._session = Session(path, Executor(**executor))
         sizes = {name: tuple(values) for name, values in shape.items()}
         self.signature, self._one_row = settle(
@@ -117,6 +119,9 @@ class Worker:
         began = time.perf_counter_ns()
         outputs = batch.run()
         ended = time.perf_counter_ns()
+        size = sum(output.nbytes for output in outputs)
+        if size > self._most:
+            raise ValueError(f"outputs of {size >> 20} MiB; all may take {self._most >> 20}")
         cut = batch.split(outputs, rows)
         times = (began - arrived, ended - began, time.perf_counter_ns() - ended)
         return frames.encode_result(arrival.number, times, cut.shapes, cut.data, cut.size)
