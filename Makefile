@@ -29,9 +29,10 @@ busy: .venv/dev.stamp
 slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
 
-# A minute of broken HTTP; SEED=N for other inputs.
+# A minute of broken HTTP and one of little input that would be much work; SEED=N for other inputs.
 fuzz: .venv/dev.stamp
 	$(BIN)/python tests/fuzz/http_fuzz.py --seconds 60 --seed $(or $(SEED),1)
+	$(BIN)/python tests/fuzz/bombs.py --seconds 60 --seed $(or $(SEED),1)
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -44,7 +45,7 @@ docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
-	loadgen truth omission intervals rate_search foreign proxy twin twin_speed tuner batch_sizes
+	loadgen truth omission intervals rate_search foreign proxy twin twin_speed tuner batch_sizes hostile
 # These go on for an hour or more, in pieces: exhaustive, agreement, cases.
 
 bench: .venv/dev.stamp

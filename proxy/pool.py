@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlbench.proxy.link import ProcessLink, WorkerLink
+from dlbench.proxy.memory import most_bytes
 from dlbench.proxy.providers import executor_of
 
 if TYPE_CHECKING:
@@ -92,4 +93,5 @@ def arguments(
         "batch_axis": settings.batch_axis,
         "shape": settings.shape,
         "independent": settings.rows_independent or independent,
+        "max_result_bytes": most_bytes(settings.max_memory_mb),
     }

@@ -83,11 +83,14 @@ class Worker:
         shape: dict[str, list[int]],
         independent: bool | None,
         fingerprint: str = "",
+        max_result_bytes: int = sys.maxsize,
     ) -> None:
         """`independent` says whether rows may share a batch; None: that is to be found out.
 
-        With a `fingerprint` the file and its weights have to be those, once they are loaded.
+        With a `fingerprint` the file and its weights have to be those, once they are loaded. A
+        result of more than `max_result_bytes` is refused.
         """
+        self._most = max_result_bytes
         self._session = Session(path, Executor(**executor))
         if fingerprint and ModelFile(Path(path), "").fingerprint().hex() != fingerprint:
             raise ModelError(f"{path} or its weights changed while they were loaded")
@@ -127,6 +130,9 @@ class Worker:
         began = time.perf_counter_ns()
         outputs = batch.run()
         ended = time.perf_counter_ns()
+        size = sum(output.nbytes for output in outputs)
+        if size > self._most:
+            raise ValueError(f"outputs of {size >> 20} MiB; all may take {self._most >> 20}")
         cut = batch.split(outputs, rows)
         times = (began - arrived, ended - began, time.perf_counter_ns() - ended)
         return frames.encode_result(arrival.number, times, cut.shapes, cut.data, cut.size)

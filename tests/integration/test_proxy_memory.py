@@ -147,6 +147,29 @@ def test_results_that_are_kept_make_room_and_are_never_more_than_the_bound(narro
         assert rss(narrow) - before < 16 * MIB + SLACK
 
 
+def test_an_output_larger_than_everything_may_be_stays_in_its_worker(models, start_proxy):
+    """Rows of one number become rows of a million; the front never makes room for them."""
+    constants = [("wide", np.ones((1, 1 << 20), np.float32))]
+    model = models._save(
+        "wide",
+        [("Mul", ["x", "wide"], ["y"], {})],
+        [("x", ("n", 1))],
+        [("y", ("n", 1 << 20))],
+        constants,
+    )
+    proxy = start_proxy(model, {"max_memory_mb": 16, "max_body_mb": 12}, max_batch_size=2)
+    before = rss(proxy)
+    for rows, wanted in ((2, 200), (8, 400)):
+        given = {"name": "x", "datatype": "FP32", "shape": [rows, 1], "data": [1.0] * rows}
+        text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+        with proxy.client() as client:
+            client.send(head(len(text), "/v2/models/wide/infer") + text)
+            status, _, body = client.reply()
+        assert status == wanted
+    assert "outputs of 32 MiB; all may take 16" in json.loads(body)["error"]
+    assert rss(proxy) - before < 16 * MIB + SLACK
+
+
 def read_all(client):
     """A reply to the end of its connection, unchunked."""
     status, headers, _ = client.reply(body=False)

@@ -1,0 +1,78 @@
+"""What one hostile request does to everybody else: the wait for /v2/health/live, the front's memory.
+
+    .venv/bin/python benchmarks/hostile.py [--quick] [--json FILE]
+
+The bombs of `make fuzz` at 64 MB, one after the other: the longest of the answers to a client that
+asks for health all the time on a connection of its own, and what the front's process grew by, beside
+the body. A reply of the same front to nobody but that client says what the machine does by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fuzz"))
+
+import bombs
+
+SIZE = 64_000_000
+AIM_MS, AIM_TIMES = 50.0, 4.0
+
+
+def main() -> None:
+    script = report.Report(__doc__)
+    size = 1_000_000 if script.quick else SIZE
+    with tempfile.TemporaryDirectory() as folder:
+        model = bombs.echo_model(Path(folder))
+        with bombs.running(model) as (port, pid):
+            calm_ms = calm(port, pid)
+            found = {bomb.title: bombs.explode(bomb, size, port, pid) for bomb in bombs.BOMBS}
+    show(found, calm_ms)
+    script.keep({"calm_ms": calm_ms, "bombs": {t: one._asdict() for t, one in found.items()}})
+
+
+def calm(port: int, pid: int) -> float:
+    """The longest wait of three seconds without any bomb."""
+    with bombs.Watch(port, pid) as watch:
+        time.sleep(3)
+    return 1e3 * max(watch.waits)
+
+
+def show(found: dict[str, bombs.Seen], calm_ms: float) -> None:
+    columns = (
+        "status",
+        "sent MB",
+        "reply MB",
+        "took s",
+        "health ms",
+        "front grew MB",
+        "of the body",
+    )
+    table = report.table(f"one request, health waits {calm_ms:.1f} ms without", "request", *columns)
+    for title, one in found.items():
+        times = f"{one.growth / one.sent:.1f}" if one.sent > 1e6 else ""
+        figures = (
+            one.sent / 1e6,
+            one.received / 1e6,
+            one.took_s,
+            1e3 * one.wait_s,
+            one.growth / 1e6,
+        )
+        table.add_row(title, str(one.status), *(f"{value:,.1f}" for value in figures), times)
+    report.console.print(table)
+    large = [one for one in found.values() if one.sent > 1e6]
+    report.aim(
+        "longest wait, ms,", [max(1e3 * one.wait_s for one in found.values())], AIM_MS, ".1f"
+    )
+    report.aim(
+        "growth of the body,", [max(one.growth / one.sent for one in large)], AIM_TIMES, ".1f"
+    )
+
+
+if __name__ == "__main__":
+    main()
