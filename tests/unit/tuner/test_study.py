@@ -217,3 +217,31 @@ def test_a_study_that_was_killed_while_it_was_made_is_taken_up(build, tmp_path, 
     study = Study.create_or_resume(path, identity)
     study.record(build.point())
     assert len(Study.open(path).points()) == 1
+
+
+NAMES = [
+    "a#b",
+    "a?b",
+    "100%",
+    "a b",
+    "a'b",
+    'a"b',
+    "a\nb",
+    "a{b}",
+    "a;b",
+    "a&b=c",
+    "模型",
+    "[red]",
+    "-x",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
+    """In a URL of SQLAlchemy's, and in Optuna's template of one, some of these mean something."""
+    path = tmp_path / f"{name}.db"
+    Study.create_or_resume(path, Identity({"model": name})).record(build.point())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert len(Study.open(path).points()) == 1
+    with pytest.raises(StudyMismatch):
+        Study.create_or_resume(path, Identity({"model": "another"}))
