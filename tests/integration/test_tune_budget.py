@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dlbench.tuner.study import Study
+from dlbench.tuner.lock import locked
+from dlbench.tuner.study import Identity, Study
 
 DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 # The longest measurement of so short a study, with what comes before and after it.
@@ -87,39 +88,45 @@ def test_a_study_ends_in_time_and_just_reports_when_it_is_asked_again(
     assert Study.open(tmp_path / "s.db").points() == study.points()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--fresh"], ["--budget", "20s"]])
+def test_a_second_one_is_refused_with_who_holds_the_study(tmp_path, arguments):
+    study = Study.create_or_resume(tmp_path / "s.db", Identity({"model": "a", "device": "cpu"}))
+    with locked(study.path, "dlbench tune a.onnx --budget 5m"):
+        second = again(tmp_path, "demo:mlp", *arguments)
+        kept = Study.open(study.path).identity
+        seen = subprocess.run(
+            [*DLBENCH, "report", "s.db"], cwd=tmp_path, capture_output=True, timeout=100
+        )
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert f"is being worked on by process {os.getpid()}, since " in second.stderr
+    assert "(dlbench tune a.onnx --budget 5m)" in second.stderr
+    assert second.stderr.count("\n") == 1
+    assert kept == study.identity
+    assert seen.returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_second_one_is_refused_and_after_a_kill_the_next_goes_on(models, tmp_path):
-    """Killed in its calibration, when a part of that was kept: the part is not measured again."""
-    model = models.affine()
-    process = tune(tmp_path, model, "--budget", "300s")
+def test_a_calibration_that_was_killed_goes_on_with_the_parts_that_were_kept(models, tmp_path):
+    model, path = models.affine(), tmp_path / "s.db"
+    process = tune(tmp_path, model, "--budget", "600s")
     try:
         read_until(process, "note: calibrating")
-        for arguments in ([], ["--fresh"], ["--budget", "20s"]):
-            second = again(tmp_path, model, *arguments)
-            assert second.returncode == 1
-            assert f"is being worked on by process {process.pid}, since " in second.stderr
-            assert second.stderr.count("\n") == 1
-        for command in ("report", "studies"):
-            where = "s.db" if command == "report" else "."
-            reading = subprocess.run(
-                [*DLBENCH, command, where], cwd=tmp_path, capture_output=True, timeout=100
-            )
-            assert reading.returncode == 0
-        path = tmp_path / "s.db"
-        while not (parts := Study.open(path).calibration.get("parts")):
+        while not Study.open(path).calibration.get("parts"):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     finally:
         end(process)
-    kept = Study.open(path).calibration.get("parts") or parts
-    process = tune(tmp_path, model, "--budget", "300s")
+    kept = Study.open(path)
+    first = next(iter(kept.calibration["parts"].values()))["times"]
+    assert kept.spent_s > 0
+    process = tune(tmp_path, model, "--budget", "600s")
     try:
         read_until(process, "note: predicting")
     finally:
         end(process)
     times = Study.open(path).calibration["calibration"]["services"]
-    first = next(iter(kept.values()))["times"]
     assert all(one in times for one in first)
 
 
