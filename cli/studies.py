@@ -34,7 +34,7 @@ OURS = """
 
 @dataclass(frozen=True)
 class Row:
-    """A study in one line. `spent_s` is time spent measuring, servers' starts included."""
+    """A study in one line. `spent_s` is the wall time of all its sittings."""
 
     study: str
     model: str
@@ -86,7 +86,7 @@ def _row(path: Path) -> Row:
         device=study.identity["device"],
         configurations=len({point.config for point in points}),
         points=len(points),
-        spent_s=round(sum(point.cost_s for point in points), 1),
+        spent_s=round(study.spent_s, 1),
         state="finished" if result.points else "under way",
         recommended=f"{pick.name}: {numbers(pick)}" if pick else "",
     )

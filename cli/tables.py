@@ -143,7 +143,7 @@ def report(result: Verified) -> RenderableType:
     baselines = [b for name in BASELINES if (b := result.baseline(name)) and not b.on_front]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("point", no_wrap=True)
-    table.add_column("throughput\nper second", justify="right", no_wrap=True)
+    table.add_column("throughput\nper second, 95 %", justify="right", no_wrap=True)
     table.add_column("p99\nms", justify="right", no_wrap=True)
     table.add_column("95 %\ninterval", no_wrap=True)
     table.add_column("knobs, where they differ\nfrom the default", overflow="fold")
@@ -162,7 +162,8 @@ def report(result: Verified) -> RenderableType:
 def _knobs(point: Point, result: Verified, above: Point | None = None) -> str:
     """What makes the point, said once for neighbours of one configuration."""
     same = above is not None and above.config == point.config
-    remark = f" ({point.measurement.verdict})" if point.measurement and not point.outcome else ""
+    verdict = point.measurement.verdict if point.measurement else "ok"
+    remark = "" if verdict == "ok" else f" ({verdict})"
     return ("as above" if same else changes(point.config, result)) + remark
 
 
@@ -173,12 +174,20 @@ def _add(table: Table, point: Point, knobs: str, style: str) -> None:
     mark = " *" if point.recommended else ""
     table.add_row(
         point.name + mark,
-        f"{m.throughput_rps:,.0f}",
+        f"{m.throughput_rps:,.0f}{_off(m)}",
         "" if m.p99_ms is None else latency(m.p99_ms, m.longest_ms),
         interval(m.p99_low_ms, m.p99_high_ms, m.longest_ms),
         knobs,
         style=style,
     )
+
+
+def _off(m: Measurement) -> str:
+    """How far the ends of the 95 % interval of a throughput are off, at most; "": undetermined."""
+    low, high, value = m.throughput_low_rps, m.throughput_high_rps, m.throughput_rps
+    if low is None or high is None or not value:
+        return ""
+    return f" ±{max(high - value, value - low) / value:.0%}"
 
 
 def front_plot(result: Verified, console: Console) -> Text:

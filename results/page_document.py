@@ -37,7 +37,7 @@ def page_document(study: Study) -> dict[str, Any]:
         "progress": _progress(study, points, result),
         "importances": learnt.importances._asdict() if learnt else None,
         "uncounted": uncounted(points),
-        "facts": page_facts(about, study.calibration, study.sittings, points),
+        "facts": page_facts(about, study.calibration, study.sittings, points, study.spent_s),
     }
 
 
@@ -57,7 +57,7 @@ def _progress(study: Study, points: Sequence[Point], result: Verified) -> dict[s
         "reference_ms": reference_ms,
         "reached": [list(r) for r in progress(points, best_rps, before_s, reference_ms)],
         "stages": [list(stage) for stage in stages(points, before_s)],
-        "spent_s": before_s + sum(point.cost_s for point in points),
+        "spent_s": study.spent_s,
         "verified": hypervolume(front, best_rps, reference_ms) if front else None,
         "default": hypervolume(default, best_rps, reference_ms) if default else None,
     }

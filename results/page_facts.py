@@ -30,13 +30,17 @@ NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def page_facts(
-    identity: Kept, calibration: Kept, sittings: Sequence[Kept], points: Sequence[Point]
+    identity: Kept,
+    calibration: Kept,
+    sittings: Sequence[Kept],
+    points: Sequence[Point],
+    spent_s: float = 0.0,
 ) -> dict[str, dict[str, str]]:
     """Heading -> term -> text, of what a study keeps; what it does not is not there."""
     last: Kept = sittings[-1] if sittings else {}
     machine: Kept = last.get("machine", {})
     found = {
-        "Study": _study(identity, points),
+        "Study": _study(identity, points, spent_s),
         "Command": {_when(s["began"]): s["command"] for s in sittings if s.get("command")},
         "Asked for": _unusual(last.get("study", {}), StudyConfig, always=("budget_s",)),
         "Machine": _machine(identity, machine) | _calibrated(calibration),
@@ -53,9 +57,8 @@ def searched(identity: Kept) -> dict[str, list[Any]]:
     return {knob: values for knob, values in spaces.items() if len(values) > 1}
 
 
-def _study(identity: Kept, points: Sequence[Point]) -> dict[str, str]:
+def _study(identity: Kept, points: Sequence[Point], spent_s: float) -> dict[str, str]:
     begun = sorted(p.measurement.started_at for p in points if p.measurement)
-    spent_s = sum(point.cost_s for point in points)
     return {
         "model": str(identity.get("model", "")),
         "hash of the model": str(identity.get("model_hash", ""))[:HASH_DIGITS],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlbench.tuner.front import hypervolume
@@ -66,8 +65,12 @@ def best_throughput(points: Iterable[Point]) -> float:
 
 
 def _spent(points: Iterable[Point], before_s: float) -> list[float]:
-    """The time by which each point was done."""
-    return list(accumulate((p.cost_s for p in points), initial=before_s))[1:]
+    """The study's time by which each point was done; of points that do not say, their costs."""
+    found, now_s = list[float](), before_s
+    for point in points:
+        now_s = now_s + point.cost_s if point.spent_s is None else point.spent_s
+        found.append(now_s)
+    return found
 
 
 def _stage(point: Point) -> str:

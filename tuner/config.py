@@ -26,7 +26,7 @@ class StudyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    budget_s: float = Field(300.0, description="time for the whole study", gt=0, le=604_800)
+    budget_s: float = Field(300.0, description="wall time for the whole study", gt=0, le=604_800)
     configurations: int = Field(
         0,
         description="most configurations to try beside the baselines; 0: as the budget allows",

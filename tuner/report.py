@@ -68,9 +68,18 @@ def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
     said += [f"{' and '.join(held)} met by the whole 95 % interval"] if held else []
     said += [f"{' and '.join(missed)} MISSED by the whole 95 % interval"] if missed else []
     if config.price_per_hour:
-        cost = cost_per_million(Option(_figures(pick)[0].value, 0.0), config.price_per_hour)
-        said.append(f"a million requests cost {cost:.3g} at {config.price_per_hour:g} per hour")
+        said.append(_cost(_figures(pick)[0], config.price_per_hour))
     return "; ".join(said)
+
+
+def _cost(rate: Figure, price_per_hour: float) -> str:
+    """Of a million requests; the most requests per second cost the least."""
+    ends = (rate.value, rate.high, rate.low)
+    value, low, high = (
+        cost_per_million(Option(end, 0.0), price_per_hour) if end else None for end in ends
+    )
+    cost = Figure(value or 0.0, low, high)
+    return f"a million requests cost {digits(cost.value)}{_interval(cost)} at {price_per_hour:g} per hour"
 
 
 def changes(config: ServingConfig, result: Verified) -> str:

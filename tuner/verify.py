@@ -159,13 +159,17 @@ def _completed(pooled: Pooled, estimates: Mapping[str, Estimate]) -> tuple[Poole
 def _front(choosing: Pooled, reported: Pooled) -> list[str]:
     """Chosen by one half; dropped where the other half shows it to fail or surely to be beaten.
 
-    What only seems beaten stays: dropping the unlucky would leave luck on the front.
+    What only seems beaten stays: dropping the unlucky would leave luck on the front. Who surely
+    beats a chosen one takes its place, wherever it was before: nobody is to be advised what another
+    row of the same table shows to be worse.
     """
     both = [
         name for name in choosing if name in reported and _holds(choosing[name], reported[name])
     ]
     chosen = [both[i] for i in front_indices([_outcome(choosing[n]) for n in both])]
-    return [n for n in chosen if not any(_surely_beats(reported[o], reported[n]) for o in chosen)]
+    better = [n for n in both if any(_surely_beats(reported[n], reported[o]) for o in chosen)]
+    known = list(dict.fromkeys([*chosen, *better]))
+    return [n for n in known if not any(_surely_beats(reported[o], reported[n]) for o in known)]
 
 
 def _holds(choosing: Point, reported: Point) -> bool:

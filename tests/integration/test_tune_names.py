@@ -1,42 +1,12 @@
 """Models and studies of every name that a file system allows."""
 
-import json
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from dlbench.tuner.study import Identity, Study
-
 DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
-NAMES = [
-    "a#b",
-    "a?b",
-    "100%",
-    "a b",
-    "a'b",
-    'a"b',
-    "a\nb",
-    "a{b}",
-    "a;b",
-    "a&b=c",
-    "模型",
-    "[red]",
-    "-x",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
-    path = tmp_path / f"{name}.db"
-    Study.create_or_resume(path, Identity({"model": name, "device": "cpu"})).record(build.point())
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    assert len(Study.open(path).points()) == 1
-    listed = subprocess.run(
-        [*DLBENCH, "studies", str(tmp_path), "--json"], capture_output=True, text=True, timeout=100
-    )
-    assert [row["study"] for row in json.loads(listed.stdout)] == [path.name]
 
 
 @pytest.mark.slow

@@ -50,3 +50,14 @@ def test_stages_begin_when_the_one_before_was_done(made):
     assert stages(points, 7.0) == found
     assert [name for name, _ in stages(points[:1])] == ["baselines"]
     assert stages([]) == []
+
+
+def test_the_time_is_the_study_s_own_where_a_point_says_it(made):
+    """Starts, calibration and an earlier sitting are in it; costs alone are not the wall's time."""
+    points = [
+        made.point(rate=100 * (n + 1)).model_copy(
+            update={"phase": "screen", "cost_s": 5.0, "spent_s": 30.0 + 20.0 * n}
+        )
+        for n in range(2)
+    ]
+    assert [reached.spent_s for reached in progress(points, 200.0, before_s=12.0)] == [30.0, 50.0]

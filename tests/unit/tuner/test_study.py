@@ -233,3 +233,31 @@ def test_a_point_whose_quantiles_fall_among_failed_requests_comes_back(build, tm
     lost = build.point(p99=math.inf, p99_high_ms=math.inf, longest_ms=1000.4, error_rate=0.02)
     study.record(lost, Constraints((parse_slo("p99<20ms"),)))
     assert Study.open(tmp_path / "x.db").points() == [lost]
+
+
+NAMES = [
+    "a#b",
+    "a?b",
+    "100%",
+    "a b",
+    "a'b",
+    'a"b',
+    "a\nb",
+    "a{b}",
+    "a;b",
+    "a&b=c",
+    "模型",
+    "[red]",
+    "-x",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
+    """In a URL of SQLAlchemy's, and in Optuna's template of one, some of these mean something."""
+    path = tmp_path / f"{name}.db"
+    Study.create_or_resume(path, Identity({"model": name})).record(build.point())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert len(Study.open(path).points()) == 1
+    with pytest.raises(StudyMismatch):
+        Study.create_or_resume(path, Identity({"model": "another"}))
