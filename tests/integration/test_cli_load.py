@@ -95,7 +95,7 @@ def test_what_is_no_result_is_one_line(results, tmp_path, text):
     path = tmp_path / "none.json"
     path.write_text(text)
     done = dlbench("compare", results / "slow.json", path, ok=(1,))
-    assert "is no result of `dlbench load --json`" in done.stderr
+    assert "is not a result of `dlbench load --json`" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

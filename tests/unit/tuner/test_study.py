@@ -8,6 +8,7 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
+from optuna.trial import TrialState, create_trial
 
 from dlbench.tuner.constraint import Constraints, parse_memory, parse_slo
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
@@ -226,3 +227,24 @@ def test_a_study_that_was_killed_while_it_was_made_is_taken_up(build, tmp_path, 
     study = Study.create_or_resume(path, identity)
     study.record(build.point())
     assert len(Study.open(path).points()) == 1
+
+
+@pytest.mark.parametrize("name", ["format", "point", "verified"])
+def test_another_versions_study_is_one_line(build, tmp_path, identity, name):
+    study = Study.create_or_resume(tmp_path / "s.db", identity)
+    study.record(build.point())
+    optuna_study = optuna.load_study(study_name="dlbench", storage=f"sqlite:///{study.path}")
+    if name == "point":
+        trial = optuna_study.trials[0]
+        odd = {**trial.user_attrs["point"], "measurement": {"verdict": "fine"}}
+        changed = create_trial(state=TrialState.FAIL, user_attrs={"point": odd})
+        optuna_study.add_trial(changed)
+    else:
+        optuna_study.set_user_attr(name, {"format": 99, "verified": {"points": [{}]}}[name])
+    for opened in (
+        lambda: Study.open(study.path),
+        lambda: Study.create_or_resume(study.path, identity),
+    ):
+        with pytest.raises(StudyUnreadable, match=r"another version|of format") as refused:
+            opened()
+        assert len(str(refused.value).splitlines()) == 1
