@@ -156,6 +156,8 @@ def _format(out: str, form: str) -> str:
         return _known("--format", form, FORMATS)
     if out == STDOUT:
         return "csv"
+    if not out:
+        raise UsageError("say where to: a FILE, - for CSV on standard output, or --to TARGET")
     if suffix not in FORMATS:
         raise UsageError(f"FILE has to end in one of .{', .'.join(FORMATS)}, or give --format")
     return suffix

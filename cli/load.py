@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dlbench.loadgen.target import Target
 
 NAME = "load"
+MOST_PORTS = 65535
 
 
 class Calibration(StrEnum):
@@ -133,6 +134,9 @@ def command(
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the measurement is invalid, 130 interrupted.
     """
+    for option, address in (("--worker", worker), ("--master", master)):
+        _check_address(option, address, "HOST:PORT")
+    _check_address("--web", web if web is None or ":" in web else f":{web}", "PORT or HOST:PORT")
     if worker:
         raise typer.Exit(roles.work_for(worker))
     profile = read(LoadProfile, given, read_file(config, (LoadProfile,)))
@@ -196,6 +200,13 @@ def _check_usage(url: str | None, profile: LoadProfile, slo: str | None) -> None
         _objective(slo)
     elif not profile.is_open_loop and profile.users is None:
         raise UsageError("say how much load: --rate 500 (requests per second) or --users 16")
+
+
+def _check_address(option: str, address: str | None, form: str) -> None:
+    """See to it that an address ends in a port."""
+    port = "1" if address is None else address.rpartition(":")[2]
+    if not (port.isdecimal() and 0 < int(port) <= MOST_PORTS and ":" in (address or ":")):
+        raise UsageError(f"{option} {(address or '').lstrip(':')}: write {form}")
 
 
 def _find(

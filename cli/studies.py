@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """List the studies in a folder; nothing in it is changed, other files are passed over."""
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "no such folder"
+        what = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"FOLDER {folder}: {what}")
     rows = [_row(path) for path in sorted(folder.glob("*.db")) if _is_study(path)]
     if as_json:

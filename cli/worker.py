@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -12,11 +12,15 @@ from dlbench.cli.options import AsJson, Quiet, options_from, read
 from dlbench.cli.output import notes_console, print_json
 from dlbench.proxy import logs
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.errors import StartError
+from dlbench.proxy.errors import ModelError, StartError
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.node import Node
 from dlbench.proxy.remote import Address
 from dlbench.proxy.settings import ServerSettings
+from dlbench.results.onnx_tensors import declared
+
+if TYPE_CHECKING:
+    from dlbench.proxy.model import ModelFile
 
 NAME = "worker"
 EXAMPLES = """[bold]Examples[/]
@@ -63,4 +67,16 @@ def command(
         if as_json:
             print_json({"model": source.name, "address": str(bound)})
 
+    _check_whole(source)
     Node(source, settings, config).run(address, announce)
+
+
+def _check_whole(source: ModelFile) -> None:
+    """See to it now that the file is a model: a session would say so to the first front alone.
+
+    Raises:
+        ModelError: it is none.
+    """
+    inputs, _ = declared(source.path, {})
+    if not inputs:
+        raise ModelError(f"{source.path} is not a whole ONNX model: export it, or fetch it, again")

@@ -46,7 +46,7 @@ class LoadResult(Measurement):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "JSON"
             raise DataError(
-                f"{path} is no result of `dlbench load --json` ({where}: {first['msg']})"
+                f"{path} is not a result of `dlbench load --json` ({where}: {first['msg']})"
             ) from None
         if found.version != VERSION:
             raise DataError(f"{path} is a result of version {found.version}, not {VERSION}")

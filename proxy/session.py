@@ -29,6 +29,8 @@ ONLY_FATAL = 4
 onnxruntime.set_default_logger_severity(ONLY_FATAL)
 # Where in its own source something failed, which onnxruntime puts before what failed.
 SOURCE_PLACE = re.compile(r"^/onnxruntime_src/\S+ .*?\) ")
+# What onnxruntime says of a file that is something else, cut off or empty.
+NOT_WHOLE = ("INVALID_PROTOBUF", "No graph was found")
 LEVELS = {
     "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -231,6 +233,10 @@ def _explained(path: str, executor: Executor, device: str, text: str) -> Excepti
             text = first_line(error)
         else:
             return Unavailable(SOURCE_PLACE.sub("", text))
+    if any(sign in text for sign in NOT_WHOLE):
+        return ModelError(
+            f"{path} is not a whole ONNX model: export it, or fetch it, again ({text})"
+        )
     return ModelError(f"{path} cannot be loaded: {text}")
 
 

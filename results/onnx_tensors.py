@@ -37,7 +37,9 @@ def declared(path: Path, batch_axis: Mapping[str, int]) -> tuple[Specs, Specs]:
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # whatever protobuf says to other people's files
-        raise ModelError(f"{path} cannot be read as an ONNX model: {error}") from error
+        raise ModelError(
+            f"{path} is not a whole ONNX model: export it, or fetch it, again ({error})"
+        ) from error
     constant = {initializer.name for initializer in graph.initializer}
     inputs = [_spec(value) for value in graph.input if value.name not in constant]
     lead = next((s for s in inputs if s.dims and isinstance(s.dims[0], str)), None)

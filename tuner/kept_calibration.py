@@ -75,7 +75,7 @@ def read_calibration(path: Path, settings: ServerSettings, load: LoadProfile) ->
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "JSON"
-        raise TuneError(f"{path} is no calibration ({where}: {first['msg']})") from None
+        raise TuneError(f"{path} is not a calibration ({where}: {first['msg']})") from None
     if other := _differs(kept, KeptCalibration.of(settings, load, kept.calibration)):
         raise TuneError(f"{path} was calibrated with another {other}; name another file")
     return kept.calibration

@@ -30,6 +30,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import TrialState, create_trial
+from pydantic import ValidationError
 from sqlalchemy.pool import QueuePool
 
 from dlbench.proxy.config import ServingConfig
@@ -37,6 +38,7 @@ from dlbench.tuner.budget import spent_s
 from dlbench.tuner.constraint import Constraints
 from dlbench.tuner.errors import NotKept, StudyMismatch, StudyUnreadable
 from dlbench.tuner.point import Point
+from dlbench.tuner.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,6 +111,7 @@ class Study:
         study = cls(path, _load(path, create=True))
         known = study._study.user_attrs
         if "identity" in known:
+            study.check_records()
             identity.check(known["identity"], path)
         else:
             study._set("format", FORMAT)
@@ -118,19 +121,35 @@ class Study:
     @classmethod
     def open(cls, path: Path) -> Study:
         """Open an existing study file for reading."""
+        if path.is_dir():
+            raise StudyUnreadable(f"{path} is a folder; name a study file (.db) in it")
         if not path.is_file():
             raise StudyUnreadable(f"{path}: no such study file")
         if not _check_own(path):
             raise StudyUnreadable(f"{path}: no study has been made in this file")
         study = cls(path, _load(path, create=False))
-        if study._study.user_attrs.get("format") != FORMAT:
-            raise StudyUnreadable(f"{path}: not a dlbench study of format {FORMAT}")
+        study.check_records()
         return study
 
     @classmethod
     def open_if_made(cls, path: Path) -> Study | None:
         """Like `open`; None where nothing is there yet, or nothing was made of it."""
         return cls.open(path) if _check_own(path) else None
+
+    def check_records(self) -> None:
+        """See to it that this version understands all of it. Raises StudyUnreadable."""
+        if self._study.user_attrs.get("format") != FORMAT:
+            raise StudyUnreadable(f"{self.path}: not a dlbench study of format {FORMAT}")
+        try:
+            self.points()
+            Verified.of(self.verified)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise StudyUnreadable(
+                f"{self.path} was made by another version of dlbench ({where}: {first['msg']}); "
+                "use that one, or tune --fresh"
+            ) from None
 
     def points(self) -> list[Point]:
         """Every recorded point, in the order of measuring."""

@@ -98,7 +98,7 @@ def test_what_is_no_result_is_one_line(results, tmp_path, text, run_here):
     path.write_text(text)
     code, _, err = run_here("compare", results / "slow.json", path)
     assert code == 1
-    assert "is no result of `dlbench load --json`" in err
+    assert "is not a result of `dlbench load --json`" in err
     assert len(err.splitlines()) == 1
 
 

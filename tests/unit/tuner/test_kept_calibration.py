@@ -72,7 +72,7 @@ def test_how_much_load_comes_does_not_matter(kept, model):
 @pytest.mark.parametrize("text", ["", "{}", "[1, 2]", '{"model": "x"}'])
 def test_anything_else_is_refused_in_one_line(kept, model, text):
     kept.write_text(text)
-    with pytest.raises(TuneError, match="is no calibration") as error:
+    with pytest.raises(TuneError, match="is not a calibration") as error:
         read_calibration(kept, settings(model), LOAD)
     assert "\n" not in str(error.value)
 

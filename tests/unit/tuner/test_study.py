@@ -8,6 +8,7 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.storages._rdb.models import BaseModel
+from optuna.trial import TrialState, create_trial
 
 from dlbench.tuner.constraint import Constraints, parse_memory, parse_slo
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
@@ -261,3 +262,24 @@ def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
     assert len(Study.open(path).points()) == 1
     with pytest.raises(StudyMismatch):
         Study.create_or_resume(path, Identity({"model": "another"}))
+
+
+@pytest.mark.parametrize("name", ["format", "point", "verified"])
+def test_another_versions_study_is_one_line(build, tmp_path, identity, name):
+    study = Study.create_or_resume(tmp_path / "s.db", identity)
+    study.record(build.point())
+    optuna_study = optuna.load_study(study_name="dlbench", storage=f"sqlite:///{study.path}")
+    if name == "point":
+        trial = optuna_study.trials[0]
+        odd = {**trial.user_attrs["point"], "measurement": {"verdict": "fine"}}
+        changed = create_trial(state=TrialState.FAIL, user_attrs={"point": odd})
+        optuna_study.add_trial(changed)
+    else:
+        optuna_study.set_user_attr(name, {"format": 99, "verified": {"points": [{}]}}[name])
+    for opened in (
+        lambda: Study.open(study.path),
+        lambda: Study.create_or_resume(study.path, identity),
+    ):
+        with pytest.raises(StudyUnreadable, match=r"another version|of format") as refused:
+            opened()
+        assert len(str(refused.value).splitlines()) == 1
