@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dlbench.loadgen.container import throttled_s
+from dlbench.loadgen.quantity import digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,17 +73,17 @@ def _others(before: Snapshot, after: Snapshot, length_s: float) -> str:
     cores = (after.busy_s - before.busy_s - (after.ours_s - before.ours_s)) / length_s
     if cores < OTHERS_CORES:
         return ""
-    return f"other processes used {cores:.2g} cores meanwhile"
+    return f"other processes used {digits(cores, 2)} cores meanwhile"
 
 
 def _stolen(before: Snapshot, after: Snapshot, length_s: float) -> str:
     cores = (after.stolen_s - before.stolen_s) / length_s
-    return f"the host took {cores:.2g} cores away meanwhile" if cores >= OTHERS_CORES else ""
+    return f"the host took {digits(cores, 2)} cores away meanwhile" if cores >= OTHERS_CORES else ""
 
 
 def _swapped(before: Snapshot, after: Snapshot, _: float) -> str:
     swapped_mb = after.swapped_mb - before.swapped_mb
-    return f"{swapped_mb:.3g} MiB were swapped meanwhile" if swapped_mb >= SWAPPED_MB else ""
+    return f"{digits(swapped_mb)} MiB were swapped meanwhile" if swapped_mb >= SWAPPED_MB else ""
 
 
 def _throttled(before: Snapshot, after: Snapshot, length_s: float) -> str:
