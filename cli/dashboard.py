@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dlbench.loadgen.quantity import digits
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,10 +61,10 @@ def _models(models: Sequence[ModelRow]) -> Table:
         table.add_row(
             _name(m),
             f"{m.throughput_rps:,.0f}",
-            *(_number(ms, ".3g") for ms in (m.p50_ms, m.p99_ms, m.queue_mean_ms)),
+            *("" if ms is None else digits(ms) for ms in (m.p50_ms, m.p99_ms, m.queue_mean_ms)),
             f"{m.queue_length:,}",
             f"{m.in_flight:,}",
-            _number(m.mean_batch_size, ".3g"),
+            "" if m.mean_batch_size is None else digits(m.mean_batch_size),
             _number(m.cache_hit_ratio, ".0%"),
             Text(_number(m.error_rate, ".2%"), style="bold red" if rate >= ALARMING else ""),
         )

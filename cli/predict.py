@@ -21,6 +21,7 @@ from dlbench.cli.options import (
 )
 from dlbench.cli.output import check_writable, notes_console, print_json, result_console
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.quantity import digits
 from dlbench.loadgen.sizes import guess_notes
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.model import resolve_model
@@ -62,16 +63,22 @@ LEFT_OUT = [
 ]
 # Closer to its capacity a queue is never done growing.
 NEARLY_FULL = 0.95
-# What is printed: name, unit and form.
+
+
+def _ms(value: float) -> str:
+    return f"{digits(value)} ms"
+
+
+# What is printed: name, title, and how it is written.
 SHOWN = (
-    ("throughput_rps", "throughput", "{:,.1f}/s"),
-    ("p50_ms", "p50", "{:.3g} ms"),
-    ("p99_ms", "p99", "{:.3g} ms"),
-    ("mean_batch", "mean batch", "{:.3g}"),
-    ("utilisation", "workers busy", "{:.0%}"),
-    ("hit_ratio", "cache hits", "{:.1%}"),
-    ("rejected_share", "refused", "{:.2%}"),
-    ("capacity_rps", "capacity", "{:,.0f}/s"),
+    ("throughput_rps", "throughput", "{:,.1f}/s".format),
+    ("p50_ms", "p50", _ms),
+    ("p99_ms", "p99", _ms),
+    ("mean_batch", "mean batch", digits),
+    ("utilisation", "workers busy", "{:.0%}".format),
+    ("hit_ratio", "cache hits", "{:.1%}".format),
+    ("rejected_share", "refused", "{:.2%}".format),
+    ("capacity_rps", "capacity", "{:,.0f}/s".format),
 )
 
 
@@ -153,7 +160,7 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, title, form in SHOWN:
-        table.add_row(title, form.format(document[name]))
+        table.add_row(title, form(document[name]))
     table.add_row("limited by", document["limit"])
     console = result_console()
     console.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlbench.doctor.finding import Judgement, at_most, judged, worst
+from dlbench.loadgen.quantity import digits
 from dlbench.tuner.disturbance import OTHERS_CORES
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def others(facts: Facts) -> Judgement:
     """Processor time that was not ours, while we did nothing."""
     used, cores = facts.idle.others_cores, facts.machine.logical_cores
     fair = max(OTHERS_CORES, OTHERS_SHARE * cores)
-    seen = f"{used:.3g} of {cores} cores, load average {facts.machine.load_average[0]:.3g}"
+    seen = f"{digits(used)} of {cores} cores, load average {digits(facts.machine.load_average[0])}"
     advice = "ps aux --sort=-%cpu | head shows who; end it, or measure later"
     return judged(at_most(used, OTHERS_CORES, fair), seen, advice)
 
@@ -58,7 +59,7 @@ def wakeups(facts: Facts) -> Judgement:
     timing, slack_us = facts.timing, facts.kernel.timer_slack_us
     usually = at_most(timing.late_p50_ms, PROMPT_MS, FAIR_MS)
     verdict = worst((usually, at_most(timing.late_p99_ms, LATE_MS, LATER_MS)))
-    seen = f"late by {timing.late_p50_ms:.3g} ms, p99 {timing.late_p99_ms:.3g} ms"
+    seen = f"late by {digits(timing.late_p50_ms)} ms, p99 {digits(timing.late_p99_ms)} ms"
     seen += f", slack {slack_us:g} us" if slack_us is not None else ""
     if slack_us is not None and slack_us > USUAL_SLACK_US:
         return judged(verdict, seen, "TimerSlackNSec=50us in the unit of the service that runs it")

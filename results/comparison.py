@@ -26,9 +26,11 @@ LESS_IS_WORSE = frozenset({"throughput_rps", "hypervolume"})
 # It takes these to say that nothing got worse; a p99.9, or that nothing fails, would take more
 # requests than most runs have.
 DECISIVE = frozenset({"throughput_rps", "hypervolume", "p50_ms", "p99_ms"})
-# What may differ between two loads that ask the same of a server.
-NOT_THE_LOAD = frozenset({"seed", "duration_s", "warmup_s", "token_file", "tls_ca", "tls_insecure"})
-SERVER = ("model", "protocol")
+# What may differ between two loads that ask the same of a server: how it is spoken to is its own.
+SPOKEN = ("protocol", "encoding", "template")
+NOT_THE_LOAD = frozenset(
+    {"seed", "duration_s", "warmup_s", "token_file", "tls_ca", "tls_insecure", *SPOKEN}
+)
 # Of the machine, what changes by itself.
 NOT_THE_MACHINE = frozenset({"load_average", "memory_mb", "real_time", "versions"})
 
@@ -213,11 +215,17 @@ def _notes_on_loads(first: LoadResult, second: LoadResult) -> Iterator[str]:
         for kind in ("load", "machine")
     )
     yield from difference("load", *map(the_load, loads_))
-    yield from difference("server", *({f: getattr(r, f) for f in SERVER} for r in (first, second)))
+    yield from difference("server", _server(first), _server(second))
     yield from difference(
         "machine", *({k: m[k] for k in m if k not in NOT_THE_MACHINE} for m in machines)
     )
     yield from difference("versions", *(m["versions"] for m in machines))
+
+
+def _server(result: LoadResult) -> dict[str, Any]:
+    """What was measured, and how it was spoken to; the protocol is the one that was found."""
+    spoken = {fact: getattr(result.load, fact) for fact in SPOKEN}
+    return {**spoken, "model": result.model, "protocol": result.protocol}
 
 
 def _senseless(first: LoadResult, second: LoadResult) -> str:

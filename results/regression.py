@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dlbench.loadgen.quantity import digits
 from dlbench.results.comparison import ERROR_RATE
 from dlbench.results.wording import by_how_much, interval
 from dlbench.tuner.point import ERROR_RATE_LIMIT
@@ -109,7 +110,7 @@ def _by_how_much(change: Change) -> str:
 
 def percent(share: float) -> str:
     """A share as people write it."""
-    return f"{share * 100:.3g}%"
+    return f"{digits(share * 100)}%"
 
 
 def _traded(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.comparison import Figure, reported, widening
+from dlbench.loadgen.quantity import digits
 from dlbench.loadgen.statistics import UNDETERMINED
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.comparison import Compared, Pair, changes, difference, shown, the_load
@@ -75,7 +76,7 @@ def _floor(first: Verified, second: Verified, figures: int) -> float:
 def _said(floor: float) -> str:
     return (
         "rates are shares of capacities, of which one probe and the next differ by "
-        f"{CAPACITY_NOISE:.0%}: a measured loss of throughput below about {floor * 100:.2g}% is neither "
+        f"{CAPACITY_NOISE:.0%}: a measured loss of throughput below about {digits(floor * 100, 2)}% is neither "
         "shown nor ruled out"
     )
 

@@ -21,6 +21,7 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.inputs import random_row, read_inputs
 from dlbench.loadgen.location import locate
 from dlbench.loadgen.protocols import PROTOCOLS
+from dlbench.loadgen.quantity import digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +152,7 @@ def _off(wanted: NDArray[Any], got: NDArray[Any], tolerance: float) -> list[int]
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - an element of any tensor
-    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+    return digits(float(value)) if isinstance(value, float | np.floating) else str(value)
 
 
 def rows_of(target: Target, profile: LoadProfile) -> list[Row]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dlbench.loadgen.container import throttled_s
+from dlbench.loadgen.quantity import digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,12 +75,12 @@ def _taken(who: str, cores: float, of: int) -> str:
     """A share of the cores; little of many cores leaves enough for everybody."""
     if cores < max(OTHERS_CORES, OTHERS_SHARE * of):
         return ""
-    return f"{who} {cores:.2g} of {of} cores ({cores / of:.0%}) meanwhile"
+    return f"{who} {digits(cores, 2)} of {of} cores ({cores / of:.0%}) meanwhile"
 
 
 def _swapped(before: Snapshot, after: Snapshot, _: float) -> str:
     swapped_mb = after.swapped_mb - before.swapped_mb
-    return f"{swapped_mb:.3g} MiB were swapped meanwhile" if swapped_mb >= SWAPPED_MB else ""
+    return f"{digits(swapped_mb)} MiB were swapped meanwhile" if swapped_mb >= SWAPPED_MB else ""
 
 
 def _throttled(before: Snapshot, after: Snapshot, length_s: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dlbench.loadgen.machine import versions
+from dlbench.loadgen.quantity import digits
 from dlbench.tuner.budget import CALIBRATION_SHARE, FORESIGHT_SHARE, services_s
 from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
 from dlbench.tuner.calibration_parts import Parts
@@ -134,7 +135,7 @@ def _told(found: Calibration) -> str:
     one, full = found.service_s(1), found.service_s(batch)
     client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
     return (
-        f"a worker takes {one * 1e3:.3g} ms for one row and {full * 1e3:.3g} ms for {batch}; "
+        f"a worker takes {digits(one * 1e3)} ms for one row and {digits(full * 1e3)} ms for {batch}; "
         f"the client can drive {client}"
     )
 

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlbench.loadgen.quantity import digits
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -102,8 +104,8 @@ def _less_than_the_server(seen: Flow) -> str:
     if seen.server <= ROUNDING * seen.client:
         return ""
     return (
-        f"the client's latencies are too short: its rate times its latency is {seen.client:.3g} "
-        f"requests in flight, and the server alone held {seen.server:.3g} (Little's law)"
+        f"the client's latencies are too short: its rate times its latency is {digits(seen.client)} "
+        f"requests in flight, and the server alone held {digits(seen.server)} (Little's law)"
     )
 
 
@@ -112,7 +114,7 @@ def _not_its_users(seen: Flow) -> str:
         return ""
     return (
         f"the client's latencies are wrong: its rate times its latency is "
-        f"{seen.users_in_flight:.3g} requests in flight, of {seen.users} users (Little's law)"
+        f"{digits(seen.users_in_flight)} requests in flight, of {seen.users} users (Little's law)"
     )
 
 
@@ -121,8 +123,8 @@ def _unexplained(seen: Flow) -> str:
     if seen.users or not seen.idle_front or seen.client - seen.server <= explained:
         return ""
     return (
-        f"the client's latencies are too long: its rate times its latency is {seen.client:.3g} "
-        f"requests in flight, the server held {seen.server:.3g}, and its front had time "
+        f"the client's latencies are too long: its rate times its latency is {digits(seen.client)} "
+        f"requests in flight, the server held {digits(seen.server)}, and its front had time "
         "(Little's law)"
     )
 

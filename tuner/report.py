@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.loadgen.quantity import UNDETERMINED, digits, interval, latency
+from dlbench.loadgen.quantity import (
+    HIGHER,
+    UNDETERMINED,
+    change,
+    change_interval,
+    digits,
+    interval,
+    latency,
+)
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.pool import TRUSTED_REQUESTS, is_indicative
@@ -113,10 +121,12 @@ def _against(other: Point, pick: Point) -> str:
         return f"{name} did not hold when it was measured again"
     more, longer = (ratio(a, b) for a, b in zip(_figures(pick), _figures(other), strict=True))
     unsure = ", no difference that is sure" if more.holds_one and longer.holds_one else ""
-    return (
-        f"{digits(more.value, 2)}x{_interval(more, 2)} the throughput of {name} "
-        f"at {digits(longer.value, 2)}x{_interval(longer, 2)} its p99{unsure}"
-    )
+    return f"against {name}: throughput {_changed(more)}, p99 {_changed(longer)}{unsure}"
+
+
+def _changed(times: Figure) -> str:
+    """The larger over the smaller, and the interval of that."""
+    return f"{change(times.value, HIGHER)} [{change_interval(times.low, times.high, HIGHER)}]"
 
 
 def _nothing(result: Verified, config: StudyConfig) -> str:
@@ -183,7 +193,7 @@ def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
 
 def _off(error: float) -> str:
     """An error, which is 1 for half and for double, as people say it."""
-    return f"{error:.0%}" if error < 1 else f"{1 + error:.2g} times"
+    return f"{error:.0%}" if error < 1 else f"{digits(1 + error, 2)} times"
 
 
 def _about_twin(insight: Insight) -> Iterator[str]:

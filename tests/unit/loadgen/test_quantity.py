@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -121,3 +122,17 @@ def test_what_is_among_failed_requests_is_longer_than_anything_seen():
     assert interval(math.inf, math.inf, 1000.4) == "[> 1,000, > 1,000]"
     assert interval(3.0, 5.0, joint="-") == "[3-5]"
     assert interval(None, None) == "undetermined"
+
+
+SHORT = re.compile(r"[:\"],?\.[1-3]g[}\"]")
+ROOT = Path(__file__).parents[3]
+
+
+def test_no_figure_for_people_is_written_otherwise():
+    """`.3g` writes 1.2e+02 for 120 where two digits are asked for, and 1e-05 for 0.00001."""
+    rooms = [ROOT / room for room in ("loadgen", "tuner", "cli", "results", "doctor")]
+    files = [file for room in rooms for file in room.glob("**/*.py")]
+    assert len(files) > 100
+    lines = [(file.name, line) for file in files for line in file.read_text().splitlines()]
+    own = [(name, line) for name, line in lines if SHORT.search(line)]
+    assert own == []

@@ -131,6 +131,16 @@ def test_what_saturates_or_cannot_be_compared_is_said(made):
     assert set(invalid.verdicts) == {"cannot tell"}
     other = judge(loads(made.load(), made.load(p99=100, profile=LoadProfile(rate=200))))
     assert other.reason == "they were measured under different loads"
+    spoken = {"protocol": "tfserving", "encoding": "json", "template": '{"x": $x}'}
+    foreign = made.load(profile=LoadProfile(rate=100, **spoken)).model_copy(
+        update={"protocol": "tfserving"}
+    )
+    judged = judge(loads(made.load(), foreign))
+    assert judged.compared.senseless == ""
+    assert {change.ratio for change in judged.compared.changes} <= {1.0, None}
+    (note,) = judged.compared.notes
+    assert note.startswith("they differ in the server: ")
+    assert "protocol v2 and tfserving" in note
     longer = loads(made.load(), made.load(profile=LoadProfile(rate=100, seed=3, duration_s=5)))
     assert longer.senseless == ""
 

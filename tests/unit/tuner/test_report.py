@@ -47,8 +47,13 @@ def test_a_person_is_told_in_five_lines(pick, verified_point, build):
     assert list(found) == ["use", "gain", "limit", "knobs", "uncertain"]
     assert "c01@0.5, max_batch_size 32, workers 1: 200/s [182-220] at p99 10 ms" in found["use"]
     assert "p99<20ms met by the whole 95 % interval" in found["use"]
-    assert "4x [3.5-4.6] the throughput of naive at 1.2x [1.1-1.4] its p99" in found["gain"]
-    assert found["gain"].endswith("of default at 1x [0.89-1.2] its p99, no difference that is sure")
+    against_naive, against_default = found["gain"].split("; ")
+    assert against_naive == (
+        "against naive: throughput 4 times higher [3.5 to 4.58 times higher], "
+        "p99 25 % higher [9.2 to 43 % higher]"
+    )
+    assert against_default.startswith("against default: throughput 2.6 % higher [")
+    assert against_default.endswith(", no difference that is sure")
     assert found["limit"] == "the workers: 1, 97% busy"
     assert found["knobs"].startswith("workers 61%, cache_size 22% of what capacities differ by")
     assert "no knob alone makes much of what p99s differ by" in found["knobs"]
@@ -99,7 +104,7 @@ def test_ratios_without_intervals_are_undetermined_and_failed_baselines_no_gain(
     unknown = build.point("naive", throughput=100, config=build.DEFAULT)
     saturated = build.point("default", "verify", throughput=90, verdict="saturated")
     found = findings(Verified((pick(), unknown, saturated), "none"), StudyConfig())
-    assert "2x [undetermined] the throughput of naive" in found["gain"]
+    assert "against naive: throughput 2 times higher [undetermined], p99" in found["gain"]
     assert "default did not hold when it was measured again" in found["gain"]
 
 
