@@ -148,13 +148,18 @@ BOMBS = [
 
 
 class Seen(NamedTuple):
-    """What became of a bomb: its status, the longest wait for health, and by what the front grew."""
+    """What became of a bomb: its status, the longest wait for health, and by what the front grew.
+
+    `busy_s` is the most that the front's loop computed while health waited: on a machine that others
+    use as well, the rest of the wait was for them.
+    """
 
     status: int
     sent: int
     received: int
     took_s: float
     wait_s: float
+    busy_s: float
     growth: int
 
 
@@ -163,9 +168,11 @@ class Watch:
 
     def __init__(self, port: int, pid: int) -> None:
         self._port, self._memory = port, Path(f"/proc/{pid}/statm")
+        self._loop = Path(f"/proc/{pid}/task/{pid}/schedstat")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._main_loop)
         self.waits: list[float] = []
+        self.busy: list[float] = []
         self.peak = self.first = 0
 
     def __enter__(self) -> Watch:
@@ -180,13 +187,17 @@ class Watch:
     def rss(self) -> int:
         return int(self._memory.read_text().split()[1]) * PAGE
 
+    def _computed_s(self) -> float:
+        return int(self._loop.read_text().split()[0]) / 1e9
+
     def _main_loop(self) -> None:
         with socket.create_connection(("127.0.0.1", self._port), PATIENCE_S) as connection:
             while not self._over.is_set():
-                began = time.perf_counter()
+                began, computed = time.perf_counter(), self._computed_s()
                 connection.sendall(LIVE)
                 answer = connection.recv(65536)
                 self.waits.append(time.perf_counter() - began)
+                self.busy.append(self._computed_s() - computed)
                 assert answer.startswith(b"HTTP/1.1 200"), answer
                 self.peak = max(self.peak, self.rss())
                 time.sleep(0.001)
@@ -201,7 +212,15 @@ def explode(bomb: Bomb, size: int, port: int, pid: int) -> Seen:
         status, received = exchange(port, head, body)
         took = time.perf_counter() - began
         time.sleep(0.05)
-    return Seen(status, len(body), received, took, max(watch.waits), watch.peak - watch.first)
+    return Seen(
+        status,
+        len(body),
+        received,
+        took,
+        max(watch.waits),
+        max(watch.busy),
+        watch.peak - watch.first,
+    )
 
 
 def exchange(port: int, head: bytes, body: bytes) -> tuple[int, int]:
