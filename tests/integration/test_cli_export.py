@@ -172,7 +172,7 @@ def test_the_command_that_a_file_prints_writes_its_companion(export, tmp_path):
     ("arguments", "said"),
     [
         (("a.xlsx",), ".parquet, .md"),
-        ((), "--format"),
+        ((), "say where to: a FILE"),
         (("-", "--format", "xml"), "--format xml: choose one of csv"),
         (("--to", "nomad"), "--to nomad: choose one of toml"),
         (("a.csv", "--point", "c01@0.5"), "need --to"),
