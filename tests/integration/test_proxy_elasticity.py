@@ -62,7 +62,7 @@ def run(story):
     before = workers_alive()
 
     async def bounded():
-        await asyncio.wait_for(story, PATIENCE_S)
+        await asyncio.wait_for(story, 4 * PATIENCE_S)
 
     with asyncio.Runner(loop_factory=main._loop_factory()) as runner:
         runner.run(bounded())
