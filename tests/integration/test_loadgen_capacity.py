@@ -67,12 +67,14 @@ def test_a_bound_far_above_the_delay_holds_and_one_below_it_does_not(search):
     with null_server("--delay-ms", 500) as url:
         above = search(url, "p80<5s", QUICK)
         below = search(url, "p80<100ms", QUICK)
-    assert above.rate_rps == 200
+    # Replies that a busy machine bunches tell less, so a rate may stay undetermined.
+    assert 100 <= above.rate_rps <= 200
     assert above.confirmed
     assert above.failed_rps is None
+    assert {trial.outcome for trial in above.trials} <= {"held", "undetermined"}
     assert below.rate_rps is None
     assert below.failed_rps == 100
-    assert {trial.outcome for trial in below.trials} == {"failed"}
+    assert {trial.outcome for trial in below.trials} <= {"failed", "undetermined"}
 
 
 @pytest.mark.slow
