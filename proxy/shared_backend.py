@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from dlbench.proxy.cache_value import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from dlbench.proxy.request import Outputs
 
@@ -110,6 +110,7 @@ class SharedBackend:
             async with asyncio.timeout(FLUSH_TIMEOUT_S):
                 await self._flushed.wait()
         if self._main is not None:
+            self._end_loops()
             self._main.cancel()
             await asyncio.gather(self._main, return_exceptions=True)
         self._let_go()
@@ -144,17 +145,31 @@ class SharedBackend:
                     await self._server.connect()
                 self._came()
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._read_loop())
-                    tasks.create_task(self._write_loop())
+                    tasks.create_task(self._serve(self._read_loop()))
+                    tasks.create_task(self._serve(self._write_loop()))
             except* Exception as failed:
                 self._lost(failed.exceptions[0])
             await asyncio.sleep(self._delay_s)
             self._delay_s = min(2 * self._delay_s, RETRY_LAST_S)
 
+    async def _serve(self, loop: Coroutine[None, None, None]) -> None:
+        """Run one of the two loops; the other one ends with it."""
+        try:
+            await loop
+        finally:
+            self._end_loops()
+
+    def _end_loops(self) -> None:
+        """Before they are cancelled: a client that is tidying up may take that for itself."""
+        self.away = True
+        for event in (self._asked, self._stored, self._urgent):
+            event.set()
+
     async def _read_loop(self) -> None:
-        while True:
+        while not self.away:
             await self._asked.wait()
-            await self._read(_taken(self._fetches))
+            if fetches := _taken(self._fetches):
+                await self._read(fetches)
             if not self._fetches:
                 self._asked.clear()
 
@@ -180,12 +195,12 @@ class SharedBackend:
         return found
 
     async def _write_loop(self) -> None:
-        while True:
+        while not self.away:
             await self._stored.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._window_s):
                     await self._urgent.wait()
-            while self._pending:
+            while self._pending and not self.away:
                 await self._write(_taken(self._pending))
             self._stored.clear()
             self._urgent.clear()

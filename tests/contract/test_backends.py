@@ -380,9 +380,31 @@ class ListServer:
         pass
 
 
+class DeafServer(ListServer):
+    """Goes on where it is cancelled, as a client may that tidies up; `gone`: reads find nobody."""
+
+    def __init__(self):
+        super().__init__()
+        self.gone = False
+        self.connected = asyncio.Semaphore(0)
+
+    async def connect(self):
+        self.connected.release()
+
+    async def read(self, names):
+        if self.gone:
+            raise ConnectionError
+        return await super().read(names)
+
+    async def write(self, items):
+        with contextlib.suppress(asyncio.CancelledError):
+            return await super().write(items)
+        return ""
+
+
 @contextlib.asynccontextmanager
-async def listed(window_s=0.001):
-    server = ListServer()
+async def listed(window_s=0.001, server=None):
+    server = server or ListServer()
     backend = SharedBackend(server, "list", window_s)
     await backend.startup()
     try:
@@ -404,7 +426,7 @@ def test_the_look_ups_of_one_iteration_are_one_round_trip():
 
 def test_combined_writes_go_out_together_when_the_window_is_over():
     async def test():
-        async with listed() as (server, backend):
+        async with listed(window_s=1.0) as (server, backend):
             for number in range(5):
                 backend.store(key(number), answer(number), 0, combined=True)
                 await asyncio.sleep(0)  # other iterations, the same window
@@ -423,6 +445,25 @@ def test_a_write_that_is_not_combined_waits_for_no_window():
             backend.store(key(2), answer(2), 0)
             await asyncio.wait_for(server.wrote.wait(), HANGS_S)
             assert server.writes == [2]
+
+    run(test())
+
+
+def test_a_client_that_does_not_hear_that_it_is_cancelled_holds_nobody_up():
+    async def test():
+        async with listed(server=DeafServer()) as (server, backend):
+            await server.connected.acquire()
+            server.open.clear()
+            backend.store(key(1), answer(1), 0)
+            await server.wrote.wait()
+            server.gone = True
+            assert await fetch(backend, 1) == [None]
+            server.gone = False
+            await asyncio.wait_for(server.connected.acquire(), HANGS_S)
+            server.open.set()
+            assert await fetch(backend, 1) == [answer(1)]
+            server.open.clear()
+            backend.store(key(2), answer(2), 0)
 
     run(test())
 

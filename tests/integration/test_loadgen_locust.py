@@ -99,7 +99,7 @@ def test_every_request_is_sent_by_one_worker_alone(several):
 
 def test_users_are_shared_out(several):
     with null_server("--delay-ms", 100) as url:
-        found, samples = measure(several, url, profile(rate=None, users=5))
+        found, samples = measure(several, url, profile(rate=None, users=5, duration_s=3))
     assert found.client_processes == 3
     assert most_at_once(samples) == 5
 
