@@ -42,11 +42,12 @@ def settle(
     lead = next((spec for spec in inputs if _open_first(spec)), inputs[0])
     inputs = [_with_axis(spec, input_axis(spec, lead), batch_axis) for spec in inputs]
     try:
-        one_row, notes = _runnable(inputs, run, shape)
+        one_row, seen, notes = _runnable(inputs, run, shape)
     except ModelError:
         if batch_axis or all(spec.batch_axis < 0 for spec in inputs):
             raise
         return _without_batch(inputs, outputs, run, shape)
+    outputs = list(map(_as_seen, outputs, seen))
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
     if all(spec.batch_axis < 0 for spec in inputs):
         return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
@@ -72,7 +73,8 @@ def _without_batch(
     """One row of nothing runs: the open first axis may count something else, as a graph's nodes."""
     lead = next(spec.name for spec in inputs if spec.batch_axis >= 0)
     inputs = [replace(spec, batch_axis=-1) for spec in inputs]
-    found, notes = _runnable(inputs, run, shape)
+    found, seen, notes = _runnable(inputs, run, shape)
+    outputs = list(map(_as_seen, outputs, seen))
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
     why = f"it does not run with axis 0 of {lead!r} as the batch (--batch-axis NAME=K for others)"
     return unbatchable(single, why), found
@@ -122,17 +124,17 @@ def _open_axes(spec: TensorSpec) -> list[int]:
 
 def _runnable(
     inputs: Sequence[TensorSpec], run: Run, shape: Mapping[str, tuple[int, ...]]
-) -> tuple[Shapes, list[str]]:
-    """Shapes of one row that the model takes, and what had to be tried for them."""
+) -> tuple[Shapes, Shapes, list[str]]:
+    """Shapes of one row that the model takes, of its outputs, and what had to be tried for them."""
     reason = ""
     for sizes in _candidates(inputs, shape):
         shapes = row_shapes(inputs, sizes, 1)
         try:
-            run(shapes)
+            seen = run(shapes)
         except Exception as error:  # whatever a model says to a wrong size
             reason = reason or first_line(error)
             continue
-        return shapes, _tried(inputs, shapes, shape)
+        return shapes, seen, _tried(inputs, shapes, shape)
     hint = " x ".join(spec.name for spec in inputs if _open_axes(spec)) or "its inputs"
     raise ModelError(
         f"the model ran with no size that was tried "
@@ -205,8 +207,12 @@ def _output_axis(two: tuple[int, ...], three: tuple[int, ...]) -> int:
 
 
 def _as_seen(spec: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
-    """With as many dims as it really has: some models declare none."""
-    return spec if len(spec.dims) == len(shape) else replace(spec, dims=("",) * len(shape))
+    """Open where it comes out otherwise than declared: some models declare no dims, or wrong ones."""
+    dims = spec.dims if len(spec.dims) == len(shape) else ("",) * len(shape)
+    pairs = zip(dims, shape, strict=True)
+    return replace(
+        spec, dims=tuple(dim if isinstance(dim, str) or dim == size else "" for dim, size in pairs)
+    )
 
 
 def _with_axis(spec: TensorSpec, axis: int, override: Mapping[str, int]) -> TensorSpec:

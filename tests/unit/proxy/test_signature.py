@@ -194,3 +194,17 @@ def test_an_output_declared_without_axes_has_those_that_it_comes_with():
     found, _ = settle([spec("x", "n", 3)], [spec("y")], follow(lambda x: (x[0],)), {}, {})
     assert found.batchable
     assert found.outputs == (TensorSpec("y", "FP32", ("",), 0),)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "declared", "real"),
+    [
+        (("n", 3), (1, 10), lambda x: (x[0], 7)),
+        ((1, 3), (1, 10), lambda _: (1, 7)),
+        (("n", 3), (4, 10), lambda _: (5, 10)),
+        (("n", 3), ("n",), lambda x: (x[0], 7, 2)),
+    ],
+)
+def test_an_output_is_as_it_comes_out_and_not_as_it_is_declared(inputs, declared, real):
+    found, one_row = settle([spec("x", *inputs)], [spec("y", *declared)], follow(real), {}, {})
+    assert found.outputs[0].accepts(real(one_row[0]))
