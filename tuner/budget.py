@@ -28,7 +28,7 @@ PROBE_BATCHES, MOST_PROBE_S = 4, 20.0
 WARMUP_S = 0.3
 # No measurement takes more of the budget than this share, and none is shorter than that.
 WINDOW_SHARE, LEAST_WINDOW_S = 1 / 20, 1.0
-# Calibrating and predicting together end when this share is spent, calibrating before that.
+# Of what the start leaves: calibrating ends at the first share of it, predicting at the second.
 CALIBRATION_SHARE, FORESIGHT_SHARE = 0.25, 0.35
 # Kept for what comes after the last measurement: servers end, the report is made.
 REPORT_S = 1.0
