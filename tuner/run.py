@@ -173,7 +173,7 @@ def _finished(request: Request) -> Study | None:
     last, about = study.sittings[-1], study.identity
     asked = {**about, **_asked(request)}
     same = all(last.get(name) == value for name, value in _wanted(request).items())
-    return study if "ended" in last and same and asked == about else None
+    return study if study.has_ended and same and asked == about else None
 
 
 class Told:
