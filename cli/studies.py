@@ -87,7 +87,7 @@ def _row(path: Path) -> Row:
         configurations=len({point.config for point in points}),
         points=len(points),
         spent_s=round(study.spent_s, 1),
-        state="finished" if result.points else "under way",
+        state="finished" if result.points or study.has_ended else "under way",
         recommended=f"{pick.name}: {numbers(pick)}" if pick else "",
     )
 

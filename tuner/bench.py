@@ -74,7 +74,7 @@ class Bench:
         self._stack = ExitStack()
         self._deadline_s = math.inf
         # What a change of configuration may cost: a start, the answers, the replies to two probes.
-        self.first_switch_s = SWITCH_S
+        self.start_s = self.first_switch_s = SWITCH_S
         self._target: Target | None = None
         self._warm: ServingConfig | None = None
 
@@ -102,7 +102,8 @@ class Bench:
         self._answers = Answers.of(self._target, self._profile)
         request_s = self._answers.request_s
         waits_s = 2 * min(self._profile.timeout_s, _users(config, request_s) * request_s)
-        self.first_switch_s = started - began + self._answers.again_s + waits_s
+        self.start_s = started - began
+        self.first_switch_s = self.start_s + self._answers.again_s + waits_s
         return ready
 
     def calibrate(
@@ -121,7 +122,8 @@ class Bench:
         self._warm = None  # it leaves other knobs behind
         told = (self._settings, self._profile, self._server, self._generator, self._target)
         apart = self._pinning.client is not None
-        subject = Subject(*told, apart, self._answers.request_s, parts or Parts())
+        spent = (self.start_s, self._answers.request_s)
+        subject = Subject(*told, apart, *spent, parts or Parts())
         with on_cores(self._pinning.server):
             return calibrate(subject, note, services_s)
 

@@ -28,7 +28,7 @@ PROBE_BATCHES, MOST_PROBE_S = 4, 20.0
 WARMUP_S = 0.3
 # No measurement takes more of the budget than this share, and none is shorter than that.
 WINDOW_SHARE, LEAST_WINDOW_S = 1 / 20, 1.0
-# Calibrating and predicting together end when this share is spent, calibrating before that.
+# Of what the start leaves: calibrating ends at the first share of it, predicting at the second.
 CALIBRATION_SHARE, FORESIGHT_SHARE = 0.25, 0.35
 # Kept for what comes after the last measurement: servers end, the report is made.
 REPORT_S = 1.0
@@ -153,7 +153,9 @@ def verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> flo
 def least_verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
     """What verifying these takes at least, with the shortest and the fewest repeats."""
     measured_s = len(candidates) * (REPEAT_S + WARMUP_S)
-    return LEAST_REPEATS * (_switches_s(candidates, switch_s) + measured_s)
+    alone = len({c.configuration for c in candidates}) == 1  # it is not changed for another
+    switches_s = 0.0 if alone else _switches_s(candidates, switch_s)
+    return LEAST_REPEATS * (switches_s + measured_s)
 
 
 def _switches_s(candidates: Sequence[Candidate], switch_s: float) -> float:

@@ -34,7 +34,7 @@ from dlbench.tuner.errors import OutOfTime, TuneError
 from dlbench.tuner.fit import Seen, beside_ms, fitted
 from dlbench.tuner.server import Server
 from dlbench.tuner.service_times import FEWEST_BATCHES as VISITED
-from dlbench.tuner.service_times import Cell, Visits, busy_levels, cells
+from dlbench.tuner.service_times import MOST_WORKERS, Cell, Visits, busy_levels, cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,8 @@ def client_rps(generator: Generator, target: Target, profile: LoadProfile) -> fl
 class Subject:
     """A model on a running proxy, with the generator that loads it, `apart` on cores of its own.
 
-    A request alone takes some `request_s`; `parts` says what is known already and what time is left.
+    Its server took `start_s` to start and takes some `request_s` for a request alone; `parts` says
+    what is known already and what time is left.
     """
 
     settings: ServerSettings
@@ -87,6 +88,7 @@ class Subject:
     generator: Generator
     target: Target
     apart: bool = False
+    start_s: float = SWITCH_S
     request_s: float = 0.0
     parts: Parts = field(default_factory=Parts)
 
@@ -208,7 +210,7 @@ def _hits(subject: Subject, known: Calibration, front_s: float) -> dict[str, Any
 
 def _expected_s(subject: Subject, duration_s: float) -> float:
     """What a loop takes, with what comes before it."""
-    return SWITCH_S + subject.request_s + WARMUP_S + duration_s
+    return subject.start_s + subject.request_s + WARMUP_S + duration_s
 
 
 def closed_s(known: Calibration, *, strict: bool = True) -> float:
@@ -260,7 +262,7 @@ def _kept_services(
     subject: Subject, threads: int, budget_s: float, note: Callable[[str], None]
 ) -> Services | None:
     """The least that is asked for is one visit of the smallest batch, and the way to a worker."""
-    least_s = SWITCH_S + 2 * (VISITED + 1) * subject.request_s
+    least_s = subject.start_s + 2 * (VISITED + 1) * subject.request_s
 
     def measure() -> dict[str, Any]:
         within_s = max(0.0, min(budget_s, subject.parts.left_s() - least_s))
@@ -274,7 +276,8 @@ def _services(
     subject: Subject, threads: int, budget_s: float, note: Callable[[str], None]
 ) -> Services:
     cores = physical_cores()
-    count = min(busy_levels(threads, cores)[-1], _workers_that_fit(subject.server))
+    fit = min(_workers_that_fit(subject.server), _workers_that_start(subject))
+    count = min(busy_levels(threads, cores)[-1], fit)
     batches = search_values()["max_batch_size"]
     config = PLAIN.model_copy(update={"intra_op_threads": threads})
     path = str(resolve_model(subject.settings.model).path)
@@ -386,6 +389,12 @@ def _workers_that_fit(server: Server) -> int:
     """By the memory of the one that runs; at least one."""
     rss_mb = psutil.Process(server.counters()["pids"]["workers"][0]).memory_info().rss / 2**20
     return max(1, int(free_memory_mb() / rss_mb))
+
+
+def _workers_that_start(subject: Subject) -> int:
+    """In half of the time that is left, if they start one after the other; at least one."""
+    left_s = subject.parts.left_s()
+    return max(1, int(min(left_s / 2 / subject.start_s, MOST_WORKERS)))
 
 
 def _plain(profile: LoadProfile) -> LoadProfile:

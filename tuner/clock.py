@@ -34,9 +34,9 @@ class Clock:
         """Seconds until the budget is over, less than 0 afterwards."""
         return self.budget_s - self.spent_s
 
-    def until_share(self, share: float) -> float:
-        """Seconds until this share of the budget is spent, less than 0 afterwards."""
-        return share * self.budget_s - self.spent_s
+    def until_share(self, share: float, since_s: float = 0.0) -> float:
+        """Seconds until this share of what was left after `since_s` is spent, or less than 0."""
+        return since_s + share * (self.budget_s - since_s) - self.spent_s
 
 
 def process_began_s() -> float:

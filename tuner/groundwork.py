@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dlbench.tuner.space import Space
     from dlbench.tuner.study import Study
 
+# When the model was served first, in seconds of the study.
+STARTED = "started_s"
+
 
 def drawn_up(
     space: Space,
@@ -43,6 +46,7 @@ def drawn_up(
         TuneError, ProxyError, LoadError: something of it cannot be found out, in one line.
     """
     switch_s = _kept(study, "switch_s", lambda: bench.first_switch_s)
+    _kept(study, STARTED, lambda: clock.spent_s)
     if request.study.proposer != "twin":
         drivable_rps = CLIENT_SHARE * _client_rps(study, bench)
         before_s = _kept(study, "calibration_s", lambda: clock.spent_s)
@@ -55,6 +59,11 @@ def drawn_up(
     before_s = calibrated_s + _kept(study, "foresight_s", lambda: clock.spent_s - calibrated_s)
     drivable_rps = math.inf if calibration is None else calibration.drivable_rps
     return Plan(space, request.study, drivable_rps, seen, before_s, calibration, switch_s)
+
+
+def _until(share: float, study: Study, clock: Clock) -> Callable[[], float]:
+    """Of what the start of the first sitting left: a slow start takes nothing from the calibration."""
+    return partial(clock.until_share, share, float(study.calibration[STARTED]))
 
 
 def _kept(study: Study, name: str, find: Callable[[], float]) -> float:
@@ -79,7 +88,7 @@ def _seen(
     if "foreseen" in study.calibration:
         seen = foresee(*about, most=study.calibration["foreseen"])
     else:
-        seen = foresee(*about, left_s=lambda: clock.until_share(FORESIGHT_SHARE))
+        seen = foresee(*about, left_s=_until(FORESIGHT_SHARE, study, clock))
         study.calibration = {**study.calibration, "foreseen": seen.configurations}
     for text in seen.notes:
         observer.note(text)
@@ -99,7 +108,7 @@ def _calibration(
             study.calibration = {**study.calibration, "parts": dict(parts)}
             study.spent_s = clock.spent_s
 
-        left_s = partial(clock.until_share, CALIBRATION_SHARE)
+        left_s = _until(CALIBRATION_SHARE, study, clock)
         parts = Parts(left_s, study.calibration.get("parts"), keep)
         found = _calibrated(bench, observer, services_s(clock.budget_s), parts)
         kept = {k: v for k, v in study.calibration.items() if k != "parts"}

@@ -116,9 +116,10 @@ class Plan:
 
     def _least_verify_s(self, points: Sequence[Point]) -> float:
         """What it takes at least to verify a point of every configuration so far, or of the first."""
-        names = {p.configuration for p in of_search(points)} or {"default"}
-        each_s = budget.REPEAT_S + budget.WARMUP_S + self.switch_s(points)
-        return LEAST_REPEATS * len(names) * each_s
+        count = len({p.configuration for p in of_search(points)}) or 1
+        # One alone is not changed for another.
+        beside_s = budget.beside_s(points) if count == 1 else self.switch_s(points)
+        return LEAST_REPEATS * count * (budget.REPEAT_S + budget.WARMUP_S + beside_s)
 
     def _kept_s(self, points: Sequence[Point], reserve_s: float) -> float:
         """What has to be left after a step of the search: the first configuration needs less."""

@@ -17,6 +17,7 @@ from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.model import resolve_model
 from dlbench.proxy.order import DEFAULT_PRIORITY
 from dlbench.tuner.bench import Bench
+from dlbench.tuner.budget import REPORT_S
 from dlbench.tuner.calibration import Calibration
 from dlbench.tuner.clock import Clock
 from dlbench.tuner.drift import drift
@@ -165,7 +166,7 @@ def carry_out(
         told.before(step, points, clock.spent_s)
         path, seed = study.samples_path(_stub(step)), _seed(request.study.seed, step)
         try:
-            point = bench.measure(step, seed, observer.progress, path, clock.left_s)
+            point = bench.measure(step, seed, observer.progress, path, clock.left_s - REPORT_S)
         except OutOfTime as over:
             observer.note(str(over))
             return
@@ -184,7 +185,7 @@ def _finished(request: Request) -> Study | None:
     last, about = study.sittings[-1], study.identity
     asked = {**about, **_asked(request)}
     same = all(last.get(name) == value for name, value in _wanted(request).items())
-    return study if "ended" in last and same and asked == about else None
+    return study if study.has_ended and same and asked == about else None
 
 
 class Told:
@@ -226,7 +227,8 @@ def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> 
     if not points:
         raise NothingMeasured(
             f"the budget of {request.study.budget_s:g} s was over before anything could be measured: "
-            "start and calibration took it"
+            f"the start and the calibration took {plan.before_s:.0f} s; --budget has to be several "
+            "times that"
         )
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}

@@ -218,6 +218,11 @@ class Study:
         """Note who begins or goes on with the study, and where."""
         self._set("sittings", [*self.sittings, dict(about)])
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last sitting was carried out to its end."""
+        return bool(self.sittings) and "ended" in self.sittings[-1]
+
     def end_sitting(self, spent_s: float) -> None:
         """Note that nothing is left to do, after so many seconds of all sittings."""
         self.spent_s = spent_s

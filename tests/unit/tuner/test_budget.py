@@ -52,6 +52,15 @@ def test_points_of_one_configuration_share_its_start():
     assert math.isclose(budget.round_s(apart) - budget.round_s(twice), SWITCH_S)
 
 
+def test_one_configuration_alone_is_not_changed_for_another():
+    """So there is time to verify the default where there is none for two."""
+    alone = [Candidate("default", None, 0.5, 10.0)]
+    measured_s = budget.REPEAT_S + WARMUP_S
+    assert budget.least_verify_s(alone, 60.0) == budget.LEAST_REPEATS * measured_s
+    both = [*alone, Candidate("naive", None, 0.5, 10.0)]
+    assert budget.least_verify_s(both, 60.0) == budget.LEAST_REPEATS * 2 * (60.0 + measured_s)
+
+
 def test_a_small_budget_has_a_small_calibration():
     found = [budget.services_s(seconds) for seconds in (10, 100, 1000)]
     assert found == [budget.LEAST_SERVICES_S, 4.0, budget.SERVICES_S]
