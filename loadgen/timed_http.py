@@ -46,6 +46,8 @@ class TimedTransport(httpx.BaseTransport):
         return httpx.Response(reply.status, headers=reader.headers, stream=body)
 
     def _connected(self, url: httpx.URL, until_s: float) -> socket.socket:
+        if url.scheme not in PORTS:
+            raise httpx.UnsupportedProtocol(f"{url.scheme or 'no'}:// is not http:// or https://")
         port = url.port or PORTS[url.scheme]
         plain = socket.create_connection((url.host, port), timeout=_left(until_s))
         if url.scheme != "https" or self._context is None:

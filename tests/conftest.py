@@ -309,8 +309,19 @@ class RawClient:
         while (header := self._file.readline()) not in (b"\r\n", b""):
             name, _, value = header.decode("latin-1").partition(":")
             headers[name.lower()] = value.strip()
+        status = int(line.split()[1])
+        if body and headers.get("transfer-encoding") == "chunked":
+            return status, headers, self._chunks()
         size = int(headers.get("content-length", 0)) if body else 0
-        return int(line.split()[1]), headers, self._file.read(size)
+        return status, headers, self._file.read(size)
+
+    def _chunks(self):
+        found = b""
+        while size := int(self._file.readline(), 16):
+            found += self._file.read(size)
+            assert self._file.readline() == b"\r\n"
+        assert self._file.readline() == b"\r\n"
+        return found
 
     def answer(self):
         """The reply's status and JSON."""

@@ -150,8 +150,8 @@ def test_a_configuration_that_cannot_start_is_a_point_that_says_why(bench, model
     model.write_bytes(b"no longer a model")
     point = measure(bench, tmp_path, ServingConfig(workers=2))
     assert point.measurement is None
-    assert "cannot be loaded" in point.failure
-    assert "cannot be loaded" in point.log_tail
+    assert "is not a whole ONNX model" in point.failure
+    assert "is not a whole ONNX model" in point.log_tail
     assert measure(bench, tmp_path).failure != ""  # nothing is left of the one before
 
 

@@ -57,7 +57,8 @@ def test_a_large_reply_is_sent_to_its_end_before_the_proxy_stops(models, start_p
         os.kill(proxy.process.pid, signal.SIGTERM)
         status, headers, answer = client.reply()
         assert status == 200
-        assert len(answer) == int(headers["content-length"]) > 1_000_000
+        assert headers["transfer-encoding"] == "chunked"
+        assert len(answer) > 1_000_000
     assert proxy.process.wait(60) == 0
 
 
@@ -175,7 +176,7 @@ def test_what_cannot_start_says_so_in_one_line(models, tmp_path, taken, case):
     settings, text = {
         "port": ({"model": model, "port": taken}, f"port {taken} on 127.0.0.1 is in use"),
         "missing": ({"model": "nowhere.onnx"}, "nowhere.onnx: no such file"),
-        "corrupt": ({"model": str(corrupt)}, "corrupt.onnx cannot be loaded"),
+        "corrupt": ({"model": str(corrupt)}, "corrupt.onnx is not a whole ONNX model"),
         "cuda": ({"model": model, "device": "cuda"}, "--device cuda: "),
         "axis": ({"model": model, "batch_axis": {"q": 0}}, "--batch-axis q: no such tensor"),
         "shape": ({"model": model, "shape": {"x": [1, 2, 3]}}, "--shape x: give 2 sizes"),

@@ -7,6 +7,7 @@ from dlbench.proxy.errors import Forbidden, Misdirected, StartError
 from dlbench.proxy.head import HeadMemo
 from dlbench.proxy.hosts import AllowedHosts, AnyHost
 from dlbench.proxy.limits import Limits
+from dlbench.proxy.memory import Memory
 from dlbench.proxy.reader import RequestReader
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -141,7 +142,9 @@ def test_a_head_is_checked_before_it_is_remembered():
     limits = Limits(1000, 1000, 1.0, 1.0, 1.0)
 
     def read(text):
-        reader = RequestReader(limits, heads, NoTokens(), lambda h, b: seen.append(h), hosts)
+        reader = RequestReader(
+            limits, heads, NoTokens(), lambda h, b: seen.append(h), Memory(), hosts
+        )
         reader.feed(text)
 
     right = b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 0\r\n\r\n"
