@@ -18,7 +18,7 @@ from dlbench.proxy.encoding import (
     worth_packing,
 )
 from dlbench.proxy.errors import ClientGone, Overloaded, RequestError
-from dlbench.proxy.head import LEAVING, STAYING
+from dlbench.proxy.head import LEAVING
 from dlbench.proxy.memory import COUNTED_FROM
 
 if TYPE_CHECKING:
@@ -193,14 +193,15 @@ class Exchange:
             return
         if connection.draining and connection.say_goodbye(self):
             self.keep_alive = False
-        chunked = self.keep_alive and self._head.ending == STAYING["1.1"]
-        self.keep_alive = chunked
+        chunked = self._head.interim  # both came with HTTP/1.1
+        self.keep_alive = chunked and self.keep_alive
         headers += VARY
         pieces = iter(body)
         if coding is not None:
             headers += b"content-encoding: %b\r\n" % coding
             pieces = packed_pieces(coding, pieces)
-        headers += b"transfer-encoding: chunked\r\n\r\n" if chunked else LEAVING
+        headers += b"transfer-encoding: chunked\r\n" if chunked else b""
+        headers += self._head.ending if self.keep_alive else LEAVING
         if self._head.method != b"HEAD":
             self.rest = _chunks(pieces) if chunked else pieces
         self._give_up = None
