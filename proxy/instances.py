@@ -48,7 +48,7 @@ def write_instances(signature: Signature, outputs: Outputs, count: int) -> Any: 
         BadRequest: an output has no row per instance.
     """
     columns = {
-        spec.name: _by_row(spec, tensor, count)
+        spec.name: _by_row(signature, spec, tensor, count)
         for spec, tensor in zip(signature.outputs, outputs, strict=True)
     }
     if len(columns) == 1:
@@ -67,12 +67,19 @@ def _stacked(spec: TensorSpec, rows: Sequence[Any]) -> NDArray[Any]:
     return np.asarray(array[0])
 
 
-def _by_row(spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
+def _by_row(signature: Signature, spec: TensorSpec, tensor: Tensor, count: int) -> NDArray[Any]:
     array = write_nested(spec, tensor)
     axis = max(spec.batch_axis, 0)
-    if array.shape[axis : axis + 1] != (count,):
+    if array.shape[axis : axis + 1] != (count,) or not _may_be_rows(signature, spec):
         raise BadRequest(
             f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; "
             "ask for whole tensors"
         )
     return np.moveaxis(array, axis, 0)
+
+
+def _may_be_rows(signature: Signature, spec: TensorSpec) -> bool:
+    """Whether a size of the first axis that is fixed can be that of rows, and not by chance."""
+    first = spec.dims[0]
+    fixed = spec.batch_axis < 0 and isinstance(first, int) and first != 1
+    return not fixed or any(one.dims[:1] == (first,) for one in signature.inputs)

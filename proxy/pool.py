@@ -11,7 +11,7 @@ from dlbench.proxy.memory import most_bytes
 from dlbench.proxy.providers import executor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
@@ -23,7 +23,7 @@ async def start_workers(
     path: str,
     settings: ServerSettings,
     config: ServingConfig,
-    numbers: range,
+    numbers: Iterable[int],
     independent: bool | None = None,
 ) -> list[WorkerLink]:
     """Start the workers of these numbers at once; if one fails, none is left.

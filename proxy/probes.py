@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 
 SIGNED, UNIT, ZERO, ONES = (-3, 3), (0, 1), (0, 0), (1, 2)
-TENS, HUNDREDS, THOUSANDS = (10, 100), (100, 1000), (1000, 10_000)
+TENS, HUNDREDS = (10, 100), (100, 1000)
+# As large as pixels and samples of sound are that nobody has scaled.
+SIXTEEN_BITS = (30_000, 65_504)
 # Of an input without a batch axis. None is 0, which a model may divide by.
 SHARED = (1, 2)
 # Tried in this order as the largest value of integers, which are mostly indices into something. No
@@ -50,7 +52,7 @@ def trials(most_rows: int) -> list[Trial]:
     return [
         Trial(2, SIGNED, (SIGNED, SIGNED)),
         Trial(most_rows, SIGNED, (SIGNED, TENS)),
-        Trial(2, UNIT, (TENS, _negative(TENS), THOUSANDS, _negative(THOUSANDS))),
+        Trial(2, UNIT, (TENS, _negative(TENS), SIXTEEN_BITS, _negative(SIXTEEN_BITS))),
         Trial(2, HUNDREDS, (UNIT, (-1000, 1000))),
         Trial(2, _negative(HUNDREDS), (UNIT, UNIT)),
         Trial(2, ZERO, (UNIT, UNIT)),

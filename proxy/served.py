@@ -177,9 +177,8 @@ async def serve_model(
     fingerprint = await asyncio.to_thread(source.fingerprint)
     introduction = Introduction.of(settings, config, fingerprint)
     addresses = [Address.parse(text) for text in settings.remote_workers]
-    # The first worker tells the device, and that the number of workers where none was given; and
-    # whether rows may share a batch, for all the others: two that disagree would garble answers.
-    links = await start_workers(path, settings, config, range(1))
+    # Without a number the first worker tells the device, and that the number.
+    links = await start_workers(path, settings, config, range(config.workers or 1))
     hello = links[0].hello.result()
     config = config.resolved(hello["device"], len(settings.device_ids))
     signature = replace(
@@ -189,8 +188,13 @@ async def serve_model(
     )
     independent = signature.batchable
     try:
-        more = range(1, config.workers)
-        links += await start_workers(path, settings, config, more, independent)
+        # Whether rows may share a batch the first says for all: two that disagree garble answers.
+        others = [n for n, link in enumerate(links) if _batchable(link) != independent]
+        await asyncio.gather(*(links[n].shutdown() for n in others))
+        missing = [*others, *range(len(links), config.workers)]
+        started_now = await start_workers(path, settings, config, missing, independent)
+        found = {**dict(enumerate(links)), **dict(zip(missing, started_now, strict=True))}
+        links = [found[number] for number in sorted(found)]
         if await asyncio.to_thread(source.fingerprint) != fingerprint:
             raise ModelError(f"{path} or its weights changed while workers loaded them: try again")
     except BaseException:
@@ -217,6 +221,11 @@ async def serve_model(
     crew.adopt(links)
     served.start(crew)
     return served
+
+
+def _batchable(link: WorkerLink) -> bool:
+    """Whether rows may share a batch, as this worker has found out."""
+    return bool(link.hello.result()["signature"]["batchable"])
 
 
 def _info(source: ModelFile, signature: Signature, hello: dict[str, Any]) -> ModelInfo:

@@ -1,5 +1,6 @@
 """Models whose rows or shapes depend on other rows: served one request at a time, and said so."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,6 +11,13 @@ import numpy as np
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from dlbench.proxy import served
+from dlbench.proxy.backend import NoBackend
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.model import resolve_model
+from dlbench.proxy.pool import start_workers
+from dlbench.proxy.settings import ServerSettings
 
 
 @pytest.fixture
@@ -61,7 +69,36 @@ def test_all_workers_go_by_what_the_first_one_found(start_proxy, centred):
         assert reply.json()["outputs"][0]["data"] == [-1, -2, -3, 1, 2, 3]
 
 
-FAR = 20_000.0  # beyond what is tried at the start
+def test_a_worker_that_finds_otherwise_than_the_first_is_replaced(monkeypatch, centred):
+    """How much each tries is a matter of its time, so they may disagree."""
+    starts = []
+
+    async def start(path, settings, config, numbers, independent=None):
+        starts.append(([*numbers], independent))
+        if independent is not None:
+            return await start_workers(path, settings, config, numbers, independent)
+        told = [None, True, None]
+        pairs = [start_workers(path, settings, config, [n], told[n]) for n in numbers]
+        return [link for links in await asyncio.gather(*pairs) for link in links]
+
+    monkeypatch.setattr(served, "start_workers", start)
+
+    async def scenario():
+        settings = ServerSettings(model=str(centred), device="cpu")
+        config, backend = ServingConfig(workers=3), NoBackend()
+        model = await served.serve_model(
+            resolve_model(str(centred)), settings, config, backend, print, print
+        )
+        links = [seat.link for seat in model.crew.seats]
+        found = [link.hello.result()["signature"]["batchable"] for link in links]
+        await model.shutdown()
+        return found
+
+    assert asyncio.run(scenario()) == [False] * 3
+    assert starts == [([0, 1, 2], None), ([1], False)]
+
+
+FAR = 200_000.0  # beyond what is tried at the start
 FOUND_LATE = {
     "rows": "float[n,2] x) => (float[m,2] y) { s = ReduceMax <keepdims=0> (x, axis1) "
     "k = Less (s, far) y = Compress <axis=0> (x, k) }",

@@ -41,6 +41,9 @@ CONSTANTS = {
     "f10": np.float32(10),
     "f_5": np.float32(-5),
     "f5000": np.float32(5000),
+    "f40000": np.float32(40_000),
+    "minus_f40000": np.float32(-40_000),
+    "little": np.float32(0.02),
     "one": np.float32(1),
     "billion": np.float32(1e9),
     "half": np.float32(0.5),
@@ -252,6 +255,21 @@ COUPLED = {
         "int64[n] ids, float[n,4] x",
         f"{ROWS} y",
         either("m = ReduceMax <keepdims=0> (ids) c = Greater (m, i13)"),
+    ),
+    "a maximum that 16 bits just hold": (
+        f"{ROWS} x",
+        f"{ROWS} y",
+        "m = ReduceMax <keepdims=0> (x) c = Greater (m, f40000) b = Cast <to=1> (c) y = Add (x, b)",
+    ),
+    "a minimum far below": (
+        f"{ROWS} x",
+        f"{ROWS} y",
+        "m = ReduceMin <keepdims=0> (x) c = Less (m, minus_f40000) b = Cast <to=1> (c) y = Add (x, b)",
+    ),
+    "a little more with every row": (
+        f"{ROWS} x",
+        f"{ROWS} y",
+        f"{COUNT} f = Cast <to=1> (n) g = Mul (f, little) h = Add (g, one) y = Mul (x, h)",
     ),
     "any flag": (
         "bool[n] x",

@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.instances import write_instances
+from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 from dlbench.proxy.tfserving import ROUTES, metadata, predict, status
 
 ROWS = st.lists(
@@ -120,3 +123,22 @@ def test_a_scalar_may_be_sent_as_a_list_of_one(recurrent, ask, scale):
     assert (status, [row["y"] for row in reply["predictions"]]) == (200, [12.0, 12.0])
     columns = {"x": [[1, 2, 3]], "state": [[[10]], [[20]]], "scale": scale}
     assert ask(predict, recurrent, {"inputs": columns})[2]["outputs"]["y"] == [12.0]
+
+
+def rows_of(dims, shape, count):
+    """The rows of an output of a model that takes one request at a time."""
+    x, y = TensorSpec("x", "FP32", ("n", 4)), TensorSpec("y", "FP32", dims)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    signature = Signature((x,), (y,), batchable=False)
+    return write_instances(signature, (Tensor(shape, values.tobytes()),), count), values
+
+
+def test_an_axis_that_is_as_long_as_the_rows_by_chance_is_not_theirs():
+    with pytest.raises(BadRequest, match="no row per instance"):
+        rows_of((3, "n"), (3, 3), 3)
+
+
+@pytest.mark.parametrize(("dims", "count"), [(("n", 2), 3), (("m", 2), 3), ((1, 2), 1)])
+def test_a_model_without_a_batch_axis_has_its_rows_first(dims, count):
+    rows, values = rows_of(dims, (count, 2), count)
+    np.testing.assert_array_equal(rows, values)
