@@ -233,6 +233,9 @@ class Exchange:
             body = ()
         reply = [first, *body]
         self._give_up = None
+        if connection.gone:  # while its body was packed
+            self.hold_only(0)
+            return
         self.reply = reply if size > JOIN_BYTES else [b"".join(reply)]
         connection.flush()
 
