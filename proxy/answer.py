@@ -103,17 +103,21 @@ def infer_json(
     if len(text) <= AT_ONCE:
         run(read(model.signature, text))
     else:
-        read_aside(model, respond, run, read, model.signature, PickleBuffer(text))
+        read_aside(model, client, respond, run, read, model.signature, PickleBuffer(text))
 
 
 def read_aside(
     subject: ServedModel | Repository,
+    client: Client,
     respond: Respond,
     run: Callable[[Any], None],
     read: Callable[..., Any],
     *arguments: object,
 ) -> None:
-    """Read a large text in the process beside this one, then `run` what it was read to."""
+    """Read a large text in the process beside this one, then `run` what it was read to.
+
+    What waits for that process is not read if its client goes meanwhile.
+    """
 
     def done(reading: asyncio.Future[Any]) -> None:
         try:
@@ -127,4 +131,6 @@ def read_aside(
             LOG.exception("a large request broke the proxy")
             send_error(respond, RequestError("the proxy failed; its log says how"))
 
-    subject.aside.call(read, *arguments).add_done_callback(done)
+    reading = subject.aside.call(read, *arguments)
+    reading.add_done_callback(done)
+    client.waits(reading.cancel)

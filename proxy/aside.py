@@ -52,10 +52,19 @@ class Aside:
     def call(self, function: Callable[..., Any], *arguments: object) -> asyncio.Future[Any]:
         """What the function returns for these arguments there; they are not kept here meanwhile.
 
-        The future may end with a RequestError: the function's, or for want of memory.
+        The future may end with a RequestError: the function's, or for want of memory. Cancelled
+        before its turn, it lets go of the arguments at once and is not called.
         """
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._thread, self._call, [function, *arguments])
+        work = [function, *arguments]
+        queued = self._thread.submit(self._call, work)
+
+        def let_go(_: asyncio.Future[Any]) -> None:
+            if queued.cancelled():  # the thread keeps it in its queue all the same
+                work.clear()
+
+        future = asyncio.wrap_future(queued)
+        future.add_done_callback(let_go)
+        return future
 
     async def shutdown(self) -> None:
         """End the process, after what it is at."""

@@ -44,11 +44,13 @@ PENDING = Result(202, b"retry-after: 1\r\n", b"")
 class AsyncResults:
     """At most `most` results in `memory`, each kept for `ttl_ns` after it was finished. Pure.
 
+    The oldest give way to requests that find no room in the memory: nobody may fill it with results.
     Ids cannot be guessed: to know one is the right to fetch the result.
     """
 
     def __init__(self, most: int, ttl_ns: int, memory: Memory) -> None:
         self._most, self._ttl_ns, self._memory = most, ttl_ns, memory
+        memory.make_room = self._make_room
         self._pending: set[str] = set()
         self._finished: dict[str, Result] = {}  # the oldest first, which expires first
 
@@ -80,15 +82,13 @@ class AsyncResults:
     ) -> None:
         """Keep a reply, unless it was forgotten meanwhile; joined, since a piece may hold a batch.
 
-        The oldest ones make room for it; where there is none all the same, it becomes a 503.
+        Where there is no room for it, it becomes a 503.
         """
         if id not in self._pending:
             return
         self._pending.remove(id)
         body = pieces if isinstance(pieces, Stream) else b"".join(pieces)
         result = Result(status, headers, body, now_ns + self._ttl_ns)
-        while self._finished and result.size > self._memory.left:
-            self._drop_oldest()
         try:
             self._memory.take(result.size)
         except Overloaded as error:
@@ -108,6 +108,10 @@ class AsyncResults:
         if id in self._finished:
             self._memory.give(self._finished.pop(id).size)
         return known
+
+    def _make_room(self, size: int) -> None:
+        while self._finished and size > self._memory.left:
+            self._drop_oldest()
 
     def _expire(self, now_ns: int) -> None:
         while self._finished:

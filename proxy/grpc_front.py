@@ -62,6 +62,8 @@ CODES = {
 DRAIN_POLL_S = 0.05
 # As many as are read ahead of their replies in HTTP/1.1.
 CALLS_PER_CONNECTION = 64
+# Of the messages that are received at once, one in so many may come from who has shown no token.
+OPEN_SHARE = 4
 # Probes carry no token, as with HTTP.
 HEALTH = "Health"  # which asks for the token itself where it takes one
 OPEN_CALLS = frozenset(("ServerLive", "ServerReady", HEALTH))
@@ -78,6 +80,8 @@ class GrpcFront:
         # gRPC does not say how large a message will be before it is there.
         self._most_messages = max(1, memory.left // (settings.max_body_mb << 20))
         self._receiving = asyncio.Semaphore(self._most_messages)
+        # Strangers whose messages never end keep out one another, but nobody with a token.
+        self._receiving_open = asyncio.Semaphore(max(1, self._most_messages // OPEN_SHARE))
         self._streams = 0
         self._peers: Counter[str] = Counter()  # those with calls under way
         self._server = grpc.aio.server(
@@ -151,7 +155,7 @@ class GrpcFront:
     async def _check(self, requests: AsyncIterator[bytes], context: Any) -> bytes:  # noqa: ANN401 - grpc ships no types
         try:
             with self._admitted(HEALTH, context):
-                request = parsed(REQUEST, _small(await self._received(requests)))
+                request = parsed(REQUEST, _small(await self._received(HEALTH, requests)))
                 return bytes((await self._health.check(request, context)).SerializeToString())
         except Exception as error:
             return bytes(await context.abort(*_status(error)))
@@ -159,7 +163,7 @@ class GrpcFront:
     async def _watch(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - grpc ships no types
         try:
             with self._admitted(HEALTH, context):
-                request = parsed(REQUEST, _small(await self._received(requests)))
+                request = parsed(REQUEST, _small(await self._received(HEALTH, requests)))
                 async with aclosing(self._health.watch(request, context)) as responses:
                     async for response in responses:
                         yield bytes(response.SerializeToString())
@@ -184,7 +188,7 @@ class GrpcFront:
     ) -> bytes:
         try:
             with self._admitted(name, context):
-                return await answer(await self._received(requests))
+                return await answer(await self._received(name, requests))
         except Exception as error:
             return bytes(await context.abort(*_status(error)))
 
@@ -242,15 +246,16 @@ class GrpcFront:
         finally:
             self._streams -= 1
 
-    async def _received(self, requests: AsyncIterator[bytes]) -> bytes:
+    async def _received(self, name: str, requests: AsyncIterator[bytes]) -> bytes:
         """The message of a call; so many are received at once as there is memory for the largest.
 
         Raises:
             BadRequest: there is none.
             RequestTimeout: it did not arrive in time.
         """
+        turn = self._receiving_open if name in OPEN_CALLS else self._receiving
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s), self._receiving:
+            async with asyncio.timeout(self._settings.body_timeout_s), turn:
                 async for text in requests:
                     return text
         except TimeoutError:

@@ -126,10 +126,7 @@ class HttpProtocol(asyncio.Protocol):
         self._let_go()
         self._reader.close()
         self._transport = None
-        waiting = list(self._exchanges)
-        self._exchanges.clear()
-        for exchange in waiting:
-            exchange.abandon()
+        self._abandon()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -257,7 +254,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._hold_unsent(exchange)
             if not exchange.keep_alive:
                 self._closing = True
-                exchanges.clear()
+                self._abandon()
                 self._end(linger=exchange.linger)
                 return
         if not exchanges:
@@ -275,9 +272,16 @@ class HttpProtocol(asyncio.Protocol):
     @property
     def gone(self) -> bool:
         """Whether nobody is there any more to be answered."""
-        return self._transport is None
+        return self._transport is None or (self._closing and not self._exchanges)
 
     # Our own
+
+    def _abandon(self) -> None:
+        """Nothing more is sent: let go of what was asked for."""
+        waiting = list(self._exchanges)
+        self._exchanges.clear()
+        for exchange in waiting:
+            exchange.abandon()
 
     def _advance(self, exchange: Exchange, rest: Iterator[bytes]) -> bool:
         """Send as much of a body that is made on the way as the client takes; whether that was all."""
@@ -331,7 +335,7 @@ class HttpProtocol(asyncio.Protocol):
             self._regulate()
 
     def _run(self, exchange: Exchange, request: HttpRequest) -> None:
-        if self._transport is None:  # it went while its body was unpacked
+        if self.gone:  # it went while its body was unpacked
             exchange.hold_only(0)
             return
         try:

@@ -12,7 +12,7 @@ import psutil
 from dlbench.proxy.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Smaller bodies and replies are not counted: many connections of them are less than the objects
 # around them, and most requests are to pay one comparison and no more.
@@ -27,13 +27,17 @@ CONTAINER_FILES = (
 
 
 class Memory:
-    """Bytes of requests and replies that are held, of all connections and protocols."""
+    """Bytes of requests and replies that are held, of all connections and protocols.
 
-    __slots__ = ("_most", "held")
+    `make_room(size)` is asked to let go of what is merely kept, where there is no room otherwise.
+    """
+
+    __slots__ = ("_most", "held", "make_room")
 
     def __init__(self, most: int = sys.maxsize) -> None:
         self._most = most
         self.held = 0
+        self.make_room: Callable[[int], None] = lambda _: None
 
     @property
     def left(self) -> int:
@@ -46,7 +50,9 @@ class Memory:
         Raises:
             Overloaded: there is no room for them; nothing was counted.
         """
-        if size > self._most - self.held:
+        if size > self.left:
+            self.make_room(size)
+        if size > self.left:
             raise Overloaded(
                 f"requests and replies under way hold all of the {self._most >> 20} MiB that they "
                 "may (--max-memory-mb); try again"

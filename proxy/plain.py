@@ -42,7 +42,8 @@ def predict(models: Repository, request: HttpRequest, respond: Respond) -> None:
     if len(request.body) <= AT_ONCE:
         run(read(signatures, request.body))
     else:
-        read_aside(models, respond, run, read, signatures, PickleBuffer(request.body))
+        body = PickleBuffer(request.body)
+        read_aside(models, request.client, respond, run, read, signatures, body)
 
 
 def read(signatures: dict[str, Signature], body: Buffer) -> tuple[str, Asked]:

@@ -62,14 +62,14 @@ class Connection(Protocol):
 class Client(Protocol):
     """Who waits for the answer to a request."""
 
-    def waits(self, give_up: Callable[[], None]) -> None:
+    def waits(self, give_up: Callable[[], object]) -> None:
         """Call `give_up` if the client goes before it is answered."""
 
 
 class NoClient:
     """Nobody waits: the answer is fetched later, if at all."""
 
-    def waits(self, give_up: Callable[[], None]) -> None:
+    def waits(self, give_up: Callable[[], object]) -> None:
         """Nobody can go."""
 
 
@@ -121,14 +121,14 @@ class Exchange:
         self.held = 0
         self.reply: list[bytes | memoryview] | None = None
         self.rest: Iterator[bytes] | None = None
-        self._give_up: Callable[[], None] | None = None
+        self._give_up: Callable[[], object] | None = None
 
     @property
     def interim(self) -> bool:
         """Whether the client understands replies that come before the reply, which has not begun."""
         return self._head.interim and self.reply is None
 
-    def waits(self, give_up: Callable[[], None]) -> None:
+    def waits(self, give_up: Callable[[], object]) -> None:
         """The client waits for work, which is given up if it goes."""
         if self.reply is None:
             self._give_up = give_up
@@ -234,6 +234,9 @@ class Exchange:
             body = ()
         reply = [first, *body]
         self._give_up = None
+        if connection.gone:  # while its body was packed
+            self.hold_only(0)
+            return
         self.reply = reply if size > JOIN_BYTES else [b"".join(reply)]
         connection.flush()
 

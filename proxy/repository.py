@@ -12,7 +12,15 @@ import orjson
 from pydantic import ValidationError
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.errors import BadRequest, ModelError, NotFound, ProxyError, RequestError
+from dlbench.proxy.encoding import AT_ONCE
+from dlbench.proxy.errors import (
+    BadRequest,
+    ModelError,
+    NotFound,
+    ProxyError,
+    RequestError,
+    TooLarge,
+)
 from dlbench.proxy.model import ModelFile, find_models, resolve_model
 from dlbench.proxy.pool import all_or_none
 from dlbench.proxy.served import ServedModel, serve_model
@@ -245,9 +253,12 @@ def load_parameters(body: bytes) -> dict[str, Any]:
 
     Raises:
         BadRequest: it is no such thing.
+        TooLarge: reading it would hold up everybody.
     """
     if not body:
         return {}
+    if len(body) > AT_ONCE:
+        raise TooLarge(f"a load request may have {AT_ONCE} bytes, not {len(body)}")
     try:
         parameters = orjson.loads(body).get("parameters", {})
         if files := [name for name in parameters if name.startswith("file:")]:

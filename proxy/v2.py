@@ -52,7 +52,7 @@ def infer(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
         run(wire.read(request.body, size))
     else:
         body = PickleBuffer(request.body)
-        read_aside(model, respond, run, read_alone, model.signature, body, size)
+        read_aside(model, request.client, respond, run, read_alone, model.signature, body, size)
 
 
 def metadata(model: ServedModel, _: HttpRequest, respond: Respond) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n"
+# What a client that sends no more may hear before its answer.
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 PATIENCE_S = 120
 PAGE = 4096
 # What the proxy of a run unpacks at most, what it may hold, and what buffers and allocators take.
@@ -235,7 +237,7 @@ def exchange(port: int, head: bytes, body: bytes) -> tuple[int, int]:
             pass  # it is refused before it is there
         first, room = b"", bytearray(1 << 20)
         while count := connection.recv_into(room):
-            first = first or bytes(room[:count])
+            first = first or bytes(room[:count]).removeprefix(INTERIM)
             received += count
     return int(first.split()[1]), received
 
@@ -264,7 +266,8 @@ def unfinished(port: int, pid: int, count: int, size: int) -> tuple[int, int]:
 def running(model: Path, **settings: object) -> Iterator[tuple[int, int]]:
     """A proxy of its own for the model: its port and the process of its front."""
     ours, theirs = socket.socketpair()
-    options = {"model": str(model), "port": 0, "device": "cpu", **settings}
+    own = {"model": str(model), "port": 0, "device": "cpu", "allowed_hosts": ["h"]}
+    options = {**own, **settings}
     command = [sys.executable, "-m", "dlbench.proxy.main", "--settings", json.dumps(options)]
     command += ["--config", json.dumps({"workers": 1}), "--control-fd", "0"]
     process = subprocess.Popen(command, stdin=theirs.fileno())

@@ -117,6 +117,26 @@ def test_a_message_that_does_not_come_is_not_waited_for(start):
         assert error.value.details() == "the call has no message"
 
 
+def test_messages_of_strangers_that_do_not_come_keep_nobody_out(start, tmp_path):
+    """Health needs no token; all that may be received at once is theirs who have one."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    proxy = start(token_file=str(tokens), max_memory_mb=64, body_timeout_s=3600)
+    never = threading.Event()
+
+    def nothing():
+        never.wait(PATIENCE_S)
+        yield b""
+
+    with Caller(proxy) as caller:
+        health = caller.channel.stream_unary("/grpc.health.v1.Health/Check")
+        strangers = [health.future(nothing()) for _ in range(4)]
+        right = [("authorization", "Bearer secret")]
+        assert caller.ask(b"", "ServerMetadata", metadata=right)
+        assert not any(stranger.done() for stranger in strangers)
+        never.set()
+
+
 def test_connections_with_calls_under_way_are_bounded(start):
     proxy = start(max_connections=1)
     (pid,) = proxy.workers()

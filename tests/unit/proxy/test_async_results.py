@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from dlbench.proxy.async_results import PENDING, AsyncResults, RespondAsync
-from dlbench.proxy.errors import BadRequest, NotFound, TooMany
+from dlbench.proxy.errors import BadRequest, NotFound, Overloaded, TooMany
 from dlbench.proxy.head import RequestHead
 from dlbench.proxy.http import HttpRequest
 from dlbench.proxy.memory import Memory
@@ -171,3 +171,19 @@ def test_too_many_under_way_are_refused(client):
         client.infer(lambda *_: None, b"respond-async")
     with pytest.raises(TooMany):
         client.infer(lambda *_: None, b"respond-async")
+
+
+def test_kept_results_give_way_to_requests_that_find_no_room():
+    """The oldest first, and no more of them than needed."""
+    memory = Memory(100_000)
+    store = AsyncResults(MOST, TTL, memory)
+    first, second = store.begin(0), store.begin(0)
+    store.finish(first, 200, b"", [bytes(40_000)], 0)
+    store.finish(second, 200, b"", [bytes(40_000)], 0)
+    assert memory.held == 80_000
+    memory.take(50_000)
+    assert memory.held == 90_000
+    assert store.poll(first, 0) is None
+    assert len(store.poll(second, 0).body) == 40_000
+    with pytest.raises(Overloaded):
+        memory.take(100_001)

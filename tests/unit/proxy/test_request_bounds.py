@@ -7,8 +7,9 @@ import pytest
 
 from dlbench.proxy import plain, tfserving, torchserve, v2
 from dlbench.proxy.document import LONGEST_ID
-from dlbench.proxy.errors import LONGEST_TEXT, BadRequest
+from dlbench.proxy.errors import LONGEST_TEXT, BadRequest, TooLarge
 from dlbench.proxy.json_tensors import read_nested
+from dlbench.proxy.repository import load_parameters
 from dlbench.proxy.request import MOST_EMPTY
 from dlbench.proxy.tensors import MAX_ROWS, Signature, TensorSpec
 from dlbench.proxy.wire import Wire
@@ -154,3 +155,8 @@ def test_many_wanted_outputs_are_a_short_answer(ask, affine):
 
 def _one(spec):
     return Signature((spec,), (spec,), batchable=True)
+
+
+def test_a_load_request_of_any_size_holds_up_nobody():
+    with pytest.raises(TooLarge, match="65536"):
+        load_parameters(b'{"parameters": [' + b"[]," * 100_000 + b"0]}")
