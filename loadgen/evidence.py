@@ -30,8 +30,17 @@ LATENESS_SHARE = 1 / 3
 WARMUP_SHARES = (0.01, 0.25)
 # How often in each tenth of the window the requests in flight are counted.
 LOOKS = 20
+# A pile is there for all of the window's last part, a chance peak is not.
+LAST_PART = 0.25
 # Fewer requests than this are looked at one by one, not by the medians of ten parts.
 FEW = 5 * WINDOWS
+
+
+# Arrivals at random deviate by the square root of their number. Queues of 0.7 of the capacity have
+# more than the first share of it in flight all through the last quarter in 1 run of 20 at most.
+SURE, PERHAPS = 0.7, 0.1
+# What makes one look twice: so many more in flight, or latencies of the later half so much longer.
+PILED_SHARE, LONGER = 0.05, 1.1
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Evidence:
     in_flight: tuple[float, ...] = ()
     # How far into the window MSER-5 sees a warm-up (0: none), its median latency, and the largest
     # median of the equally long parts after it.
+    # The fewest that were in flight in the window's last quarter.
+    least_in_flight: int = 0
     # How many would be in flight at the end if all took as long as those that began at first.
     expected_in_flight: float = 0.0
     # How much longer each request took than the one a second before it, in seconds.
@@ -112,6 +123,7 @@ class Evidence:
             silence_at_s=silence_at,
             medians_ms=_medians(samples),
             in_flight=_in_flight_means(samples),
+            least_in_flight=_least_in_flight(samples),
             expected_in_flight=_expected_in_flight(samples),
             slope=_slope(samples),
             fills=samples.fills,
@@ -144,14 +156,34 @@ class Evidence:
 
     @property
     def missing_share(self) -> float:
-        """Share of the window's requests that failed, or piled up beyond what is under way anyhow.
+        """Share of the window's requests that failed, or piled up more surely than by chance.
 
-        Arrivals are random, so three standard deviations (of a Poisson number) are nothing yet.
+        A pile counts when it is there all through the last quarter, and when arrivals and services
+        at random would not make it: the number that arrives has a deviation of its square root.
         """
-        normal = self.expected_in_flight
-        usual = max(normal + 3 * math.sqrt(normal), self.in_flight_start)
-        piled = max(0.0, self.in_flight_end - usual)
+        piled = self._piled(self.in_flight_end) if self.surely_piled else 0.0
         return (piled + sum(self.errors.values())) / max(1, self.requests)
+
+    @property
+    def surely_piled(self) -> bool:
+        """Whether more were in flight in all of the last quarter than chance puts there."""
+        return self._piled(self.least_in_flight) > SURE * math.sqrt(self.requests)
+
+    def _piled(self, in_flight: int) -> float:
+        """How many are more than usual: three standard deviations (of a Poisson number) are nothing."""
+        normal = self.expected_in_flight
+        return max(0.0, in_flight - max(normal + 3 * math.sqrt(normal), self.in_flight_start))
+
+    @property
+    def rose(self) -> bool:
+        """Whether latency rose between the halves, or requests piled up, be it by chance."""
+        if self._piled(self.in_flight_end) > PILED_SHARE * self.requests:
+            return True
+        half = len(self.medians_ms) // 2
+        if not half or self.least_in_flight <= PERHAPS * math.sqrt(self.requests):
+            return False
+        first, second = self.medians_ms[:half], self.medians_ms[half:]
+        return float(np.median(second)) >= LONGER * float(np.median(first))
 
 
 def _in_flight(samples: Samples, at_ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -159,6 +191,14 @@ def _in_flight(samples: Samples, at_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     succeeded = samples.outcome == 0
     begun, done = (np.sort(t[succeeded]) for t in (samples.scheduled_ns, samples.done_ns))
     return np.searchsorted(begun, at_ns) - np.searchsorted(done, at_ns)
+
+
+def _least_in_flight(samples: Samples) -> int:
+    """They are fewest just after a reply, or at the end."""
+    start, end = samples.window_ns
+    since = end - int(LAST_PART * (end - start))
+    replies = samples.done_ns[(samples.done_ns >= since) & (samples.done_ns < end)]
+    return int(_in_flight(samples, np.append(replies, [since, end])).min())
 
 
 def _expected_in_flight(samples: Samples) -> float:

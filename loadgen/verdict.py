@@ -36,6 +36,10 @@ DRIFT_T = 3.355
 RISING_Z = 2.5
 # And half as much again in the end, or fast enough that over 5 % of what is offered is left undone.
 RISING_FACTOR = 1.5
+# Of so many requests a third too much is told from chance: 0.23 n against 2.5 sqrt(2 n).
+ENOUGH = 200
+# Of fewer, this tau is no chance: nearly every request takes longer than all before it.
+NEARLY_ALL = 0.85
 # A closed loop's window holds so many replies of each user, or its throughput is off by a tenth.
 LITTLE_SHARE = 0.1
 ROUNDS = 20
@@ -110,8 +114,8 @@ def kept_rising(e: Evidence) -> str:
     slowly = all(
         _rises(parts) and _half_as_much_again(parts) for parts in (e.medians_ms, e.in_flight)
     )
-    fast = e.falling_behind > 1 - KEPT_UP and _rises(e.medians_ms)
-    if not (e.is_open and (slowly or fast)):
+    sure = e.surely_piled or e.requests >= ENOUGH or _tau(e.medians_ms) >= NEARLY_ALL
+    if not (e.is_open and (slowly or (sure and _falls_behind(e)))):
         return ""
     completed, offered = map(digits, e.rates)
     first, last = (duration(ms / 1000) for ms in (e.medians_ms[0], e.medians_ms[-1]))
@@ -126,13 +130,32 @@ def _half_as_much_again(parts: tuple[float, ...]) -> bool:
     return bool(parts) and parts[-1] >= RISING_FACTOR * parts[0]
 
 
+def _falls_behind(e: Evidence) -> bool:
+    return e.falling_behind > 1 - KEPT_UP and _rises(e.medians_ms)
+
+
 def _rises(parts: tuple[float, ...]) -> bool:
     n = len(parts)
-    if n < 2:
-        return False
-    signs = np.sign(np.subtract.outer(parts, parts))
     deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    return float(signs[np.tril_indices(n, -1)].sum()) - 1 >= RISING_Z * deviation
+    return n > 1 and _tau(parts) * n * (n - 1) / 2 - 1 >= RISING_Z * deviation
+
+
+def _tau(parts: tuple[float, ...]) -> float:
+    """Kendall's tau against time: 1 when each is more than all before it, -1 when less."""
+    signs = np.sign(np.subtract.outer(parts, parts))[np.tril_indices(len(parts), -1)]
+    return float(signs.mean()) if len(signs) else 0.0
+
+
+def too_few(e: Evidence) -> str:
+    """Too few to tell a pile from chance: perhaps the server keeps up, perhaps not."""
+    if not e.is_open or e.requests >= ENOUGH or not (e.rose or _falls_behind(e)):
+        return ""
+    needed_s = math.ceil(ENOUGH * e.window_s / e.requests)
+    return (
+        f"too few requests to tell whether the server keeps up: {e.requests:,} in "
+        f"{duration(e.window_s)}, and latency or the number in flight rose; "
+        f"{duration(needed_s)} would do (dlbench load --duration)"
+    )
 
 
 def began_empty(e: Evidence) -> str:
@@ -209,6 +232,7 @@ RULES: tuple[tuple[Verdict, bool, Callable[[Evidence], str]], ...] = (
     ("invalid", ANY_LOAD, client_busy),
     ("saturated", ANY_LOAD, fell_behind),
     ("saturated", STEADY_RATE, kept_rising),
+    ("unsteady", STEADY_RATE, too_few),
     ("unsteady", ANY_LOAD, failed_often),
     ("unsteady", ANY_LOAD, began_empty),
     ("unsteady", ANY_LOAD, too_short),
