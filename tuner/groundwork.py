@@ -102,16 +102,18 @@ def _calibration(
         left_s = partial(clock.until_share, CALIBRATION_SHARE)
         parts = Parts(left_s, study.calibration.get("parts"), keep)
         found = _calibrated(bench, observer, services_s(clock.budget_s), parts)
+        if found is None:  # a larger budget goes on with its parts
+            study.calibration = {**study.calibration, "versions": versions()}
+            return None
         kept = {k: v for k, v in study.calibration.items() if k != "parts"}
         study.calibration = {
-            **kept,
-            "calibration": found and found.model_dump(mode="json"),
             "calibration_s": clock.spent_s,
+            **kept,
+            "calibration": found.model_dump(mode="json"),
             "versions": versions(),
         }
     try:
-        known = study.calibration["calibration"]
-        return None if known is None else Calibration.model_validate(known)
+        return Calibration.model_validate(study.calibration["calibration"])
     except ValidationError:
         raise StudyMismatch(
             "the calibration in this study is another version's; --fresh starts the study over"

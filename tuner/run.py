@@ -226,7 +226,7 @@ def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> 
     if not points:
         raise NothingMeasured(
             f"the budget of {request.study.budget_s:g} s was over before anything could be measured: "
-            "start and calibration took it"
+            "starting and calibrating took it; the same command with a larger --budget goes on"
         )
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}
