@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_no_empty_file(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
         "app(['init'], standalone_mode=False)"
     )
-    command = [sys.executable, "-c", full]
+    command = [sys.executable, "-B", "-c", full]  # no bytecode that is cut short
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert "--output dlbench.toml: File too large" in done.stderr
     assert list(tmp_path.iterdir()) == []

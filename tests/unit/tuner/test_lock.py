@@ -66,7 +66,7 @@ def test_on_a_full_disk_the_lock_holds_without_a_name(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
         "with locked(Path(sys.argv[1]), 'dlbench tune a.onnx'): print('held')"
     )
-    command = [sys.executable, "-c", full, str(tmp_path / "a.db")]
+    command = [sys.executable, "-B", "-c", full, str(tmp_path / "a.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.stderr) == ("held\n", "")
     assert list(tmp_path.iterdir()) == []
