@@ -134,12 +134,12 @@ def _calibrated(
 
 def _told(found: Calibration) -> str:
     batch = max(service.batch for service in found.services)
-    one, full = found.service_s(1), found.service_s(batch)
-    client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
-    return (
-        f"a worker takes {digits(one * 1e3)} ms for one row and {digits(full * 1e3)} ms for {batch}; "
-        f"the client can drive {client}"
-    )
+    told = f"a worker takes {digits(found.service_s(1) * 1e3)} ms for one row"
+    if batch > 1:
+        told += f" and {digits(found.service_s(batch) * 1e3)} ms for {batch}"
+    if found.client_rps is not None:
+        told += f"; the client can drive {found.client_rps:,.0f}/s"
+    return told
 
 
 def _client_rps(study: Study, bench: Bench) -> float:
