@@ -13,7 +13,7 @@ import typer
 
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import ENVIRONMENT_PREFIX, AsJson, Model, Quiet, plain_type
-from dlbench.cli.output import notes_console, print_json
+from dlbench.cli.output import notes_console, print_json, write_file
 from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, search_values
@@ -86,13 +86,9 @@ def command(
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    try:
-        with path.open("w" if force else "x") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise UsageError(f"{path} is there already; --force overwrites it") from None
-    except OSError as error:
-        raise UsageError(f"--output {path}: {error.strerror}") from None
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; --force overwrites it")
+    write_file("--output", path, text.encode())
 
 
 def document(path: Path, values: Mapping[str, Any]) -> str:

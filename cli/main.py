@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -133,6 +135,9 @@ EXIT_CODES: dict[type[Exception], int] = {
     TuneError: EXIT_FAILED,
 }
 
+# What a write to standard output ends with when nobody takes it.
+OUTPUT_LOST = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -156,12 +161,24 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a name may have letters that a terminal lacks
     try:
         # Who gives no arguments looks for help; Typer's errors come here, to be one line as well.
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.flush()  # here, where an error still has an exit code
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(EXIT_INTERRUPTED)
     except tuple(EXIT_CODES) as error:
         notes_console().print(Text.assemble(("error:", "bold red"), f" {_text(error)}"))
         sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+    except OSError as error:
+        if error.errno not in OUTPUT_LOST:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more gets out
+        if error.errno != errno.EPIPE:  # who closes a pipe has read enough
+            notes_console().print(
+                Text.assemble(("error:", "bold red"), f" standard output: {error.strerror}")
+            )
+        sys.exit(EXIT_FAILED)
 
 
 def _text(error: Any) -> str:  # noqa: ANN401 - Typer's errors have private types

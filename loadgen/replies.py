@@ -11,6 +11,8 @@ from typing import NamedTuple
 import httptools
 
 REDIRECTS = range(300, 400)
+NOT_FOUND = 404
+EXPLAINED = {*REDIRECTS, NOT_FOUND}
 HEAD_END = b"\r\n\r\n"
 # A server that puts an id into every reply must not fill the memory, nor one that never ends.
 HEADS_LIMIT = 1024
@@ -108,15 +110,17 @@ class ReplyReader:
         return None
 
     def _read(self, keep_alive: bool) -> Reply:
-        """Of a redirect, what it says is where to; nobody reads on about it."""
+        """A redirect says where to, and a 404 without a text what it means."""
         status, body = self._parser.get_status_code(), bytes(self._body)
         if status in REDIRECTS and self._location:
             body = b"to %s: use that URL" % self._location
+        if status == NOT_FOUND and not body:
+            body = b"there is nothing at this path of the URL"
         return Reply(status, keep_alive, body)
 
     def _remember(self, data: bytes, reply: Reply) -> None:
         """Learn the header block of a reply that came in one piece with a stated length."""
         cut = data.find(HEAD_END) + len(HEAD_END)
         stated = self._framing == {b"content-length"} and not data.startswith(b"HTTP/1.1 1")
-        if stated and reply.keep_alive and reply.status not in REDIRECTS:
+        if stated and reply.keep_alive and reply.status not in EXPLAINED:
             self._heads.learn(data[:cut], len(data) - cut, reply.status)

@@ -126,9 +126,9 @@ class Driven:
         feeds = [Feed(link, work, depth, until) for link in self._links[: cell.busy]]
         for feed in feeds:
             feed.start()
-        together = asyncio.gather(*(feed.done for feed in feeds))
         try:
-            found = await asyncio.wait_for(together, seconds + self._patience_s)
+            async with asyncio.timeout(seconds + self._patience_s):
+                found = await asyncio.gather(*(feed.done for feed in feeds))
         except TimeoutError:
             raise TuneError(f"batches of {cell.batch} take over {self._patience_s:g} s") from None
         self.result_bytes = feeds[0].result_bytes // cell.batch

@@ -29,8 +29,9 @@ ALL_REQUESTS = 10_000_000
 FEWEST_REQUESTS, MOST_REQUESTS = 2_000, 10_000
 # Of a larger space so many are looked at, drawn by chance.
 MOST_CONFIGURATIONS = 10_000
-# Looked at between two looks at the clock; the first have the baselines among them.
-GROUP, BASELINES = 32, 2
+# Looked at between two looks at the clock, at first fewer: on a busy machine one may take seconds.
+# The first have the baselines among them.
+FIRST_GROUP, GROUP, BASELINES = 4, 32, 2
 
 
 class Foresight(NamedTuple):
@@ -90,8 +91,10 @@ def _groups(possible: Sequence[ServingConfig], most: int | None) -> Iterator[lis
     others = list(possible[BASELINES:])
     random.Random(0).shuffle(others)
     ordered = [*possible[:BASELINES], *others][:most]
-    for first in range(0, len(ordered), GROUP):
-        yield ordered[first : first + GROUP]
+    size = FIRST_GROUP
+    while ordered:
+        yield ordered[:size]
+        ordered, size = ordered[size:], min(2 * size, GROUP)
 
 
 def load_of(profile: LoadProfile) -> Load:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CALIBRATION_S = 30.0
 # Capacities and starts were measured once or twice, and on a machine that is not always as quick.
 MARGIN = 1.25
+ROUNDS = {1: "once", 2: "twice"}
 
 
 def unknown(plan: Plan, points: Sequence[Point]) -> str:
@@ -31,14 +32,16 @@ def unknown(plan: Plan, points: Sequence[Point]) -> str:
     enough_s = whole_s(plan, points)
     told = enough_s is not None and plan.study.budget_s < enough_s
     advice = f"; a --budget of about {_minutes(MARGIN * (enough_s or 0.0))} leaves nothing out"
-    return f"the budget left no time {', '.join(found)}" + (advice if told else "")
+    *others, last = found
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"the budget left no time {listed}" + (advice if told else "")
 
 
 def left_out(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
     """What there was no time for, one phrase each."""
     seen = {p.configuration for p in points}
     if plan.study.proposer == "twin" and plan.predictions is None:
-        yield "to predict anything, so configurations were proposed without the twin"
+        yield "to predict anything (configurations were proposed without the twin)"
     if missing := [name for name in plan.baselines if name not in seen]:
         yield f"to measure {' and '.join(missing)}"
     yield from _search(plan, points, len(seen - set(plan.baselines)))
@@ -71,9 +74,9 @@ def _search(plan: Plan, points: Sequence[Point], tried: int) -> Iterator[str]:
 def _loads(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
     count, requests = len(plan.loads(points)), _requests(points)
     if requests < budget.SCREEN_REQUESTS:
-        yield f"for more than {requests:,} requests at a load (a p99 needs {budget.SCREEN_REQUESTS})"
+        yield f"to send more than {requests:,} requests at a load (a p99 needs {budget.SCREEN_REQUESTS})"
     elif count < len(budget.LOADS):
-        yield f"for more than {count} loads of each configuration"
+        yield f"to measure each configuration at more than {count} load{'s' if count > 1 else ''}"
 
 
 def _requests(points: Sequence[Point]) -> int:
@@ -90,7 +93,7 @@ def _rounds(plan: Plan, points: Sequence[Point]) -> Iterator[str]:
     if not rounds:
         yield "to measure anything again, so nothing can be recommended"
     elif rounds < budget.REPEATS:
-        yield f"to measure the candidates again more than {rounds} times"
+        yield f"to measure the candidates again more than {ROUNDS.get(rounds, f'{rounds} times')}"
 
 
 def _minutes(seconds: float) -> str:

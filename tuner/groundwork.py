@@ -111,16 +111,18 @@ def _calibration(
         left_s = _until(CALIBRATION_SHARE, study, clock)
         parts = Parts(left_s, study.calibration.get("parts"), keep)
         found = _calibrated(bench, observer, services_s(clock.budget_s), parts)
+        if found is None:  # a larger budget goes on with its parts
+            study.calibration = {**study.calibration, "versions": versions()}
+            return None
         kept = {k: v for k, v in study.calibration.items() if k != "parts"}
         study.calibration = {
-            **kept,
-            "calibration": found and found.model_dump(mode="json"),
             "calibration_s": clock.spent_s,
+            **kept,
+            "calibration": found.model_dump(mode="json"),
             "versions": versions(),
         }
     try:
-        known = study.calibration["calibration"]
-        return None if known is None else Calibration.model_validate(known)
+        return Calibration.model_validate(study.calibration["calibration"])
     except ValidationError:
         raise StudyMismatch(
             "the calibration in this study is another version's; --fresh starts the study over"
@@ -141,12 +143,12 @@ def _calibrated(
 
 def _told(found: Calibration) -> str:
     batch = max(service.batch for service in found.services)
-    one, full = found.service_s(1), found.service_s(batch)
-    client = "unknown" if found.client_rps is None else f"{found.client_rps:,.0f}/s"
-    return (
-        f"a worker takes {digits(one * 1e3)} ms for one row and {digits(full * 1e3)} ms for {batch}; "
-        f"the client can drive {client}"
-    )
+    told = f"a worker takes {digits(found.service_s(1) * 1e3)} ms for one row"
+    if batch > 1:
+        told += f" and {digits(found.service_s(batch) * 1e3)} ms for {batch}"
+    if found.client_rps is not None:
+        told += f"; the client can drive {found.client_rps:,.0f}/s"
+    return told
 
 
 def _client_rps(study: Study, bench: Bench) -> float:

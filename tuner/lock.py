@@ -37,8 +37,7 @@ def locked(study: Path, command: str = "") -> Iterator[None]:
     with _taken(path, study) as file:
         about = {"pid": os.getpid(), "since": _now(), "command": command}
         with suppress(OSError):  # a full disk: the lock holds without a name
-            file.write(json.dumps(about))
-            file.flush()
+            os.write(file.fileno(), json.dumps(about).encode())  # nothing is left to flush
         try:
             yield
         finally:

@@ -226,9 +226,9 @@ class Told:
 def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> Verified:
     if not points:
         raise NothingMeasured(
-            f"the budget of {request.study.budget_s:g} s was over before anything could be measured: "
-            f"the start and the calibration took {plan.before_s:.0f} s; --budget has to be several "
-            "times that"
+            f"the budget of {request.study.budget_s:g} s leaves no time to measure anything: starting, "
+            f"calibrating and predicting took {plan.before_s:.0f} s here; the same command with a "
+            "larger --budget goes on"
         )
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}

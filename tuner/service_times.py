@@ -144,7 +144,12 @@ class Visits:
 
 
 def _named(cell: Cell) -> str:
-    return f"batches of {cell.batch} with {cell.threads} threads, {cell.busy} workers"
+    workers, threads = _counted(cell.busy, "worker"), _counted(cell.threads, "thread")
+    return f"batches of {cell.batch} on {workers} of {threads}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _listed(left_out: Sequence[Cell]) -> str:
@@ -153,5 +158,6 @@ def _listed(left_out: Sequence[Cell]) -> str:
     for cell in left_out:
         workers.setdefault(cell.batch, []).append(str(cell.busy))
     return "; ".join(
-        f"batches of {batch} on {', '.join(busy)} workers" for batch, busy in workers.items()
+        f"batches of {batch} on {', '.join(busy)} worker{'' if busy == ['1'] else 's'}"
+        for batch, busy in workers.items()
     )

@@ -76,7 +76,7 @@ def test_a_study_ends_in_time_and_just_reports_when_it_is_asked_again(
     assert "Traceback" not in said
     assert took_s <= max(budget_s, start_s) + start_s + WINDOW_S + budget_s / 20
     if process.returncode == 1:  # a machine so busy that the start took it all
-        assert "was over before anything could be measured" in said
+        assert "leaves no time to measure anything" in said
         return
     assert "the budget left no time" in " ".join(out.split())
     study = Study.open(tmp_path / "s.db")
@@ -128,6 +128,24 @@ def test_a_calibration_that_was_killed_goes_on_with_the_parts_that_were_kept(mod
         end(process)
     times = Study.open(path).calibration["calibration"]["services"]
     assert all(one in times for one in first)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_ctrl_c_in_the_calibration_takes_one_line(models, tmp_path):
+    process = tune(tmp_path, models.affine(), "--budget", "600s")
+    try:
+        read_until(process, "note: calibrating")
+        while not Study.open(tmp_path / "s.db").calibration.get("parts"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=300)
+    finally:
+        end(process)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert out == ""
+    lines = [line for line in said.splitlines() if not line.startswith("note: ")]
+    assert lines == ["interrupted: s.db keeps what was measured; the same command goes on"]
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_starts(tmp_path):

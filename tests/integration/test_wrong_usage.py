@@ -3,7 +3,9 @@
 import os
 import socket
 import sqlite3
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -196,3 +198,35 @@ def test_no_permission(said, folder):
 def test_the_rest(said, arguments, code, text):
     found, line = said(*arguments)
     assert (found, text in line) == (code, True), line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["init", "-o", "-"]])
+def test_an_output_that_is_full_is_one_line(tmp_path, arguments):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dlbench.cli.main", *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+        )
+    assert done.stderr == "error: standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dlbench.cli.main", "init", "-o", "-"],
+            cwd=tmp_path,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=100,
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 1

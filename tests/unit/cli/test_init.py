@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -135,6 +137,18 @@ def test_scripts_are_told_where_it_is(tmp_path):
     path = tmp_path / "mine.toml"
     done = init("demo:mlp", "--output", path, "--json", "--quiet")
     assert json.loads(done.stdout) == {"config": str(path), "model": "demo:mlp"}
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path):
+    full = (
+        "import resource; from dlbench.cli.main import app\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
+        "app(['init'], standalone_mode=False)"
+    )
+    command = [sys.executable, "-B", "-c", full]  # no bytecode that is cut short
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert "--output dlbench.toml: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["missing.onnx"], ["--output", "/proc/no/such.toml"]])

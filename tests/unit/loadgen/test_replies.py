@@ -39,6 +39,15 @@ def test_a_reply_in_any_pieces(data, draw):
     assert replies[:-1] == [None] * len(cuts)
 
 
+def test_a_404_that_says_nothing_is_explained_every_time():
+    lost = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    heads = Heads()
+    for _ in range(2):
+        assert ReplyReader(heads).feed(lost).body == b"there is nothing at this path of the URL"
+    told = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"
+    assert ReplyReader(heads).feed(told).body == b"no"
+
+
 def test_only_replies_with_a_length_that_stay_open_are_learned():
     heads = Heads()
     for data in WHOLE:

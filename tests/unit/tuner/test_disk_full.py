@@ -31,7 +31,7 @@ except NotKept as error:
 
 def limited(path, what):
     here = str(__file__).rpartition("/")[0]
-    command = [sys.executable, "-c", LIMITED, here, str(path), what]
+    command = [sys.executable, "-B", "-c", LIMITED, here, str(path), what]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
@@ -66,7 +66,10 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, before):
         "except OutputError as error: print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(target)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-B", "-c", script, str(target)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stderr == ""
     assert done.stdout == f"--csv {target}: File too large\n"

@@ -32,6 +32,14 @@ def calibration(**changes):
     return Calibration(services=services, cores=2, front_s=2e-5, **changes)
 
 
+def test_where_a_prediction_is_slow_only_a_few_are_made(space):
+    load = Load(rate_rps=1, distinct=1000, zipf=1.1)
+    few = foresee(space, calibration(), load, left_s=lambda: 0.0)
+    assert few.configurations == foresight.FIRST_GROUP
+    again = foresee(space, calibration(), load, most=few.configurations)
+    assert again.predictions.configs == few.predictions.configs
+
+
 def test_the_whole_space_and_the_baselines_are_foreseen(space):
     found = foresee(space, calibration(), Load(rate_rps=1, distinct=1000, zipf=1.1))
     assert found.notes == ()

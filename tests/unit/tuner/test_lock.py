@@ -60,6 +60,18 @@ def test_nothing_is_left_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_on_a_full_disk_the_lock_holds_without_a_name(tmp_path):
+    full = (
+        "import resource, sys; from pathlib import Path; from dlbench.tuner.lock import locked\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "with locked(Path(sys.argv[1]), 'dlbench tune a.onnx'): print('held')"
+    )
+    command = [sys.executable, "-B", "-c", full, str(tmp_path / "a.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("held\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_lock_whose_file_was_removed_under_it_is_not_taken_for_ours(tmp_path, monkeypatch):
     """The first removes its file after the second opened it, and before it locked it."""
     whole, seen = fcntl.flock, []

@@ -1,6 +1,7 @@
 """Which service times are measured within a budget, and what comes of them."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -86,6 +87,7 @@ def test_what_was_left_out_is_said(row_s, fixed_s, budget_s):
     left_out = {cell.batch for cell in visits.wanted} - {cell.batch for cell in visits.seen}
     said = " ".join(visits.remarks())
     assert all(f"batches of {batch} on" in said for batch in left_out)
+    assert not re.search(r"on 1 workers", said)
     assert bool(said) == (len(visits.seen) < len(visits.wanted))
 
 
@@ -103,6 +105,7 @@ def test_visits_that_agree_are_few_and_those_that_differ_are_many():
     assert {len(visits) for visits in same.seen.values()} == {FEW_VISITS}
     assert {len(visits) for visits in noisy.seen.values()} == {MOST_VISITS}
     assert "differ by" in " ".join(noisy.remarks())
+    assert not re.search(r"\b1 (threads|workers)|[^1] (thread|worker)\b", " ".join(noisy.remarks()))
 
 
 @given(st.floats(1.0, 100.0))

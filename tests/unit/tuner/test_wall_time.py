@@ -198,6 +198,8 @@ def test_what_a_slow_model_gets_for_a_minute(build, space):
     text = unknown(plan, points)
     assert text.startswith("the budget left no time ")
     assert "requests at a load" in text
+    assert text.count(" or to ") == 1  # a list that reads to its end
+    assert all(phrase.startswith("to ") for phrase in text.split("no time ")[1].split(", "))
     assert text.count("--budget") == 1
 
 
