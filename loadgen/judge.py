@@ -111,8 +111,9 @@ class Shapes:
 class Outlines:
     """Without metadata the first reply says how they look: keys, kinds and sizes of the JSON.
 
-    Given inputs may differ, and so may the replies to them (one row per object found, say): then
-    JSON of the same kind at its top, and no object with an error alone, is all that can be asked.
+    A server that answers each request with nothing (204) is right as well. Given inputs may differ,
+    and so may the replies to them (one row per object found, say): then JSON of the same kind at its
+    top, and no object with an error alone, is all that can be asked.
     """
 
     def __init__(self, are_alike: bool) -> None:
@@ -125,7 +126,7 @@ class Outlines:
         if skeleton in self._skeletons:
             return ""
         try:
-            value = document(body)
+            value = document(body) if body else None
         except BadAnswer as bad:
             return str(bad)
         found = self._outline(value)

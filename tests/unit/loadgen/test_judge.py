@@ -145,6 +145,14 @@ def test_without_metadata_the_first_reply_is_the_measure(protocol):
     assert {body: says(body, 0) for body in replies} == replies
 
 
+@pytest.mark.parametrize("protocol", ["plain", "torchserve"])
+def test_nothing_is_an_answer_if_it_always_is(protocol):
+    says = judge(protocol=protocol, outputs=())
+    assert [says(body, 0) for body in (b"", b"", b"[1]")] == ["", "", "wrong_shape"]
+    says = judge(protocol=protocol, outputs=())
+    assert [says(body, 0) for body in (b"[1]", b"")] == ["", "wrong_shape"]
+
+
 def test_given_inputs_may_get_replies_of_other_sizes(tmp_path):
     (tmp_path / "data.jsonl").write_text('{"x": [1, 2]}\n{"x": [3, 4]}')
     says = judge(LoadProfile(data=str(tmp_path / "data.jsonl")), protocol="plain", outputs=())
