@@ -217,13 +217,16 @@ def _expected_in_flight(samples: Samples) -> float:
 
 
 def _little(samples: Samples) -> tuple[float, float]:
-    """(rate of all that ended times its mean time, mean in flight) within the window."""
-    start, end = samples.window_ns
+    """(rate of all that ended, as the throughput is counted, times its mean time; mean in flight)."""
     took = (samples.done_ns - samples.sent_ns)[samples.counted]
+    start, end = samples.reply_window_ns
     ended = int(np.count_nonzero((samples.done_ns >= start) & (samples.done_ns < end)))
+    rate = ended / max(1, end - start)
+    start, end = samples.window_ns
     inside = np.clip(samples.done_ns, start, end) - np.clip(samples.sent_ns, start, end)
-    length = max(1, end - start)
-    return ended * float(took.mean() if len(took) else 0.0) / length, float(inside.sum()) / length
+    return rate * float(took.mean() if len(took) else 0.0), float(inside.sum()) / max(
+        1, end - start
+    )
 
 
 def _slope(samples: Samples) -> float:
