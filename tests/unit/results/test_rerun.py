@@ -54,7 +54,7 @@ def test_a_default_that_says_nothing_is_left_out(study, pick, made, kind):
 def test_nothing_to_verify_is_said(study, made):
     with pytest.raises(NothingMeasured, match="recommends nothing"):
         candidates(study, Verified((made.point(),), "none"))
-    with pytest.raises(NothingMeasured, match="not finished"):
+    with pytest.raises(NothingMeasured, match="is unfinished; resume it with"):
         candidates(study, Verified((), "none"))
 
 
