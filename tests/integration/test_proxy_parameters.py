@@ -36,7 +36,7 @@ def tensor(module):
 def test_a_sequence_is_refused_and_no_sequence_is_not(triton):
     module, client = triton
     for sequence in ({"sequence_id": 5, "sequence_start": True}, {"sequence_id": "five"}):
-        with pytest.raises(Exception, match="parameter 'sequence_(id|start)' is not supported"):
+        with pytest.raises(Exception, match=r"parameter 'sequence_(id|start)' is not supported"):
             client.infer("affine", [tensor(module)], **sequence)
     reply = client.infer("affine", [tensor(module)], sequence_id=0, parameters={"mine": "x"})
     np.testing.assert_array_equal(reply.as_numpy("y"), 2 * ROWS + 1)
