@@ -300,7 +300,9 @@ def test_a_study_killed_anywhere_goes_on_to_the_same_proposals(tmp_path):
     rows = list(csv.DictReader(exported.stdout.splitlines()))
     names = [(row["phase"], row["point"]) for row in rows]
     assert len(set(names)) == len(names)
-    assert [name for name in names if name[0] != "verify"] == done[:-1]
+    # What was killed is taken up again, unless the time that is left cannot pay for it any more.
+    begun = iter(done)
+    assert all(name in begun for name in names if name[0] != "verify")
     proposals = replayed(Study.open(tmp_path / "s.db"))
     assert proposals
     assert all(config == proposal for config, proposal in proposals.items())

@@ -73,7 +73,7 @@ def test_predict_says_it_of_a_kept_calibration_too(open_model, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_of_a_guess_says_so_to_the_end(open_model, tmp_path):
-    done = dlbench("tune", open_model, "--guess-shapes", "--budget", "20s", cwd=tmp_path)
+    done = dlbench("tune", open_model, "--guess-shapes", "--budget", "45s", cwd=tmp_path)
     assert done.returncode in (0, 3), done.stderr
     assert "guessed" in done.stdout
     page = dlbench("report", "open.db", "--json", cwd=tmp_path)
