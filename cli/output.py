@@ -21,7 +21,7 @@ from dlbench.cli.failure import OutputError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Another FILE would do; anything else is no fault of the command line.
+# Another FILE would do; anything else is not the fault of the command line.
 REFUSED = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}  # fmt: skip
 
 

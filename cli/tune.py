@@ -130,7 +130,7 @@ def command(
 ) -> None:
     """Find out how to serve a model here: the front of throughput against p99 latency, verified.
 
-    Killed or interrupted, the same command goes on where it stopped. Exit codes: 0 done, 1 failed,
+    Killed or interrupted, it resumes with the same command. Exit codes: 0 done, 1 failed,
     2 wrong usage, 3 nothing is recommended or a bound is not surely met, 130 interrupted with what
     was measured kept.
     """
@@ -227,7 +227,7 @@ def interruptible(path: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         notes_console().print(
-            f"interrupted: {path} keeps what was measured; the same command goes on"
+            f"interrupted: {path} keeps what was measured; resume with the same command"
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:

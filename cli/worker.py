@@ -75,7 +75,7 @@ def _check_whole(source: ModelFile) -> None:
     """See to it now that the file is a model: a session would say so to the first front alone.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it is not one.
     """
     inputs, _ = declared(source.path, {})
     if not inputs:

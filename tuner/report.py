@@ -145,7 +145,7 @@ def _nothing(result: Verified, config: StudyConfig) -> str:
 
 def _knobs(insight: Insight) -> str:
     of_capacity, of_p99 = map(_named, insight.importances)
-    return f"{of_capacity} of what capacities differ by; {of_p99} of what p99s differ by"
+    return f"{of_capacity} of the variation in capacity; {of_p99} of the variation in p99"
 
 
 def _named(shares: Mapping[str, float]) -> str:

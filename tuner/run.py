@@ -173,8 +173,10 @@ def carry_out(
         except DataError as error:  # its samples cannot be written
             raise NotKept(str(error)) from None
         points.append(point.model_copy(update={"spent_s": clock.spent_s}))
-        told.after(points)
-        study.record(points[-1], request.study.constraints)
+        try:
+            study.record(points[-1], request.study.constraints)
+        finally:  # what is shown is kept, whenever the study is killed; a full disk hides nothing
+            told.after(points)
 
 
 def _finished(request: Request) -> Study | None:
@@ -227,8 +229,8 @@ def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> 
     if not points:
         raise NothingMeasured(
             f"the budget of {request.study.budget_s:g} s leaves no time to measure anything: starting, "
-            f"calibrating and predicting took {plan.before_s:.0f} s here; the same command with a "
-            "larger --budget goes on"
+            f"calibrating and predicting took {plan.before_s:.0f} s here; run the same command with a "
+            "larger --budget to continue"
         )
     repeats: dict[str, list[Repeat]] = {}
     wanted = {c.name for c in plan.candidates(points)}

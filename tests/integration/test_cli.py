@@ -285,24 +285,25 @@ def replayed(study):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_study_killed_anywhere_goes_on_to_the_same_proposals(tmp_path):
-    """In calibration, among the baselines, in a curve: what is proposed follows from the file."""
-    done = []
+    """In calibration, among the baselines, in a curve: what is proposed follows from the file.
+
+    The budget pays for every load whatever the kills cost of it.
+    """
+    done, given = [], ("--budget", "20m", "--configurations", 2)
     for beginning in ("note: calibrating", "baseline ", "probe    c01", "screen   c01"):
-        process = start_tune(tmp_path)
+        process = start_tune(tmp_path, *map(str, given))
         done += read_until(process, beginning)
         stop(process, signal.SIGKILL)
-    process = start_tune(tmp_path)
+    process = start_tune(tmp_path, *map(str, given))
     done += read_until(process, "verify ")
     said = stop(process, signal.SIGINT)
     assert process.returncode == 130
-    assert "goes on" in said
+    assert "resume with the same command" in said
     exported = dlbench("export", "s.db", "-", cwd=tmp_path)
     rows = list(csv.DictReader(exported.stdout.splitlines()))
     names = [(row["phase"], row["point"]) for row in rows]
     assert len(set(names)) == len(names)
-    # What was killed is taken up again, unless the time that is left cannot pay for it any more.
-    begun = iter(done)
-    assert all(name in begun for name in names if name[0] != "verify")
+    assert [name for name in names if name[0] != "verify"] == done[:-1]
     proposals = replayed(Study.open(tmp_path / "s.db"))
     assert proposals
     assert all(config == proposal for config, proposal in proposals.items())

@@ -145,7 +145,7 @@ def test_a_ctrl_c_in_the_calibration_takes_one_line(models, tmp_path):
     assert process.returncode in (130, -signal.SIGINT)
     assert out == ""
     lines = [line for line in said.splitlines() if not line.startswith("note: ")]
-    assert lines == ["interrupted: s.db keeps what was measured; the same command goes on"]
+    assert lines == ["interrupted: s.db keeps what was measured; resume with the same command"]
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_starts(tmp_path):

@@ -55,8 +55,8 @@ def test_a_person_is_told_in_five_lines(pick, verified_point, build):
     assert against_default.startswith("against default: throughput 2.6 % higher [")
     assert against_default.endswith(", no difference that is sure")
     assert found["limit"] == "the workers: 1, 97% busy"
-    assert found["knobs"].startswith("workers 61%, cache_size 22% of what capacities differ by")
-    assert "no knob alone makes much of what p99s differ by" in found["knobs"]
+    assert found["knobs"].startswith("workers 61%, cache_size 22% of the variation in capacity")
+    assert "no knob alone makes much of the variation in p99" in found["knobs"]
     assert "off by 8% in throughput and 21% in p99 in the median, 20% and 70%" in found["uncertain"]
     assert "WRONG" not in found["uncertain"]
     assert not any("\n" in text for text in found.values())

@@ -14,7 +14,7 @@ from dlbench.tuner.budget import CALIBRATION_SHARE, REPORT_S, WARMUP_S, window_s
 from dlbench.tuner.calibration_parts import Parts
 from dlbench.tuner.clock import Clock
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.errors import OutOfTime
+from dlbench.tuner.errors import NotKept, OutOfTime
 from dlbench.tuner.gaps import unknown
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.run import Observer, Request, carry_out
@@ -104,7 +104,18 @@ def space(build):
     return build_space(build.DEFAULT, 2, repeats_inputs=False, batchable=True, restriction=few)
 
 
-def study(build, space, rps, budget_s, *, started_s=3.0, earlier=(0.0, ()), **machine):
+def study(
+    build,
+    space,
+    rps,
+    budget_s,
+    *,
+    started_s=3.0,
+    earlier=(0.0, ()),
+    kept=None,
+    observer=None,
+    **machine,
+):
     """A whole study; returns its plan, points and clock, and the machine."""
     # A long search is slow to simulate, and its end is like any other's.
     most = 0 if budget_s <= 60 else 3
@@ -116,11 +127,40 @@ def study(build, space, rps, budget_s, *, started_s=3.0, earlier=(0.0, ()), **ma
     before_s = clock.spent_s
     switch_s = started_s + 2 * min(TIMEOUT_S, 18 / rps)
     plan = Plan(space, config, 1e6, None, before_s, None, switch_s)
-    kept = Kept(earlier[1])
+    kept = kept or Kept(earlier[1])
     request = Request(ServerSettings(model="demo:mlp"), LoadProfile(), config, Path("s.db"))
-    carry_out(plan, kept.points(), kept, bench, request, Observer(), clock)
+    carry_out(plan, kept.points(), kept, bench, request, observer or Observer(), clock)
     time.passes(REPORT_S)
     return plan, kept.points(), clock, bench
+
+
+class Killed(Observer):
+    """Whoever watches kills the study as soon as a measurement is shown."""
+
+    def point(self, point):
+        self.shown = point
+        raise KeyboardInterrupt
+
+
+def test_what_is_shown_is_kept(build, space):
+    kept, observer = Kept(), Killed()
+    with pytest.raises(KeyboardInterrupt):
+        study(build, space, 1000, 60, kept=kept, observer=observer)
+    assert kept.points() == [observer.shown]
+
+
+class Full(Kept):
+    """A study on a disk that is full."""
+
+    def record(self, point, _):
+        raise NotKept("no space left")
+
+
+def test_what_cannot_be_kept_is_shown(build, space):
+    observer = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        study(build, space, 1000, 60, kept=Full(), observer=observer)
+    assert observer.shown.phase == "probe"
 
 
 SPEEDS = st.floats(math.log(0.5), math.log(20_000)).map(math.exp)
