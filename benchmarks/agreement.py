@@ -20,7 +20,7 @@ import report
 import tuned
 from measuring import Measuring, path_of
 
-from dlbench.tuner.plan import Step
+from dlbench.tuner.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

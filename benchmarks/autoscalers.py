@@ -20,13 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dlbench.proxy.autoscaler import AUTOSCALERS, Observed
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.serving.autoscaler import AUTOSCALERS, Observed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlbench.proxy.autoscaler import Autoscaler
+    from dlbench.proxy.serving.autoscaler import Autoscaler
 
 LOOK_S = 1.0
 START_S = 1.0

@@ -32,16 +32,16 @@ import in_pieces
 import report
 from measuring import path_of
 
-from dlbench.loadgen.discovery import discover
-from dlbench.loadgen.inputs import random_row
+from dlbench.loadgen.inputs.inputs import random_row
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.model import resolve_model
+from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner import disturbance
-from dlbench.tuner.drive import Driven
-from dlbench.tuner.server import Server
-from dlbench.tuner.service_times import Cell
+from dlbench.tuner.bench import disturbance
+from dlbench.tuner.bench.drive import Driven
+from dlbench.tuner.targets.server import Server
+from dlbench.tuner.twin.service_times import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,8 +20,8 @@ import machine
 from rich.console import Console
 from rich.table import Table
 
-from dlbench.proxy.batcher import Batcher
-from dlbench.proxy.order import rank_by
+from dlbench.proxy.dispatch.batcher import Batcher
+from dlbench.proxy.dispatch.order import rank_by
 
 BATCH = 32
 MS = 1_000_000

@@ -36,24 +36,24 @@ import report
 import tuned
 from measuring import path_of
 
-from dlbench.loadgen.discovery import discover
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.analysis.statistics import CONFIDENCE, t_quantile
+from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.statistics import CONFIDENCE, t_quantile
+from dlbench.loadgen.protocols.discovery import discover
 from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.calibrate import calibrated
-from dlbench.tuner.calibration import Calibration
-from dlbench.tuner.server import Meter, Server
+from dlbench.tuner.bench.calibrate import calibrated
 from dlbench.tuner.space import naive
+from dlbench.tuner.targets.server import Meter, Server
+from dlbench.tuner.twin.calibration import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from in_pieces import Kept
 
-    from dlbench.loadgen.generator import Progress
-    from dlbench.loadgen.samples import Samples
+    from dlbench.loadgen.analysis.samples import Samples
+    from dlbench.loadgen.control.generator import Progress
 
     Turns = dict[str, list[dict[str, Any]]]  # side -> its figures, round by round
 

@@ -21,8 +21,8 @@ import report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.bench import Bench
-from dlbench.tuner.plan import Step
+from dlbench.tuner.bench.bench import Bench
+from dlbench.tuner.step import Step
 
 if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement

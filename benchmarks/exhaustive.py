@@ -32,9 +32,9 @@ from measuring import Measuring, open_s, path_of
 
 from dlbench.proxy.config import ServingConfig, physical_cores, search_values
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, hypervolume
-from dlbench.tuner.plan import Step
 from dlbench.tuner.restriction import restriction
 from dlbench.tuner.space import Space, build_space
+from dlbench.tuner.step import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ import wrk
 from process import BenchmarkError
 from proxies import Watched, beside, offer, proxy, requests_for
 
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ import wrk
 from process import BenchmarkError
 from proxies import Watched, offer, proxy, requests_for
 
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 
 SILERO = "silero_vad_half"
 RATE = 2000

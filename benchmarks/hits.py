@@ -129,8 +129,9 @@ def show(model: str, runs: dict[str, list[Turn]]) -> None:
 
 def serve_bare() -> None:
     """Our proxy with another dispatcher."""
-    from dlbench.proxy import main, served
-    from dlbench.proxy.dispatcher import Dispatcher
+    from dlbench.proxy import main
+    from dlbench.proxy.dispatch.dispatcher import Dispatcher
+    from dlbench.proxy.serving import served
 
     class OneAnswer(Dispatcher):
         """Makes every request's key, and gives all of them the answer to the first one."""

@@ -24,8 +24,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dlbench.loadgen.comparison import QUANTILES, Figure, Runs, compare_figures
-from dlbench.loadgen.statistics import binomial_cdf, holds
+from dlbench.loadgen.analysis.comparison import QUANTILES, Figure, Runs, compare_figures
+from dlbench.loadgen.analysis.statistics import binomial_cdf, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dlbench.loadgen.analysis.priority import real_time
+from dlbench.loadgen.engine.timerfd import TimerFd
 from dlbench.loadgen.null_server import BACKLOG, HEAD_END, Answers
-from dlbench.loadgen.priority import real_time
-from dlbench.loadgen.timerfd import TimerFd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

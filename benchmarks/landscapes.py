@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.tuner.predictions import Predictions, coordinates
 from dlbench.tuner.space import Space, build_space, naive
+from dlbench.tuner.twin.predictions import Predictions, coordinates
 
 CORES = 4
 SHARES = (0.3, 0.5, 0.7, 0.9)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import wrk
 from process import BenchmarkError, running
 
-from dlbench.loadgen.discovery import discover
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 
 if TYPE_CHECKING:
     from dlbench.loadgen.target import Target

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from loadgen_clients import Run, locust, measured, serving
 from loadgen_closed import Contest
 
-from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

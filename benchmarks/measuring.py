@@ -13,13 +13,13 @@ import models
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.bench import Bench
+from dlbench.tuner.bench.bench import Bench
 from dlbench.tuner.point import Point
 
 if TYPE_CHECKING:
     from in_pieces import Kept
 
-    from dlbench.tuner.plan import Step
+    from dlbench.tuner.step import Step
 
 # Of a p99 that is worth anything (MLPerf early stopping).
 LEAST_REQUESTS = 459

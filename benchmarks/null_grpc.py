@@ -13,9 +13,9 @@ import os
 import uvloop
 from tritonclient.grpc import service_pb2
 
-from dlbench.loadgen import http2
-from dlbench.loadgen.grpc_connection import PREFIX
-from dlbench.loadgen.http2 import Flag, Kind, frame
+from dlbench.loadgen.transport import http2
+from dlbench.loadgen.transport.grpc_connection import PREFIX
+from dlbench.loadgen.transport.http2 import Flag, Kind, frame
 
 HEADERS = http2.header_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
 TRAILERS = http2.header_block([(b"grpc-status", b"0")])

@@ -36,7 +36,7 @@ from process import BenchmarkError
 from report import Report, aim, console, note, spread, table
 from truth import measure, serving
 
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 
 LOCUST_USER = Path(__file__).parent / "peers" / "locust_user.py"
 PATH = "/v2/models/null/infer"

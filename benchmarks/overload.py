@@ -23,7 +23,7 @@ import wrk
 from process import BenchmarkError
 from proxies import Watched, offer, proxy, refused
 
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 
 MAGIKA = "magika"
 WORKERS, BATCH = 1, 2

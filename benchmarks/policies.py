@@ -24,13 +24,13 @@ import machine
 from rich.console import Console
 from rich.table import Table
 
-from dlbench.proxy.loads import Loads
-from dlbench.proxy.policy import POLICIES, Member
+from dlbench.proxy.dispatch.loads import Loads
+from dlbench.proxy.dispatch.policy import POLICIES, Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dlbench.proxy.policy import Policy
+    from dlbench.proxy.dispatch.policy import Policy
 
 WORKERS = (2, 8, 64)
 RUNNING = 512

@@ -14,8 +14,8 @@ import psutil
 import wrk
 from process import READY_TIMEOUT_S, BenchmarkError, running
 
-from dlbench.loadgen.discovery import discover
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from dlbench.loadgen.generator import Generator, Run
+    from dlbench.loadgen.control.generator import Generator, Run
 
 MODULE = ("-m", "dlbench.proxy.main")
 DATATYPES = {"float32": "FP32", "int32": "INT32"}

@@ -5,7 +5,7 @@
 Requests arrive by Poisson and wait first come first served; every run has its verdict from the same
 code as a real one. What the answer should be is known: for M/M/1 in closed form (the sojourn time is
 exponential with rate mu - lambda), for the others from a long simulation of the same server.
-Seeded: every run prints the same. tests/unit/loadgen/test_rate_search.py runs on this simulation.
+Seeded: every run prints the same. tests/unit/loadgen/control/test_rate_search.py runs on this simulation.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from report import Report, console, note, table
 
-from dlbench.loadgen.capacity import Capacity, find_capacity
-from dlbench.loadgen.generator import Run
+from dlbench.loadgen.analysis.samples import Samples
+from dlbench.loadgen.analysis.summary import summarise
+from dlbench.loadgen.control.capacity import Capacity, find_capacity
+from dlbench.loadgen.control.generator import Run
+from dlbench.loadgen.control.objective import Objective
+from dlbench.loadgen.control.rate_search import SearchSettings
 from dlbench.loadgen.messages import Facts
-from dlbench.loadgen.objective import Objective
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.rate_search import SearchSettings
-from dlbench.loadgen.samples import Samples
-from dlbench.loadgen.summary import summarise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

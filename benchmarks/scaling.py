@@ -26,14 +26,14 @@ from process import BenchmarkError
 from proxies import Watched, proxy, refused
 from throttle import Seen, Throttle
 
-from dlbench.loadgen.discovery import discover
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlbench.loadgen.generator import Run
+    from dlbench.loadgen.control.generator import Run
 
 PRODUCTS = 12  # of matrices: some 2 ms
 SHARE = 0.35

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.plan import Plan, Step
-    from dlbench.tuner.verify import Repeat
+    from dlbench.tuner.plan import Plan
+    from dlbench.tuner.step import Step
+    from dlbench.tuner.verify.verify import Repeat
 
 # Between equal runs, measured here; of p99 for screening and, over windows shorter than that, repeats.
 THROUGHPUT_NOISE = 0.07

@@ -21,7 +21,7 @@ import wrk
 from process import BenchmarkError
 from proxies import Watched, proxy, request_for
 
-from dlbench.proxy.demo import demo_path
+from dlbench.proxy.models.demo import demo_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from dlbench.loadgen.engine import Engine
+from dlbench.loadgen.engine.engine import Engine
 from dlbench.loadgen.profile import LoadProfile
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from process import BenchmarkError
 from proxies import beside
 
-from dlbench.loadgen.priority import PRIORITIES
+from dlbench.loadgen.analysis.priority import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

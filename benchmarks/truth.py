@@ -26,14 +26,14 @@ from known_server import KNOWN, Known, Timing
 from process import BenchmarkError, running
 from report import Report, aim, console, note, spread, table
 
-from dlbench.loadgen.discovery import discover
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.profile import LoadProfile
+from dlbench.loadgen.protocols.discovery import discover
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dlbench.loadgen.generator import Run
+    from dlbench.loadgen.control.generator import Run
     from dlbench.loadgen.measurement import Measurement
 
 SCRIPT = Path(__file__).with_name("known_server.py")

@@ -35,18 +35,19 @@ from rich.table import Table
 from simulated_study import DRIVABLE_RPS, SimulatedBench, SimulatedStudy, Truth
 
 from dlbench.tuner import budget
-from dlbench.tuner.candidates import smoothed
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.correction import Correction
 from dlbench.tuner.front import front_indices
-from dlbench.tuner.plan import Plan, Step
-from dlbench.tuner.verify import verified
+from dlbench.tuner.plan import Plan
+from dlbench.tuner.search.correction import Correction
+from dlbench.tuner.step import Step
+from dlbench.tuner.verify.candidates import smoothed
+from dlbench.tuner.verify.verify import verified
 
 if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.point import Point
-    from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.space import Space
+    from dlbench.tuner.twin.predictions import Predictions
 
 FIRST_SEED = 1000
 CALIBRATION_S = 20.0

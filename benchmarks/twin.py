@@ -27,14 +27,14 @@ import report
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.bench import Bench
-from dlbench.tuner.calibrate import calibrated
-from dlbench.tuner.plan import Step
-from dlbench.tuner.twin import Load, predict, sweep
+from dlbench.tuner.bench.bench import Bench
+from dlbench.tuner.bench.calibrate import calibrated
+from dlbench.tuner.step import Step
+from dlbench.tuner.twin.twin import Load, predict, sweep
 
 if TYPE_CHECKING:
     from dlbench.loadgen.measurement import Measurement
-    from dlbench.tuner.calibration import Calibration
+    from dlbench.tuner.twin.calibration import Calibration
 
 MODELS = ("silero_vad_half", "magika", "demo:mlp")
 PROFILE = LoadProfile(distinct=5000, zipf=1.0)

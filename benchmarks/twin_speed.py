@@ -18,11 +18,11 @@ import time
 from statistics import median
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.tuner import fast_twin, reference_twin
-from dlbench.tuner.calibration import Calibration, ServiceTime
-from dlbench.tuner.scenario import Load, cache_entries, scenario
 from dlbench.tuner.space import build_space
-from dlbench.tuner.twin import SHARES, sweep
+from dlbench.tuner.twin import fast_twin, reference_twin
+from dlbench.tuner.twin.calibration import Calibration, ServiceTime
+from dlbench.tuner.twin.scenario import Load, cache_entries, scenario
+from dlbench.tuner.twin.twin import SHARES, sweep
 
 CALIBRATION = Calibration(
     services=[

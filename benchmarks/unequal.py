@@ -23,7 +23,7 @@ from process import BenchmarkError
 from proxies import Watched, offer, proxy, requests_for
 from throttle import Throttle
 
-from dlbench.loadgen.generator import Generator
+from dlbench.loadgen.control.generator import Generator
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,16 +24,16 @@ import numpy as np
 import orjson
 from onnx import TensorProto, helper
 
-from dlbench.proxy import frames
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.link import spawn
-from dlbench.proxy.model import resolve_model
-from dlbench.proxy.pool import arguments
-from dlbench.proxy.providers import executor_of
-from dlbench.proxy.session import Session
+from dlbench.proxy.models.model import resolve_model
+from dlbench.proxy.models.signature import row_shapes
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.signature import row_shapes
 from dlbench.proxy.tensors import signature_from
+from dlbench.proxy.workers import frames
+from dlbench.proxy.workers.link import spawn
+from dlbench.proxy.workers.pool import arguments
+from dlbench.proxy.workers.providers import executor_of
+from dlbench.proxy.workers.session import Session
 
 BATCHES = (1, 8, 32, 64)
 SIZES = {"input": (576,)}  # of silero's open dimension

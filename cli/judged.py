@@ -12,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.cli.failure import EXIT_REGRESSION, UsageError
-from dlbench.cli.output import check_writable, print_json, result_console, write_file
-from dlbench.results.junit import junit
-from dlbench.results.regression import judge
-from dlbench.results.summary import conclusion, document, how_to_read, markdown, rows
+from dlbench.cli.terminal.output import check_writable, print_json, result_console, write_file
+from dlbench.results.compare.junit import junit
+from dlbench.results.compare.regression import judge
+from dlbench.results.compare.summary import conclusion, document, how_to_read, markdown, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-    from dlbench.results.comparison import Compared
-    from dlbench.results.regression import Judgement
+    from dlbench.results.compare.comparison import Compared
+    from dlbench.results.compare.regression import Judgement
 
 STANDARD_OUTPUT = "-"
 OUTCOME_STYLES = {"regression": "bold red", "no regression": "green", "cannot tell": "yellow"}

@@ -22,7 +22,7 @@ from dlbench.cli.failure import (
     OutputError,
     UsageError,
 )
-from dlbench.cli.output import notes_console
+from dlbench.cli.terminal.output import notes_console
 from dlbench.loadgen.errors import LoadError
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.spelling import meant
@@ -91,7 +91,7 @@ class Commands(PlainSwitches, TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - the same
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"dlbench.cli.{cmd_name}")
+        module = import_module(f"dlbench.cli.commands.{cmd_name}")
         alone = typer.Typer(rich_markup_mode="rich", add_completion=False)
         about = {"help": _unwrapped(module.command), "epilog": module.EXAMPLES}
         alone.command(name=module.NAME, cls=Command, **about)(module.command)

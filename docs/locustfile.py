@@ -11,7 +11,7 @@ Start an inference server, and then, for example:
 
 from locust import constant, task
 
-from dlbench.loadgen.user import InferenceUser
+from dlbench.loadgen.locust.user import InferenceUser
 
 
 class SteadyLoad(InferenceUser):

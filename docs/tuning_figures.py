@@ -31,21 +31,21 @@ from dlbench.results.picture import (
     spot,
     verified_mark,
 )
-from dlbench.tuner.calibration import Calibration
-from dlbench.tuner.correction import Correction
-from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import of_search
+from dlbench.tuner.search.correction import Correction
 from dlbench.tuner.space import Space
-from dlbench.tuner.study import Study
-from dlbench.tuner.verify import Verified
+from dlbench.tuner.storage.study import Study
+from dlbench.tuner.twin.calibration import Calibration
+from dlbench.tuner.twin.foresight import foresee, load_of
+from dlbench.tuner.verify.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dlbench.results.chart import Spot
-    from dlbench.tuner.correction import Estimate
     from dlbench.tuner.point import Point
-    from dlbench.tuner.predictions import Predictions
+    from dlbench.tuner.search.correction import Estimate
+    from dlbench.tuner.twin.predictions import Predictions
 
 ROW = 34  # height of one in the table of candidates
 # The loads at which curves are drawn, as shares of the capacity.

@@ -1,1 +1,4 @@
-"""What this machine can do, and what will spoil a measurement on it."""
+"""What this machine can do, and what will spoil a measurement on it.
+
+It decides what is a problem and says what to do about it; it must not change anything.
+"""

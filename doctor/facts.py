@@ -14,11 +14,12 @@ from dlbench.doctor.idle import Idle
 from dlbench.doctor.kernel import CPUS, Kernel
 from dlbench.doctor.providers import Provider
 from dlbench.doctor.timing import Timing
-from dlbench.loadgen import budget, machine
-from dlbench.loadgen.budget import Limits
-from dlbench.loadgen.machine import MachineFacts
+from dlbench.loadgen.analysis import machine
+from dlbench.loadgen.analysis.machine import MachineFacts
+from dlbench.loadgen.engine import budget
+from dlbench.loadgen.engine.budget import Limits
 from dlbench.proxy.cores import hyperthreads, usable_cores
-from dlbench.proxy.resources import GpuUsage, find_gpus
+from dlbench.proxy.telemetry.resources import GpuUsage, find_gpus
 
 ROOT = Path("/")
 MIB = 1 << 20

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlbench.doctor.finding import Judgement, at_least, judged
 from dlbench.proxy.quota import whole_cores
-from dlbench.tuner.pin import cores_apart
+from dlbench.tuner.targets.pin import cores_apart
 
 if TYPE_CHECKING:
     from dlbench.doctor.facts import Facts
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LEAST_MEMORY_MB, MUCH_MEMORY_MB = 512.0, 2048.0
 # A study of half an hour keeps some 60 MiB of samples.
 LEAST_DISK_MB, MUCH_DISK_MB = 256.0, 1024.0
-SWAPPED_MB = 1.0  # as in tuner/disturbance.py: less is what an idle system does to anybody
+SWAPPED_MB = 1.0  # as in tuner/bench/disturbance.py: less is what an idle system does to anybody
 
 
 def cores(facts: Facts) -> Judgement:

@@ -6,7 +6,7 @@ import time
 
 from pydantic import BaseModel, ConfigDict
 
-from dlbench.tuner.disturbance import Snapshot, now
+from dlbench.tuner.bench.disturbance import Snapshot, now
 
 LENGTH_S = 1.0
 

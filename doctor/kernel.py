@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from dlbench.loadgen.container import memory_left_mb
+from dlbench.loadgen.analysis.container import memory_left_mb
 
 if TYPE_CHECKING:
     from pathlib import Path

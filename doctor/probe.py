@@ -11,11 +11,11 @@ import sys
 
 from dlbench.doctor.providers import Provider
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.demo import demo_path
 from dlbench.proxy.errors import ProxyError
-from dlbench.proxy.providers import executor_of
+from dlbench.proxy.models.demo import demo_path
+from dlbench.proxy.models.signature import first_line
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.signature import first_line
+from dlbench.proxy.workers.providers import executor_of
 
 # A session alone does not show that what it loaded computes here; convolutions go through cuDNN.
 MODEL, ROW = "cnn", (1, 1, 28, 28)
@@ -24,7 +24,7 @@ OPTION = re.compile(r"^--device \w+: ")  # which nobody gave here
 
 def probe(device: str) -> Provider:
     """What becomes of a session on `device`, and of a run."""
-    from dlbench.proxy.session import Session
+    from dlbench.proxy.workers.session import Session
 
     settings = ServerSettings.model_validate({"device": device})
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.proxy.providers import PROVIDERS
+from dlbench.proxy.workers.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

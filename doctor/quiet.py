@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dlbench.doctor.finding import Judgement, at_most, judged, worst
 from dlbench.loadgen.quantity import digits
-from dlbench.tuner.disturbance import OTHERS_CORES
+from dlbench.tuner.bench.disturbance import OTHERS_CORES
 
 if TYPE_CHECKING:
     from dlbench.doctor.facts import Facts

@@ -1,1 +1,4 @@
-"""The inference proxy: HTTP in, batches out to model workers."""
+"""The inference proxy: requests in, batches out to model workers.
+
+It decides how a model is served; it must not know who measures it.
+"""

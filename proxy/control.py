@@ -18,8 +18,8 @@ from dlbench.proxy.errors import ProxyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.repository import Repository
-    from dlbench.proxy.served import ServedModel
+    from dlbench.proxy.serving.repository import Repository
+    from dlbench.proxy.serving.served import ServedModel
 
 
 class NoControl:

@@ -15,28 +15,28 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dlbench.proxy import logs
-from dlbench.proxy.access import NoTokens, Tokens, refuse_public
-from dlbench.proxy.api import Api
-from dlbench.proxy.aside import Aside
-from dlbench.proxy.async_results import AsyncResults, RespondAsync
-from dlbench.proxy.backend import make_backend
+from dlbench.proxy.cache.backend import make_backend
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.control import Control, NoControl
 from dlbench.proxy.descriptors import check_descriptors, descriptor_limit
 from dlbench.proxy.errors import ProxyError
-from dlbench.proxy.http_front import HttpFront
-from dlbench.proxy.memory import Memory, most_bytes
-from dlbench.proxy.metrics import Exposition
-from dlbench.proxy.repository import Repository
+from dlbench.proxy.http.access import NoTokens, Tokens, refuse_public
+from dlbench.proxy.http.aside import Aside
+from dlbench.proxy.http.http_front import HttpFront
+from dlbench.proxy.http.memory import Memory, most_bytes
+from dlbench.proxy.protocols.api import Api
+from dlbench.proxy.protocols.async_results import AsyncResults, RespondAsync
+from dlbench.proxy.serving.repository import Repository
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.spans import make_spans
+from dlbench.proxy.telemetry import logs
+from dlbench.proxy.telemetry.metrics import Exposition
+from dlbench.proxy.telemetry.spans import make_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.served import ModelInfo
+    from dlbench.proxy.serving.served import ModelInfo
 
 
 # A few thousand requests' objects. Measured with silero at 25,000/s: a tenth less processor time of
@@ -177,7 +177,7 @@ class Proxy:
         parts.push_async_callback(self._drain, fronts)
         grpc = ""
         if settings.grpc_port is not None:
-            from dlbench.proxy.grpc_front import GrpcFront  # needs the extra `grpc`
+            from dlbench.proxy.protocols.grpc.grpc_front import GrpcFront  # needs the extra `grpc`
 
             front = GrpcFront(self._repository, access, settings, memory)
             grpc = f"{settings.host}:{await front.startup()}"

@@ -1,1 +1,4 @@
-"""What leaves a study for people and machines: page, tables, comparison, deployment files."""
+"""What leaves a study for people and machines: report, tables, comparison, files to deploy.
+
+It decides how results are said; it must not decide what they are.
+"""

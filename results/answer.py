@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlbench.results.report import findings
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.report import findings
 
 if TYPE_CHECKING:
-    from dlbench.tuner.study import Study
-    from dlbench.tuner.verify import Verified
+    from dlbench.tuner.storage.study import Study
+    from dlbench.tuner.verify.verify import Verified
 
 
 def answer(study: Study, result: Verified) -> dict[str, str]:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic_core import to_json
 
 from dlbench.results.answer import answer
+from dlbench.results.export import document, rows, study_points, write_csv
 from dlbench.results.markdown import markdown
 from dlbench.results.parquet import parquet
 from dlbench.results.picture import front_svg, png
-from dlbench.tuner.export import document, rows, study_points, write_csv
-from dlbench.tuner.verify import Verified
+from dlbench.tuner.verify.verify import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dlbench.tuner.point import Point
-    from dlbench.tuner.study import Study
+    from dlbench.tuner.storage.study import Study
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.quantity import digits, interval, latency
 from dlbench.results.missing import NothingToShow
+from dlbench.results.report import BASELINES, changes
 from dlbench.tuner.front import front_indices
 from dlbench.tuner.plan import of_search
 from dlbench.tuner.point import with_outcome
-from dlbench.tuner.report import BASELINES, changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify import Verified
+    from dlbench.tuner.verify.verify import Verified
 
 HEAD = (
     ("point", "---"),

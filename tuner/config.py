@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlbench.proxy.cores import usable_cores
 from dlbench.tuner.constraint import Constraints, Objective, parse_memory, parse_slo
-from dlbench.tuner.pin import cores_apart
 from dlbench.tuner.recommend import ALIKE, Wish
 from dlbench.tuner.restriction import restriction
+from dlbench.tuner.targets.pin import cores_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

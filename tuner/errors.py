@@ -13,11 +13,7 @@ TuneError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dlbench.tuner.study import Study
-    from dlbench.tuner.verify import Verified
+from typing import Any
 
 
 class TuneError(Exception):
@@ -50,7 +46,7 @@ class NotKept(TuneError):
     `known` is what there was to keep, a study and its result; None where nothing was measured yet.
     """
 
-    def __init__(self, text: str, known: tuple[Study, Verified] | None = None) -> None:
+    def __init__(self, text: str, known: tuple[Any, Any] | None = None) -> None:
         super().__init__(text)
         self.known = known
 

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dlbench.loadgen.machine import versions
+from dlbench.loadgen.analysis.machine import versions
 from dlbench.loadgen.quantity import digits
 from dlbench.tuner.budget import CALIBRATION_SHARE, FORESIGHT_SHARE, services_s
-from dlbench.tuner.calibration import CLIENT_SHARE, Calibration
-from dlbench.tuner.calibration_parts import Parts
 from dlbench.tuner.constraint import BYTES_PER_MB
 from dlbench.tuner.errors import OutOfTime, StudyMismatch
-from dlbench.tuner.foresight import foresee, load_of
 from dlbench.tuner.plan import Plan
+from dlbench.tuner.twin.calibration import CLIENT_SHARE, Calibration
+from dlbench.tuner.twin.calibration_parts import Parts
+from dlbench.tuner.twin.foresight import foresee, load_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dlbench.tuner.bench import Bench
-    from dlbench.tuner.clock import Clock
-    from dlbench.tuner.predictions import Predictions
-    from dlbench.tuner.run import Observer, Request
+    from dlbench.tuner.bench.bench import Bench
     from dlbench.tuner.space import Space
-    from dlbench.tuner.study import Study
+    from dlbench.tuner.storage.clock import Clock
+    from dlbench.tuner.storage.study import Study
+    from dlbench.tuner.study_request import Observer, Request
+    from dlbench.tuner.twin.predictions import Predictions
 
 # When the model was served first, in seconds of the study.
 STARTED = "started_s"

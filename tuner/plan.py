@@ -15,37 +15,25 @@ from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
 from dlbench.tuner.budget import LEAST_REPEATS, LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
-from dlbench.tuner.candidates import candidates, contenders
-from dlbench.tuner.drift import EVERY_S, reference, since_reference
 from dlbench.tuner.front import in_reach
-from dlbench.tuner.proposal import Done
-from dlbench.tuner.proposer import PROPOSERS
+from dlbench.tuner.search.proposal import Done
+from dlbench.tuner.search.proposer import PROPOSERS
+from dlbench.tuner.step import Step
+from dlbench.tuner.verify.candidates import candidates, contenders
+from dlbench.tuner.verify.drift import EVERY_S, reference, since_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.budget import Candidate
-    from dlbench.tuner.calibration import Calibration
     from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.point import Phase, Point
-    from dlbench.tuner.predictions import Predictions
     from dlbench.tuner.space import Space
+    from dlbench.tuner.twin.calibration import Calibration
+    from dlbench.tuner.twin.predictions import Predictions
 
 OUT_OF_BUDGET = Done("the rest of the budget is kept for verification")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One measurement to make. `rate` is None for a probe, which is a closed loop."""
-
-    configuration: str
-    config: ServingConfig
-    phase: Phase
-    duration_s: float
-    share: float | None = None
-    rate: float | None = None
-    repeat: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import random
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.loadgen.analysis.machine import facts, processor
+from dlbench.loadgen.analysis.samples import Samples
 from dlbench.loadgen.errors import DataError
-from dlbench.loadgen.machine import facts, processor
-from dlbench.loadgen.samples import Samples
-from dlbench.loadgen.sizes import shape_option
+from dlbench.loadgen.inputs.sizes import shape_option
 from dlbench.proxy.config import ServingConfig, physical_cores
-from dlbench.proxy.model import resolve_model
-from dlbench.proxy.order import DEFAULT_PRIORITY
-from dlbench.tuner.bench import Bench
+from dlbench.proxy.dispatch.order import DEFAULT_PRIORITY
+from dlbench.proxy.models.model import resolve_model
+from dlbench.tuner.bench.bench import Bench
 from dlbench.tuner.budget import REPORT_S
-from dlbench.tuner.calibration import Calibration
-from dlbench.tuner.clock import Clock
-from dlbench.tuner.drift import drift
 from dlbench.tuner.errors import NothingMeasured, NotKept, OutOfTime, ShapeMissing, TuneError
-from dlbench.tuner.foresight import load_of
 from dlbench.tuner.gaps import unknown
 from dlbench.tuner.groundwork import drawn_up
-from dlbench.tuner.limit import limit
-from dlbench.tuner.lock import locked
-from dlbench.tuner.pin import on_cores, pinned
 from dlbench.tuner.point import Point
-from dlbench.tuner.proposal import Done
 from dlbench.tuner.recommend import ALIKE
+from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.space import Space, build_space
-from dlbench.tuner.study import Identity, Study
-from dlbench.tuner.verify import Verified, verified
+from dlbench.tuner.storage.clock import Clock
+from dlbench.tuner.storage.lock import locked
+from dlbench.tuner.storage.study import Identity, Study
+from dlbench.tuner.targets.pin import on_cores, pinned
+from dlbench.tuner.twin.calibration import Calibration
+from dlbench.tuner.twin.foresight import load_of
+from dlbench.tuner.verify.drift import drift
+from dlbench.tuner.verify.limit import limit
+from dlbench.tuner.verify.verify import Verified, verified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dlbench.loadgen.generator import Progress
     from dlbench.loadgen.profile import LoadProfile
-    from dlbench.proxy.settings import ServerSettings
-    from dlbench.tuner.config import StudyConfig
-    from dlbench.tuner.plan import Plan, Step
-    from dlbench.tuner.pool import Repeat
-    from dlbench.tuner.predictions import Predictions
+    from dlbench.tuner.plan import Plan
+    from dlbench.tuner.step import Step
+    from dlbench.tuner.study_request import Observer, Request
+    from dlbench.tuner.verify.pool import Repeat
 
 
 NO_GPU_FIGURES = (
@@ -56,41 +52,6 @@ DECIDING = {
     *("provider_option", "io_binding", "batch_axis", "device_ids", "remote_workers"),
     *("cache_backend", "allow_spinning", "max_connections", "rows_independent"),
 }
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; `command` is how, as a shell takes it.
-
-    `began_s` is when the command began, on the clock of `time.perf_counter`: its budget counts since.
-    """
-
-    settings: ServerSettings
-    profile: LoadProfile
-    study: StudyConfig
-    path: Path
-    fresh: bool = False
-    command: str = ""
-    began_s: float = field(default_factory=time.perf_counter)
-
-
-class Observer:
-    """Told what happens while it happens; this one keeps it to itself."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know of how the study is made."""
-
-    def foreseen(self, predictions: Predictions) -> None:
-        """What the twin expects, before anything is measured."""
-
-    def step(self, step: Step, spent_s: float) -> None:
-        """A measurement begins, after `spent_s` of the budget."""
-
-    def progress(self, progress: Progress) -> None:
-        """The measurement under way, twice a second."""
-
-    def point(self, point: Point) -> None:
-        """A measurement was recorded."""
 
 
 def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.proxy.autoscaler import (
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.serving.autoscaler import (
     AUTOSCALERS,
     SCALE_IN_WINDOW_S,
     SCALE_OUT_COOL_DOWN_S,
@@ -18,7 +19,6 @@ from dlbench.proxy.autoscaler import (
     Observed,
     Predictive,
 )
-from dlbench.proxy.config import ServingConfig
 
 SIMULATION = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "autoscalers.py"))
 simulate, late, changes = (SIMULATION[name] for name in ("simulate", "late", "changes"))

@@ -7,12 +7,17 @@ import logging
 import pytest
 import uvloop
 
-from dlbench.proxy import shared_backend
-from dlbench.proxy.backend import SERVERS, NoBackend, make_backend
-from dlbench.proxy.cache_value import encode
+from dlbench.proxy.cache import shared_backend
+from dlbench.proxy.cache.backend import SERVERS, NoBackend, make_backend
+from dlbench.proxy.cache.cache_value import encode
+from dlbench.proxy.cache.shared_backend import (
+    MAX_BATCH,
+    MAX_FETCHES,
+    MAX_PENDING_BYTES,
+    SharedBackend,
+)
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.shared_backend import MAX_BATCH, MAX_FETCHES, MAX_PENDING_BYTES, SharedBackend
 from dlbench.proxy.tensors import Tensor
 
 # Far beyond every bound of the backend's: reached only by what hangs.
@@ -57,7 +62,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def lines():
-    handler, logger = Lines(), logging.getLogger("dlbench.proxy.shared_backend")
+    handler, logger = Lines(), logging.getLogger("dlbench.proxy.cache.shared_backend")
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.proxy.cache import CACHES, ENTRY_BYTES, SMALL_SHARE, Bounds
+from dlbench.proxy.cache.cache import CACHES, ENTRY_BYTES, SMALL_SHARE, Bounds
 from dlbench.proxy.tensors import Tensor
 
 KEEPING = sorted(set(CACHES) - {"none"})

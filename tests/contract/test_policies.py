@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.proxy.loads import Loads
-from dlbench.proxy.policy import BALANCE_FACTOR, POLICIES, SHARED, Member
+from dlbench.proxy.dispatch.loads import Loads
+from dlbench.proxy.dispatch.policy import BALANCE_FACTOR, POLICIES, SHARED, Member
 
 CHOOSING = sorted(set(POLICIES) - {"shared_queue"})
 NAMES = [f"worker-{number}" for number in range(64)]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.point import Point
-from dlbench.tuner.predictions import Predictions
-from dlbench.tuner.proposal import Done
-from dlbench.tuner.proposer import PROPOSERS
+from dlbench.tuner.search.proposal import Done
+from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.space import Space, naive
+from dlbench.tuner.twin.predictions import Predictions
 
 SHARES = (0.3, 0.5, 0.7, 0.9)
 DEFAULT = ServingConfig(workers=2)

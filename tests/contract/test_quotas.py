@@ -2,10 +2,10 @@
 
 import pytest
 
-from dlbench.loadgen.container import limits
+from dlbench.loadgen.analysis.container import limits
 from dlbench.proxy.config import physical_cores
 from dlbench.proxy.quota import cpu_quota, whole_cores
-from dlbench.tuner.pin import pinned
+from dlbench.tuner.targets.pin import pinned
 
 V2, V1, OLD_V1 = "0::/pod/app\n", "3:cpu,cpuacct:/pod/app\n0::/\n", "3:cpuacct,cpu:/pod/app\n"
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dlbench.proxy import session as sessions
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import DeviceError, ModelError
-from dlbench.proxy.providers import executor_of
-from dlbench.proxy.session import BoundRun, PlainRun, Session, UploadedRun
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.workers import session as sessions
+from dlbench.proxy.workers.providers import executor_of
+from dlbench.proxy.workers.session import BoundRun, PlainRun, Session, UploadedRun
 
 
 def open_session(model, **settings):
@@ -98,7 +98,7 @@ def test_no_rows_at_all(models, kind):
 
 
 # The libraries of CUDA and TensorRT are not installed with the tests. Where there is a device and
-# someone has them, tests/integration/test_gpu.py has its say.
+# someone has them, tests/integration/proxy/workers/test_gpu.py has its say.
 def without_libraries(monkeypatch):
     monkeypatch.setattr(sessions, "_has_gpu", lambda: True)
     monkeypatch.setattr(sessions, "got", lambda device, providers: device == "cpu")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.loadgen.pattern import PATTERNS, CumulativeRate
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.schedule import ARRIVALS, Share, describe, offsets_ns
+from dlbench.loadgen.schedule.pattern import PATTERNS, CumulativeRate
+from dlbench.loadgen.schedule.schedule import ARRIVALS, Share, describe, offsets_ns
 
 every_spacing = pytest.mark.parametrize("arrivals", sorted(ARRIVALS))
 every_pattern = pytest.mark.parametrize("pattern", sorted(PATTERNS))

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.tuner import fast_twin, reference_twin
-from dlbench.tuner.calibration import Calibration, ServiceTime
-from dlbench.tuner.queueing import MG1, MMc, littles_law, mm1, mm1_quantile_s
-from dlbench.tuner.scenario import NS, Load, cache_entries, scenario
+from dlbench.tuner.twin import fast_twin, reference_twin
+from dlbench.tuner.twin.calibration import Calibration, ServiceTime
+from dlbench.tuner.twin.queueing import MG1, MMc, littles_law, mm1, mm1_quantile_s
+from dlbench.tuner.twin.scenario import NS, Load, cache_entries, scenario
 
 # Long enough that no batch is committed ahead, which a queue of the textbook does not know.
 SERVICE_S = 0.1

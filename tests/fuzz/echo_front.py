@@ -14,11 +14,11 @@ import sys
 
 import uvloop
 
-from dlbench.proxy.access import NoTokens, Tokens
 from dlbench.proxy.errors import MethodNotAllowed
-from dlbench.proxy.head import HeadMemo
-from dlbench.proxy.http import HttpProtocol, Limits
-from dlbench.proxy.tls import tls_context
+from dlbench.proxy.http.access import NoTokens, Tokens
+from dlbench.proxy.http.head import HeadMemo
+from dlbench.proxy.http.http import HttpProtocol, Limits
+from dlbench.proxy.http.tls import tls_context
 
 LIMITS = {
     "head_bytes": 4096,

@@ -60,7 +60,7 @@ def test_a_csv_row_is_the_configuration_that_was_written():
 
     from dlbench.loadgen.measurement import Measurement
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.export import write_csv
+    from dlbench.results.export import write_csv
     from dlbench.tuner.point import Point
 
     config = ServingConfig(workers=3, max_batch_size=24, max_queue_delay_ms=0.5)
@@ -151,7 +151,7 @@ def test_a_claim_stands_by_the_whole_interval(low, high, factor, stands):
 def test_the_ceiling_is_what_all_workers_computed_together():
     from cases import ceiling_rps
 
-    from dlbench.tuner.calibration import Calibration, ServiceTime
+    from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 
     times = (
         ServiceTime(batch=1, busy=1, seconds=0.01),

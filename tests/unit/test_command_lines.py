@@ -99,7 +99,7 @@ A_COMMAND = re.compile(rf"\bdlbench (?:{'|'.join(COMMANDS)})(?: --[\w-]+| \{{\}}
 
 def values_in_commands():
     """Every value that a text of ours puts into a command line: where, and what it is."""
-    for path in sorted(p for p in ROOT.glob("*/*.py") if p.parent.name in PACKAGES):
+    for path in sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")):
         for text in ast.walk(ast.parse(path.read_text())):
             if isinstance(text, ast.JoinedStr):
                 yield from ((path.name, value) for value in in_command(text))

@@ -14,16 +14,16 @@ from dlbench.cli import failure
 from dlbench.cli.main import COMMANDS, app
 from dlbench.cli.options import ENVIRONMENT_PREFIX, option_name, read
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.autoscaler import AUTOSCALERS
-from dlbench.proxy.cache import CACHES
+from dlbench.proxy.cache.cache import CACHES
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.metrics import Exposition
-from dlbench.proxy.order import ORDERS
-from dlbench.proxy.policy import POLICIES
-from dlbench.proxy.providers import TRIED
+from dlbench.proxy.dispatch.order import ORDERS
+from dlbench.proxy.dispatch.policy import POLICIES
+from dlbench.proxy.serving.autoscaler import AUTOSCALERS
 from dlbench.proxy.settings import ServerSettings
+from dlbench.proxy.telemetry.metrics import Exposition
+from dlbench.proxy.workers.providers import TRIED
+from dlbench.results.export import COLUMNS
 from dlbench.tuner.config import MEMORY, StudyConfig
-from dlbench.tuner.export import COLUMNS
 
 DOCS = Path(__file__).parents[2] / "docs"
 GENERATOR = runpy.run_path(str(DOCS / "reference.py"))

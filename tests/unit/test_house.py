@@ -9,20 +9,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("cli", "doctor", "loadgen", "proxy", "results", "tuner")
+ROOMS = [init.parent for name in PACKAGES for init in (ROOT / name).rglob("__init__.py")]
+TESTS = [folder for folder in (ROOT / "tests").rglob("*") if any(folder.glob("*.py"))]
+MOST_MODULES = 16
+# Each process has its `main` and each package its tree of `errors`. What is spoken on a wire is
+# implemented on either side of it, and the proxy and its load generator share no code. A command's
+# file is called as the command.
+SAME_THING = {
+    *("main", "errors"),
+    *("v2", "tfserving", "torchserve", "plain", "tls", "json_text", "tensors"),
+    "worker",
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules(room):
+    return [file for file in room.glob("*.py") if file.stem not in ("__init__", "conftest")]
 
 
 def test_every_package_of_the_tree_is_in_the_wheel():
     listed = PROJECT["tool"]["setuptools"]["packages"]
-    tree = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")}
+    tree = {room.relative_to(ROOT).as_posix() for room in ROOMS}
     assert {f"dlbench.{name.replace('/', '.')}" for name in tree} == set(listed)
     assert not (ROOT / "__init__.py").exists()  # a namespace: the root belongs to nobody
 
 
-def test_packages_are_flat():
-    assert not [
-        p for name in ("cli", "proxy", "loadgen", "tuner") for p in ROOT.glob(f"{name}/*/*.py")
-    ]
+def test_a_listing_of_two_levels_tells_the_architecture():
+    """A room's name says what lives there, and it is small enough to be read at a glance."""
+    crowded = [room for room in [*ROOMS, *TESTS] if len(modules(room)) > MOST_MODULES]
+    assert crowded == []
+
+
+def test_each_room_says_what_it_decides_and_what_it_must_not_know():
+    texts = {r: " ".join((r / "__init__.py").read_text().split()) for r in ROOMS}
+    says = ("It decides", "must not")
+    silent = [r for r, text in texts.items() if not all(word in text for word in says)]
+    assert silent == []
 
 
 def test_every_dependency_has_its_reason():

@@ -15,10 +15,10 @@ from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
 from dlbench.results import chart
 from dlbench.tuner.point import Point
-from dlbench.tuner.predictions import Predictions
 from dlbench.tuner.space import build_space
-from dlbench.tuner.study import Identity, Study
-from dlbench.tuner.verify import Verified
+from dlbench.tuner.storage.study import Identity, Study
+from dlbench.tuner.twin.predictions import Predictions
+from dlbench.tuner.verify.verify import Verified
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-tuning-works.md").read_text(encoding="utf-8")

@@ -5,11 +5,11 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
+from dlbench.cli.commands.load import _objective
+from dlbench.cli.commands.tune import LEFT_OUT
 from dlbench.cli.failure import UsageError
-from dlbench.cli.load import _objective
 from dlbench.cli.main import app
 from dlbench.cli.options import duration, option_name, plain_type, read, read_file
-from dlbench.cli.tune import LEFT_OUT
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings

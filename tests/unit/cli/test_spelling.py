@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dlbench.cli.main import COMMANDS, main
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.spelling import instead, meant
-from dlbench.results.targets import TARGETS
+from dlbench.results.deploy.targets import TARGETS
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from dlbench.doctor.idle import Idle
 from dlbench.doctor.kernel import Kernel
 from dlbench.doctor.providers import Provider
 from dlbench.doctor.timing import Timing
-from dlbench.loadgen.budget import Limits
-from dlbench.loadgen.machine import MachineFacts
-from dlbench.proxy.resources import GpuUsage
+from dlbench.loadgen.analysis.machine import MachineFacts
+from dlbench.loadgen.engine.budget import Limits
+from dlbench.proxy.telemetry.resources import GpuUsage
 
 GIB = 1 << 30
 NEEDED = {"cuda-runtime": ("13.0", "13.0.96"), "cudnn": ("9.0", "9.13.0.50")}

@@ -13,7 +13,7 @@ from dlbench.doctor.idle import between
 from dlbench.doctor.kernel import Kernel
 from dlbench.doctor.providers import try_device
 from dlbench.doctor.timing import clock_step_ns
-from dlbench.tuner.disturbance import Snapshot
+from dlbench.tuner.bench.disturbance import Snapshot
 
 CLOCK = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 HUGE_PAGES = "sys/kernel/mm/transparent_hugepage/enabled"

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from dlbench.proxy.errors import NotFound, RequestError
-from dlbench.proxy.head import RequestHead
-from dlbench.proxy.http import HttpRequest
-from dlbench.proxy.reply import error_reply
+from dlbench.proxy.http.head import RequestHead
+from dlbench.proxy.http.http import HttpRequest
+from dlbench.proxy.http.reply import error_reply
 from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
-from dlbench.proxy.wire import Wire
 
 
 class AsideAtOnce:
@@ -38,7 +37,6 @@ class NumpyModel:
 
     def __init__(self, signature, compute, name="m", version="1"):
         self.name, self.version, self.signature = name, version, signature
-        self.wire = Wire(name, version, signature)
         self._compute = compute
 
     def submit(self, request, reply):
@@ -124,6 +122,8 @@ def ask():
     """Call a handler; gives its reply's status, headers and JSON, an error's like any other's."""
 
     def call(handler, subject, body=b"", **headers):
+        if isinstance(handler, type):  # one that keeps something for its model
+            handler = handler(subject)
         replies = []
 
         def respond(status, lines, pieces):

@@ -10,7 +10,7 @@ from dlbench.proxy.config import (
     restart_knobs,
     search_values,
 )
-from dlbench.proxy.policy import POLICIES
+from dlbench.proxy.dispatch.policy import POLICIES
 from dlbench.proxy.settings import ServerSettings
 
 KNOBS = ServingConfig.model_fields

@@ -9,18 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from dlbench.loadgen.machine import MachineFacts
+from dlbench.loadgen.analysis.machine import MachineFacts
+from dlbench.loadgen.control.result import LoadResult
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.loadgen.result import LoadResult
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.tensors import TensorSpec
-from dlbench.results.deployment import Deployment
-from dlbench.results.systemd import PROGRAM
-from dlbench.results.two_studies import Finished
+from dlbench.results.compare.two_studies import Finished
+from dlbench.results.deploy.deployment import Deployment
+from dlbench.results.deploy.systemd import PROGRAM
 from dlbench.tuner.point import Point, Resources
-from dlbench.tuner.verify import Verified
+from dlbench.tuner.verify.verify import Verified
 
 MACHINE = MachineFacts(
     cpu="AMD EPYC",

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.tuner.clock import Clock
 from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.errors import OutOfTime
 from dlbench.tuner.groundwork import drawn_up
-from dlbench.tuner.run import Observer
 from dlbench.tuner.space import build_space
-from dlbench.tuner.study import Identity, Study
+from dlbench.tuner.storage.clock import Clock
+from dlbench.tuner.storage.study import Identity, Study
+from dlbench.tuner.study_request import Observer
 
 
 class SlowBench:

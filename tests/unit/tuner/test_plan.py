@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, WINDOW_SHARE, spent_s
-from dlbench.tuner.calibration import Calibration, ServiceTime
 from dlbench.tuner.config import StudyConfig
-from dlbench.tuner.drift import EVERY_S
 from dlbench.tuner.plan import Plan
-from dlbench.tuner.predictions import Predictions
-from dlbench.tuner.proposal import Done
-from dlbench.tuner.proposer import PROPOSERS
+from dlbench.tuner.search.proposal import Done
+from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.space import build_space
+from dlbench.tuner.twin.calibration import Calibration, ServiceTime
+from dlbench.tuner.twin.predictions import Predictions
+from dlbench.tuner.verify.drift import EVERY_S
 
 SHARES = (0.3, 0.5, 0.7, 0.9)
 SMALL = {

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.errors import StudyMismatch, TuneError
-from dlbench.tuner.proposer import PROPOSERS
 from dlbench.tuner.restriction import restriction
+from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.space import build_space, naive
-from dlbench.tuner.study import Identity, Study
+from dlbench.tuner.storage.study import Identity, Study
 
 
 def space_of(build, ranges=None, fixes=None, cores=2, **facts):

@@ -1,0 +1,28 @@
+"""The inputs of a model whose server does not describe them: as the person says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlbench.loadgen.errors import TargetError
+from dlbench.loadgen.inputs.inputs import specs_of
+from dlbench.loadgen.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from dlbench.loadgen.profile import LoadProfile
+
+
+def stated_inputs(profile: LoadProfile, why: str) -> tuple[TensorSpec, ...]:
+    """Inputs as the data file has them, or floats as --shape says.
+
+    `why` the server is not asked begins the sentence of the TargetError that neither is there.
+    """
+    if profile.data is not None:
+        found = specs_of(Path(profile.data))
+        return tuple(spec.model_copy(update={"name": spec.name or "input"}) for spec in found)
+    if not profile.shape:
+        raise TargetError(f"{why}: say the inputs' sizes with --shape NAME=D1,D2, or give --data")
+    return tuple(
+        TensorSpec(name=name, datatype="FP32", shape=sizes) for name, sizes in profile.shape.items()
+    )

@@ -1,0 +1,121 @@
+"""`dlbench predict` as a person calls it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dlbench.loadgen.profile import LoadProfile
+from dlbench.proxy.models.demo import demo_path
+from dlbench.proxy.settings import ServerSettings
+from dlbench.tuner.twin.calibration import Calibration, ServiceTime
+from dlbench.tuner.twin.kept_calibration import KeptCalibration
+
+TIMEOUT_S = 120
+SERVICES = (ServiceTime(batch=1, seconds=0.002), ServiceTime(batch=8, seconds=0.004))
+
+
+def predict(*arguments):
+    command = [sys.executable, "-m", "dlbench.cli.main", "predict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A calibration of demo:mlp that is round, so that the twin's answers are known."""
+    path = tmp_path_factory.mktemp("kept") / "mlp.json"
+    calibration = Calibration(
+        services=SERVICES,
+        front_s=2e-6,
+        hit_s=1e-6,
+        cores=8,
+        worker_rss_mb=100.0,
+        memory_mb=1000.0,
+    )
+    demo_path("mlp")
+    settings = ServerSettings(model="demo:mlp")
+    KeptCalibration.of(settings, LoadProfile(), calibration).write(path)
+    return path
+
+
+def figures(*arguments):
+    done = predict(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_figures_for_machines(kept):
+    found = figures("demo:mlp", "--calibration", kept, "--rate", 100, "--workers", 2)
+    assert found["throughput_rps"] == pytest.approx(100, rel=0.05)
+    assert found["capacity_rps"] == pytest.approx(2 * 8 / 0.004, rel=0.05)
+    assert found["p50_ms"] == pytest.approx(2, rel=0.05)
+    assert found["p99_ms"] > found["p50_ms"]
+    assert found["limit"].startswith("the workers")
+    assert found["configuration"]["workers"] == 2
+    assert not found["overloaded"]
+
+
+def test_what_a_person_reads(kept):
+    done = predict("demo:mlp", "--calibration", kept, "--rate", 10_000, "--workers", 1)
+    assert done.returncode == 0
+    for word in ("throughput", "p99", "mean batch", "workers busy", "capacity", "limited by"):
+        assert word in done.stdout
+    assert "more is asked for than can be done" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_cache_is_predicted_with_the_stated_repetition(kept):
+    known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--workers", 1)
+    assert figures(*known, "--cache-size", 100)["hit_ratio"] == 0
+    repeated = figures(*known, "--cache-size", 100, "--distinct", 50)
+    assert repeated["hit_ratio"] > 0.9
+    assert repeated["p50_ms"] < figures(*known)["p50_ms"]
+
+
+def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path):
+    """They come in turn: whoever holds fewer has just let go of the one that comes next."""
+    np.save(tmp_path / "rows.npy", np.zeros((40, 3), np.float32))
+    known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--data", tmp_path / "rows.npy")
+    assert figures(*known, "--cache-size", 30)["hit_ratio"] == 0
+    assert figures(*known, "--cache-size", 40)["hit_ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--rate", 10, "--workers", 17], 2, "17 threads on 8 cores"),
+        (["--rate", 10, "--workers", 11], 2, "needs 1,100 MB of 1,000 MB"),
+        ([], 2, "--rate is missing"),
+        (["--rate", 10, "--workers", 300], 2, "--workers 300"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text):
+    done = predict("demo:mlp", "--calibration", kept, *arguments)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_calibration_of_other_requests_is_refused(kept):
+    done = predict("demo:mlp", "--calibration", kept, "--rate", 10, "--encoding", "json")
+    assert done.returncode == 1
+    assert "another --encoding" in done.stderr
+
+
+def test_a_calibration_of_another_model_is_refused(kept, models):
+    done = predict(models.affine(), "--calibration", kept, "--rate", 10)
+    assert done.returncode == 1
+    assert "another model" in done.stderr
+
+
+@pytest.mark.slow
+def test_without_a_calibration_the_machine_is_measured_and_that_is_kept(models, tmp_path):
+    path = tmp_path / "affine.json"
+    model = models.affine()
+    first = figures(model, "--rate", 50, "--workers", 1, "--calibration", path)
+    assert first["throughput_rps"] == pytest.approx(50, rel=0.1)
+    again = figures(model, "--rate", 50, "--workers", 1, "--calibration", path)
+    assert again == first

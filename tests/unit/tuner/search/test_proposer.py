@@ -1,0 +1,197 @@
+"""What is proposed, and why: TPE on curves, and the twin's predictions as they are corrected."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dlbench.tuner.search.correction import JUDGED_AFTER, Correction
+from dlbench.tuner.search.proposal import Done, tried
+from dlbench.tuner.search.sampled_proposer import scores, tpe
+from dlbench.tuner.search.twin_proposer import OPENING, opening, promised, twin_guided
+from dlbench.tuner.space import Space, build_space
+from dlbench.tuner.twin.predictions import Predictions, inside
+
+SHARES = (0.3, 0.5, 0.7, 0.9)
+
+
+def propose(points, space, seed=0):
+    """What a study without predictions measures next, None when there is nothing left."""
+    found = twin_guided(points, space, seed, None)
+    return None if isinstance(found, Done) else found
+
+
+@pytest.fixture
+def space(build):
+    return build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True)
+
+
+def curve(build, name, config, worth):
+    shares = (0.3, 0.5, 0.7, 0.9)
+    return [
+        build.point(name, share=s, config=config, throughput=worth * s, p99=10 * s) for s in shares
+    ]
+
+
+def play(build, space, count, seed=0):
+    """Propose and 'measure' on a landscape where larger batches and a cache are better."""
+    points = []
+    for number in range(count):
+        config = propose(points, space, seed)
+        worth = config.max_batch_size * (1 + config.cache_size / 4096) / config.workers
+        points += curve(build, f"c{number:02d}", config, worth)
+    return points
+
+
+def test_proposals_are_new_sensible_and_the_same_again(build, space):
+    points = play(build, space, 15)
+    configs = [p.config for p in points[::4]]
+    assert len(set(configs)) == 15
+    assert all(space.sensible(c) for c in configs)
+    assert [p.config for p in play(build, space, 15)] == [p.config for p in points]
+
+
+def test_a_resumed_study_gets_the_proposal_it_would_have_made(build, space):
+    points = play(build, space, 10)
+    assert propose(points[:32], space, 0) == points[32].config
+
+
+def test_a_failed_configuration_is_worth_nothing_and_not_tried_again(build, space):
+    first = propose([], space, 0)
+    failed = build.point("c01", config=first, measurement=None, failure="out of memory")
+    assert scores([failed], 1000.0) == {first: 0.0}
+    assert propose([failed], space, 0) != first
+
+
+def test_an_exhausted_space_says_so(build):
+    space = build_space(build.DEFAULT, 1, repeats_inputs=False, batchable=False)
+    points, seen = [], 0
+    while (config := propose(points, space, 0)) is not None:
+        points += curve(build, f"c{seen}", config, 1.0)
+        seen += 1
+        assert seen < 50
+    assert {p.config for p in points} == set(space.configurations())
+
+
+def test_saturated_and_failing_points_do_not_count(build):
+    points = [
+        build.point(throughput=1000, p99=1, verdict="saturated"),
+        build.point(throughput=1000, p99=1, error_rate=0.5),
+        build.point(throughput=100, p99=100),
+    ]
+    good = scores(points[2:], 1000.0)
+    assert scores(points, 1000.0) == good
+
+
+@pytest.fixture
+def twin(space):
+    return predicted(space)
+
+
+def predicted(space):
+    """Batches and workers: more throughput, more latency. What does not help costs a little."""
+    configs = tuple(space.configurations())
+    batch = np.array([c.max_batch_size for c in configs], float)
+    workers = np.array([c.workers for c in configs], float)
+    waits = np.array([c.max_queue_delay_ms for c in configs])
+    shared = np.array([c.scheduling_policy == "shared_queue" for c in configs])
+    capacity = 100 * batch**0.5 * workers**0.7
+    p99 = (2 * batch**0.6 * workers**0.3 + waits) * np.where(shared, 1.0, 1.5)
+    p99 = p99[:, None] / (1 - np.array(SHARES))
+    return Predictions.of(space, configs, SHARES, capacity, p99)
+
+
+def measured(build, twin, config, name, capacity=1.0, tail=1.0):
+    """The curve of a configuration that is off its prediction by these factors."""
+    row = twin.rows[config]
+    probed = twin.capacity_rps[row] * capacity
+    points = [build.point(name, "probe", None, config=config, throughput=probed)]
+    return points + [
+        build.point(name, share=s, config=config, throughput=s * probed, p99=p99 * tail)
+        for s, p99 in zip(SHARES, twin.p99_ms[row], strict=True)
+    ]
+
+
+def search(build, space, twin, count, off=lambda config: 1.0):
+    """What a study proposes, one after another, on a machine that is off by `off`."""
+    points, proposals = [], []
+    for number in range(count):
+        proposal = twin_guided(points, space, 0, twin)
+        proposals.append(proposal)
+        if isinstance(proposal, Done):
+            break
+        points += measured(build, twin, proposal, f"c{number:02d}", off(proposal))
+    return proposals, points
+
+
+def test_without_predictions_the_twin_is_tpe(space):
+    assert twin_guided([], space, 0) == tpe([], space, 0) == propose([], space, 0)
+
+
+def test_it_opens_with_the_curves_that_promise_most_together(build, space, twin):
+    proposals, _ = search(build, space, twin, 4)
+    first = [twin.configs[row] for row in opening(twin, 1000.0)]
+    assert len(first) <= OPENING
+    assert proposals == first[:4]
+
+
+def test_what_measures_better_than_predicted_draws_the_search_to_its_neighbours(build, space, twin):
+    """The cache does nothing for the twin, and a lot for the machine."""
+    cached = lambda config: 1.8 if config.cache_size >= 4096 else 1.0  # noqa: E731
+    proposals, _ = search(build, space, twin, 30, cached)
+    later = [p for p in proposals[20:] if not isinstance(p, Done)]
+    assert np.mean([p.cache_size >= 4096 for p in later]) > 0.6
+
+
+def test_a_wrong_twin_is_asked_less(build, space, twin):
+    rng = np.random.default_rng(0)
+    factors = {config: math.exp(0.6 * rng.normal()) for config in twin.configs}
+    proposals, points = search(build, space, twin, 16, factors.__getitem__)
+    assert Correction.of(points, twin).wrong
+    history = tried(points)
+    for number, (config, proposal) in enumerate(zip(history, proposals, strict=True)):
+        before = [p for p in points if p.config in list(history)[:number]]
+        if number > JUDGED_AFTER and number % 3 == 0:
+            assert config == proposal == tpe(before, space, 0)
+
+
+def test_it_ends_when_nothing_is_promised_any_more(build, space):
+    narrow = Space(
+        {**space.values, "cache_size": (0,), "intra_op_threads": (1,)}, space.default, space.cores
+    )
+    proposals, _ = search(build, narrow, predicted(narrow), 50)
+    assert isinstance(proposals[-1], Done)
+    assert "hypervolume" in proposals[-1].reason
+    assert 16 <= len(proposals) < 50
+
+
+def test_what_resembles_failures_is_promised_less(build, space, twin):
+    _, points = search(build, space, twin, 9)
+    correction = Correction.of(points, twin)
+    free = promised(points, correction, 0, 1000.0)
+    most = sorted(free, key=lambda row: -free[row])[:40]
+    crashed = [
+        build.point(
+            f"f{row}", "probe", None, config=twin.configs[row], measurement=None, failure="x"
+        )
+        for row in most[::2]
+    ]
+    wary = promised([*points, *crashed], correction, 0, 1000.0)
+    assert not wary.keys() & set(most[::2])
+    assert all(wary[row] <= free[row] for row in free.keys() & wary.keys())
+    assert max(wary[row] / free[row] for row in wary.keys() & set(most[1::2])) < 0.7
+
+
+def test_inside_knows_the_space(space, build):
+    assert all(inside(space, config) for config in list(space.configurations())[:50])
+    for change in ({"max_batch_size": 7}, {"workers": 4, "intra_op_threads": 2}, {"slo_ms": 1.0}):
+        assert not inside(space, build.DEFAULT.model_copy(update=change))
+
+
+def test_tpe_lists_the_whole_space_only_when_its_own_proposals_are_used_up(space):
+    class Unlisted(Space):
+        def configurations(self):
+            raise AssertionError("thousands of configurations, for nothing")
+
+    unlisted = Unlisted(space.values, space.default, space.cores)
+    assert tpe([], unlisted, 0) == tpe([], space, 0)
