@@ -40,7 +40,7 @@ from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bench import disturbance
 from dlbench.tuner.bench.drive import Driven
-from dlbench.tuner.targets.server import Server
+from dlbench.tuner.targets.own_proxy import Server
 from dlbench.tuner.twin.service_times import Cell
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bench.calibrate import calibrated
 from dlbench.tuner.space import naive
-from dlbench.tuner.targets.server import Meter, Server
+from dlbench.tuner.targets.own_proxy import Meter, Server
 from dlbench.tuner.twin.calibration import Calibration
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dlbench.loadgen.analysis.comparison import QUANTILES, Figure, Runs, compare_figures
+from dlbench.loadgen.analysis.differences import QUANTILES, Figure, Runs, compare_figures
 from dlbench.loadgen.analysis.statistics import binomial_cdf, holds
 
 if TYPE_CHECKING:

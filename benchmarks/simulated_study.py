@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.plan import Plan
     from dlbench.tuner.step import Step
-    from dlbench.tuner.verify.verify import Repeat
+    from dlbench.tuner.verify.verification import Repeat
 
 # Between equal runs, measured here; of p99 for screening and, over windows shorter than that, repeats.
 THROUGHPUT_NOISE = 0.07

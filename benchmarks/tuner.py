@@ -35,13 +35,13 @@ from rich.table import Table
 from simulated_study import DRIVABLE_RPS, SimulatedBench, SimulatedStudy, Truth
 
 from dlbench.tuner import budget
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.front import front_indices
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.search.correction import Correction
 from dlbench.tuner.step import Step
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.verify.candidates import smoothed
-from dlbench.tuner.verify.verify import verified
+from dlbench.tuner.verify.verification import verified
 
 if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig

@@ -31,9 +31,9 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.workers import frames
 from dlbench.proxy.workers.link import spawn
-from dlbench.proxy.workers.pool import arguments
 from dlbench.proxy.workers.providers import executor_of
 from dlbench.proxy.workers.session import Session
+from dlbench.proxy.workers.start import arguments
 
 BATCHES = (1, 8, 32, 64)
 SIZES = {"input": (576,)}  # of silero's open dimension

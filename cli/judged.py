@@ -15,7 +15,7 @@ from dlbench.cli.failure import EXIT_REGRESSION, UsageError
 from dlbench.cli.terminal.output import check_writable, print_json, result_console, write_file
 from dlbench.results.compare.junit import junit
 from dlbench.results.compare.regression import judge
-from dlbench.results.compare.summary import conclusion, document, how_to_read, markdown, rows
+from dlbench.results.compare.renderings import conclusion, document, how_to_read, markdown, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -135,7 +135,7 @@ def _check_environment() -> None:
 def _every_field() -> frozenset[str]:
     # Here, for nobody who looks at a proxy waits for a tuner.
     from dlbench.loadgen.profile import LoadProfile
-    from dlbench.tuner.config import StudyConfig
+    from dlbench.tuner.study_config import StudyConfig
 
     models = (ServingConfig, ServerSettings, LoadProfile, StudyConfig)
     return frozenset(name for model in models for name in model.model_fields)

@@ -15,8 +15,8 @@ from dlbench.cli.options import ENVIRONMENT_PREFIX, PANELS, option_name, plain_t
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, restart_knobs, search_values
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.export import COLUMNS, HEAD
-from dlbench.tuner.config import StudyConfig
+from dlbench.results.records import COLUMNS, HEAD
+from dlbench.tuner.study_config import StudyConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -37,7 +37,7 @@ from dlbench.tuner.space import Space
 from dlbench.tuner.storage.study import Study
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.foresight import foresee, load_of
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from dlbench.doctor import connections, hardware, inference, quiet
+from dlbench.doctor import connections, hardware, quiet
+from dlbench.doctor import runtimes as inference
 from dlbench.doctor.finding import Finding
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dlbench.doctor.finding import Judgement, Verdict, at_least, judged
-from dlbench.loadgen.engine.budget import MORE_PORTS, RESERVED_DESCRIPTORS, SOONER_PORTS
-from dlbench.proxy.http.http_front import BACKLOG
+from dlbench.loadgen.engine.sockets import MORE_PORTS, RESERVED_DESCRIPTORS, SOONER_PORTS
+from dlbench.proxy.http.listener import BACKLOG
 from dlbench.proxy.settings import ServerSettings
 
 if TYPE_CHECKING:

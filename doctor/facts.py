@@ -8,16 +8,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, field_serializer
 
-from dlbench.doctor import cuda, idle, kernel, providers, timing
+from dlbench.doctor import cuda, idle, kernel, timing
+from dlbench.doctor import devices as providers
 from dlbench.doctor.cuda import Cuda
+from dlbench.doctor.devices import Provider
 from dlbench.doctor.idle import Idle
 from dlbench.doctor.kernel import CPUS, Kernel
-from dlbench.doctor.providers import Provider
 from dlbench.doctor.timing import Timing
 from dlbench.loadgen.analysis import machine
 from dlbench.loadgen.analysis.machine import MachineFacts
-from dlbench.loadgen.engine import budget
-from dlbench.loadgen.engine.budget import Limits
+from dlbench.loadgen.engine import sockets as budget
+from dlbench.loadgen.engine.sockets import Limits
 from dlbench.proxy.cores import hyperthreads, usable_cores
 from dlbench.proxy.telemetry.resources import GpuUsage, find_gpus
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 
-from dlbench.doctor.providers import Provider
+from dlbench.doctor.devices import Provider
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.models.demo import demo_path

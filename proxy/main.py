@@ -22,11 +22,11 @@ from dlbench.proxy.control import Control, NoControl
 from dlbench.proxy.descriptors import check_descriptors, descriptor_limit
 from dlbench.proxy.errors import ProxyError
 from dlbench.proxy.http.access import NoTokens, Tokens, refuse_public
-from dlbench.proxy.http.aside import Aside
-from dlbench.proxy.http.http_front import HttpFront
+from dlbench.proxy.http.json_process import Aside
+from dlbench.proxy.http.listener import HttpFront
 from dlbench.proxy.http.memory import Memory, most_bytes
-from dlbench.proxy.protocols.api import Api
 from dlbench.proxy.protocols.async_results import AsyncResults, RespondAsync
+from dlbench.proxy.protocols.routes import Api
 from dlbench.proxy.serving.repository import Repository
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry import logs
@@ -177,7 +177,7 @@ class Proxy:
         parts.push_async_callback(self._drain, fronts)
         grpc = ""
         if settings.grpc_port is not None:
-            from dlbench.proxy.protocols.grpc.grpc_front import GrpcFront  # needs the extra `grpc`
+            from dlbench.proxy.protocols.grpc.server import GrpcFront  # needs the extra `grpc`
 
             front = GrpcFront(self._repository, access, settings, memory)
             grpc = f"{settings.host}:{await front.startup()}"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic_core import to_json
 
-from dlbench.results.answer import answer
-from dlbench.results.export import document, rows, study_points, write_csv
+from dlbench.results.conclusion import answer
 from dlbench.results.markdown import markdown
 from dlbench.results.parquet import parquet
 from dlbench.results.picture import front_svg, png
-from dlbench.tuner.verify.verify import Verified
+from dlbench.results.records import document, rows, study_points, write_csv
+from dlbench.tuner.verify.verification import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

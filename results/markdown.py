@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.quantity import digits, interval, latency
+from dlbench.results.findings import BASELINES, changes
 from dlbench.results.missing import NothingToShow
-from dlbench.results.report import BASELINES, changes
 from dlbench.tuner.front import front_indices
 from dlbench.tuner.plan import of_search
 from dlbench.tuner.point import with_outcome
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 HEAD = (
     ("point", "---"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.export import COLUMNS
 from dlbench.results.missing import needing
+from dlbench.results.records import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dlbench.results.chart import Spot
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 RATE, P99 = "requests per second", "p99 (ms)"
 BASELINE, BEST = ("triangle", "red"), ("circle", "blue")

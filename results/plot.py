@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dlbench.tuner.front import Outcome
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 # What a point is: the first kind that fits. Where two share a cell, the earlier kind is seen.
 KINDS: tuple[tuple[str, str, Callable[[Point], bool]], ...] = (

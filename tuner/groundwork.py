@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from dlbench.tuner.bench.bench import Bench
     from dlbench.tuner.space import Space
-    from dlbench.tuner.storage.clock import Clock
     from dlbench.tuner.storage.study import Study
+    from dlbench.tuner.storage.wall_clock import Clock
     from dlbench.tuner.study_request import Observer, Request
     from dlbench.tuner.twin.predictions import Predictions
 

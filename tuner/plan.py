@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.budget import Candidate
-    from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.point import Phase, Point
     from dlbench.tuner.space import Space
+    from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.calibration import Calibration
     from dlbench.tuner.twin.predictions import Predictions
 

@@ -23,15 +23,15 @@ from dlbench.tuner.point import Point
 from dlbench.tuner.recommend import ALIKE
 from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.space import Space, build_space
-from dlbench.tuner.storage.clock import Clock
 from dlbench.tuner.storage.lock import locked
 from dlbench.tuner.storage.study import Identity, Study
+from dlbench.tuner.storage.wall_clock import Clock
 from dlbench.tuner.targets.pin import on_cores, pinned
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.foresight import load_of
 from dlbench.tuner.verify.drift import drift
-from dlbench.tuner.verify.limit import limit
-from dlbench.tuner.verify.verify import Verified, verified
+from dlbench.tuner.verify.limiting_factor import limit
+from dlbench.tuner.verify.verification import Verified, verified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

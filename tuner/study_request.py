@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dlbench.loadgen.control.generator import Progress
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.settings import ServerSettings
-    from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.point import Point
     from dlbench.tuner.step import Step
+    from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.predictions import Predictions
 
 

@@ -11,7 +11,7 @@ import typer
 from dlbench.cli.failure import UsageError
 from dlbench.cli.judged import JunitOption, MarkdownOption, Outputs, ToleranceOption, present
 from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer evaluates them
-from dlbench.loadgen.analysis.comparison import Runs
+from dlbench.loadgen.analysis.differences import Runs
 from dlbench.loadgen.analysis.samples import Samples
 from dlbench.loadgen.control.result import LoadResult
 from dlbench.loadgen.errors import DataError
@@ -19,7 +19,7 @@ from dlbench.results.compare.comparison import Compared, loads
 from dlbench.results.compare.two_studies import Finished, studies
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.storage.study import Study
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 NAME = "compare"
 EXAMPLES = """[bold]Examples[/]

@@ -20,7 +20,7 @@ from dlbench.proxy.config import ServingConfig, search_values
 from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.printable import escaped
-from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.study_config import StudyConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -25,7 +25,7 @@ from dlbench.loadgen.control.headroom import Headroom, calibrate
 from dlbench.loadgen.control.objective import Objective
 from dlbench.loadgen.control.rate_search import SearchSettings
 from dlbench.loadgen.control.result import LoadResult
-from dlbench.loadgen.engine import budget
+from dlbench.loadgen.engine import sockets as budget
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover

@@ -10,8 +10,8 @@ import typer
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
 from dlbench.cli.terminal.output import notes_console, print_json, write_file
-from dlbench.results.page.page import page
-from dlbench.results.page.page_document import page_document
+from dlbench.results.page.document import page_document
+from dlbench.results.page.html import page
 from dlbench.tuner.storage.study import Study
 
 NAME = "report"

@@ -15,9 +15,9 @@ from rich.text import Text
 from dlbench.cli.failure import UsageError
 from dlbench.cli.options import AsJson, Quiet  # noqa: TC001 - Typer resolves them at run time
 from dlbench.cli.terminal.output import notes_console, print_json, result_console
-from dlbench.results.report import numbers
+from dlbench.results.findings import numbers
 from dlbench.tuner.storage.study import FORMAT, Study
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 NAME = "studies"
 EXAMPLES = """[bold]Examples[/]

@@ -37,19 +37,19 @@ from dlbench.loadgen.inputs.sizes import guess_notes
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.export import document, recommended_toml, study_points, write_csv
-from dlbench.results.report import findings
-from dlbench.tuner.config import StudyConfig
+from dlbench.results.findings import findings
+from dlbench.results.records import document, recommended_toml, study_points, write_csv
 from dlbench.tuner.errors import NotKept
 from dlbench.tuner.run import tune
-from dlbench.tuner.storage.clock import process_began_s
+from dlbench.tuner.storage.wall_clock import process_began_s
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlbench.tuner.storage.study import Study
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 NAME = "tune"
 EXAMPLES = """[bold]Examples[/]

@@ -20,7 +20,7 @@ from dlbench.results.compare.rerun import Rerun, measure_again, notes
 from dlbench.tuner.storage.lock import check_free
 from dlbench.tuner.storage.study import Study
 from dlbench.tuner.verify.pool import TRUSTED_REPEATS
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

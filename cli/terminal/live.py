@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from dlbench.loadgen.quantity import latency
 from dlbench.proxy.config import search_values
-from dlbench.results.report import shown
+from dlbench.results.findings import shown
 from dlbench.tuner.front import knee
 from dlbench.tuner.study_request import Observer
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from dlbench.loadgen.control.rate_search import Trial
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.front import Outcome
     from dlbench.tuner.point import Point
     from dlbench.tuner.step import Step
+    from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.predictions import Predictions
 
 # Anything longer than this shows progress; in a pipe a line every so often is enough.

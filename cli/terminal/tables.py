@@ -10,8 +10,8 @@ from rich.text import Text
 
 from dlbench.loadgen.quantity import digits, interval, latency
 from dlbench.proxy.config import search_values
+from dlbench.results.findings import BASELINES, changes, default_config, shown
 from dlbench.results.plot import ASCII, plot, series
-from dlbench.results.report import BASELINES, changes, default_config, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dlbench.loadgen.control.result import LoadResult
     from dlbench.loadgen.measurement import Measurement
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 WIDEST_PLOT = 100  # characters; wider, its points only stand further apart
 VERDICT_STYLES = {

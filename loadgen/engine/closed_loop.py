@@ -10,7 +10,7 @@ from dlbench.loadgen.engine import timerfd
 from dlbench.loadgen.engine.alarm import ALARMS
 from dlbench.loadgen.engine.recorder import ANSWERS, OK
 from dlbench.loadgen.engine.request_loop import FAR_NS, RequestLoop
-from dlbench.loadgen.transport.connection import IDLE, Connection, Result
+from dlbench.loadgen.transport.keepalive import IDLE, Connection, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,16 +10,16 @@ import gevent.socket
 
 from dlbench.loadgen.credentials import bearer_token, tls_context
 from dlbench.loadgen.errors import TargetError
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
-from dlbench.loadgen.transport.connection import Http, Plain
+from dlbench.loadgen.protocols.table import PROTOCOLS
 from dlbench.loadgen.transport.grpc_connection import Grpc
+from dlbench.loadgen.transport.keepalive import Http, Plain
 from dlbench.loadgen.transport.tls import Tls
 
 if TYPE_CHECKING:
     from dlbench.loadgen.engine.request_loop import Connect
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.loadgen.target import Target
-    from dlbench.loadgen.transport.connection import Wires
+    from dlbench.loadgen.transport.keepalive import Wires
 
 SCHEMES = {False: "http", True: "https"}
 

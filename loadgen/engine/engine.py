@@ -21,12 +21,12 @@ from dlbench.loadgen.analysis.priority import PRIORITIES
 from dlbench.loadgen.analysis.samples import Samples
 from dlbench.loadgen.engine import timerfd
 from dlbench.loadgen.engine.alarm import ALARMS
-from dlbench.loadgen.engine.budget import descriptors
 from dlbench.loadgen.engine.closed_loop import ClosedLoop
 from dlbench.loadgen.engine.open_loop import OpenLoop
 from dlbench.loadgen.engine.progress import Batch, Watch
 from dlbench.loadgen.engine.recorder import PENDING, Recorder
 from dlbench.loadgen.engine.request_loop import FAR_NS
+from dlbench.loadgen.engine.sockets import descriptors
 from dlbench.loadgen.messages import Facts, Progress
 from dlbench.loadgen.schedule.schedule import WHOLE, Share, offsets_ns
 from dlbench.loadgen.schedule.think import think_times_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.transport.connection import IDLE, Connection, Owner, Result
+from dlbench.loadgen.transport.keepalive import IDLE, Connection, Owner, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from locust.env import Environment
 
     from dlbench.loadgen.locust.coordinator import Outcome
-    from dlbench.loadgen.locust.page import NoPage
+    from dlbench.loadgen.locust.tab import NoPage
     from dlbench.loadgen.messages import Progress
 
 logger = logging.getLogger(__name__)

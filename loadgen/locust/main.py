@@ -25,7 +25,7 @@ from gevent.queue import Queue
 from pydantic import ValidationError
 
 from dlbench.loadgen.errors import DataError, LoadError
-from dlbench.loadgen.locust.session import Session
+from dlbench.loadgen.locust.jobs import Session
 from dlbench.loadgen.messages import (
     Failure,
     Job,

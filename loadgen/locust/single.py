@@ -16,14 +16,14 @@ from dlbench.loadgen.locust.locustfile import profile_of
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.loadgen.protocols.judge import judge_of
 from dlbench.loadgen.protocols.payloads import requests_of
-from dlbench.loadgen.transport.connection import IDLE
+from dlbench.loadgen.transport.keepalive import IDLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from locust.env import Environment
 
-    from dlbench.loadgen.transport.connection import Connection, Result
+    from dlbench.loadgen.transport.keepalive import Connection, Result
 
 NS_PER_MS = 1e6
 OK = 200

@@ -18,9 +18,9 @@ from locust.runners import WorkerRunner
 
 from dlbench.loadgen.locust.coordinator import Coordinator
 from dlbench.loadgen.locust.locustfile import Locustfile
-from dlbench.loadgen.locust.page import page_of
 from dlbench.loadgen.locust.participant import Participant
 from dlbench.loadgen.locust.single import Client
+from dlbench.loadgen.locust.tab import page_of
 from dlbench.loadgen.quantity import digits, duration, latency
 
 if TYPE_CHECKING:

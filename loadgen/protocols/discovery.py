@@ -9,7 +9,7 @@ from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.inputs.inputs import random_row, read_inputs
 from dlbench.loadgen.inputs.sizes import as_stated, candidates, filled, guess_notes, guesses
 from dlbench.loadgen.location import locate
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
+from dlbench.loadgen.protocols.table import PROTOCOLS
 
 if TYPE_CHECKING:
     from dlbench.loadgen.profile import LoadProfile

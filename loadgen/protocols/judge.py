@@ -11,7 +11,7 @@ from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.inputs.inputs import read_rows, specs_of
 from dlbench.loadgen.protocols.answer import WRONG_OUTPUT, WRONG_SHAPE, BadAnswer
 from dlbench.loadgen.protocols.plain import document
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
+from dlbench.loadgen.protocols.table import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

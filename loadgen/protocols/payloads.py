@@ -11,7 +11,7 @@ from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.inputs.inputs import RawBody, random_row, read_inputs
 from dlbench.loadgen.protocols.digits import NEVER_REPEATS, Stamped
 from dlbench.loadgen.protocols.encode import Body, http_head, template
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
+from dlbench.loadgen.protocols.table import PROTOCOLS
 from dlbench.loadgen.schedule.mix import Mix
 from dlbench.loadgen.schedule.popularity import Draws, churning, ranks
 

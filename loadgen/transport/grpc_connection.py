@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dlbench.loadgen.transport import http2
-from dlbench.loadgen.transport.connection import CHUNK, IDLE, Connection, Plain
 from dlbench.loadgen.transport.http2 import Flag, Frame, Http2Error, Kind, Setting
+from dlbench.loadgen.transport.keepalive import CHUNK, IDLE, Connection, Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.loadgen.transport.connection import Address, Bytes, Owner, Result, Wires
+    from dlbench.loadgen.transport.keepalive import Address, Bytes, Owner, Result, Wires
 
 STATUSES = (
     *("ok", "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found"),

@@ -10,10 +10,10 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dlbench.loadgen.transport.connection import READ, WRITE, Plain
+from dlbench.loadgen.transport.keepalive import READ, WRITE, Plain
 
 if TYPE_CHECKING:
-    from dlbench.loadgen.transport.connection import Bytes
+    from dlbench.loadgen.transport.keepalive import Bytes
 
 CHUNK = 65_536
 RECORD = 16_384  # the most that one TLS record holds (RFC 8446, 5.1)

@@ -9,9 +9,9 @@ from dlbench.proxy.cache.cache import NoCache
 from dlbench.proxy.cache.cache_key import KeyMaker
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.dispatch.admission import HELD_OFF, STOPPING, Admission, Closed
-from dlbench.proxy.dispatch.job import Job, Seat, Whole
-from dlbench.proxy.dispatch.lineup import NS_PER_MS
+from dlbench.proxy.dispatch.job import Job, Whole, WorkerSlot
 from dlbench.proxy.dispatch.output_shapes import unlike
+from dlbench.proxy.dispatch.queues import NS_PER_MS
 from dlbench.proxy.dispatch.results import Results
 from dlbench.proxy.dispatch.rows import merge, spread
 from dlbench.proxy.dispatch.runner import Runner
@@ -50,7 +50,7 @@ class Dispatcher:
         self._per_worker = False
         self._over = False
         self._admission: Admission | Closed
-        self.on_lost: Callable[[Seat], None] = lambda _: None  # a worker that died
+        self.on_lost: Callable[[WorkerSlot], None] = lambda _: None  # a worker that died
         # Batches are smaller from now on: the most rows, and why.
         self.on_less: Callable[[int, str], None] = lambda _, __: None
         self._runner = Runner(
@@ -58,21 +58,21 @@ class Dispatcher:
             config,
             stats,
             self._finish,
-            lambda seat: self.on_lost(seat),
+            lambda slot: self.on_lost(slot),
             lambda rows, why: self.on_less(rows, why),
         )
-        self._lineup = self._runner.lineup
+        self._queues = self._runner.queues
         self.configure(config)
 
     @property
-    def live(self) -> Sequence[Seat]:
+    def live(self) -> Sequence[WorkerSlot]:
         """The workers that get work."""
-        return self._lineup.live
+        return self._queues.live
 
     @property
     def waiting(self) -> int:
         """Requests in queues."""
-        return self._lineup.waiting
+        return self._queues.waiting
 
     @property
     def looks_up(self) -> bool:
@@ -82,7 +82,7 @@ class Dispatcher:
     @property
     def caches(self) -> list[Cache]:
         """The result caches: one, or one per live worker."""
-        return [seat.cache for seat in self._runner.seats] if self._per_worker else [self._cache]
+        return [slot.cache for slot in self._runner.slots] if self._per_worker else [self._cache]
 
     def configure(self, config: ServingConfig) -> None:
         """Change every knob that needs no restart; what waits is queued again, the cache is empty."""
@@ -91,12 +91,12 @@ class Dispatcher:
         self._open()
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
         waiting = self._runner.configure(config)
-        self._per_worker = config.cache_scope == "worker" and not self._lineup.shares
+        self._per_worker = config.cache_scope == "worker" and not self._queues.shares
         self._results.configure(config)
         self._cache = self._results.new_cache()
-        self._needs_key = self._results.active or self._lineup.needs_key
-        for seat in self._runner.seats:
-            seat.cache = self._new_cache()
+        self._needs_key = self._results.active or self._queues.needs_key
+        for slot in self._runner.slots:
+            slot.cache = self._new_cache()
         self._runner.run_again(waiting)
 
     def submit(self, request: InferRequest, reply: Reply) -> Job:
@@ -127,15 +127,15 @@ class Dispatcher:
             if self._runner.withdraw(part):
                 self._finish(part, ClientGone())
 
-    def join(self, seat: Seat) -> None:
+    def join(self, slot: WorkerSlot) -> None:
         """A worker that is ready gets work from now on."""
-        seat.cache = self._new_cache()
+        slot.cache = self._new_cache()
         self._open()
-        self._runner.join(seat)
+        self._runner.join(slot)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: WorkerSlot) -> None:
         """A worker gets nothing more; it is idle once what it runs is done."""
-        self._runner.leave(seat)
+        self._runner.leave(slot)
 
     def hold_off(self, pause_s: float) -> None:
         """Until a worker joins, whoever comes is answered 503; who waits already goes on waiting."""
@@ -157,14 +157,14 @@ class Dispatcher:
     # On the way in
 
     def _look_up(self, job: Job) -> None:
-        job.home = self._lineup.home(job.cache_key) if self._per_worker else None
+        job.home = self._queues.home(job.cache_key) if self._per_worker else None
         self._results.find(job, self._cache_of(job), self._admit)
 
     def _admit(self, job: Job) -> None:
         try:
             if not job.wanted:  # all went while it was looked up
                 raise ClientGone
-            self._admission.check(self._lineup.waiting, self.served_per_s)
+            self._admission.check(self._queues.waiting, self.served_per_s)
         except RequestError as error:
             self.stats.refused(error.status)
             self._tell_joined(job, error)

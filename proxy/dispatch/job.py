@@ -26,7 +26,7 @@ class Job:
     """A request, with whom to answer and how long that is worth waiting for.
 
     `deadline_ns` is 0 where there is none; `deaths` counts the workers that died with it. `home` is
-    the worker in whose cache it was looked for, `seat` the one before which it waits, at `place`,
+    the worker in whose cache it was looked for, `slot` the one before which it waits, at `place`,
     `whole` the job that it is a part of, `parts` those that it was spread over. `leader` is the
     identical job that it joined, `wanted` how many wait for this one, itself included. `refused` is
     the batch that the model refused with it.
@@ -46,8 +46,8 @@ class Job:
         "refused",
         "reply",
         "request",
-        "seat",
         "since_ns",
+        "slot",
         "wanted",
         "whole",
     )
@@ -59,8 +59,8 @@ class Job:
         self.deadline_ns = 0
         self.cache_key = b""
         self.deaths = 0
-        self.home: Seat | None = None
-        self.seat: Seat | None = None
+        self.home: WorkerSlot | None = None
+        self.slot: WorkerSlot | None = None
         self.place: Waiting[Job] | None = None
         self.whole: Whole | None = None
         self.part = 0
@@ -131,10 +131,10 @@ class Whole:
         return [self._outcomes[number] for number in range(self._parts)]
 
 
-class Seat:
+class WorkerSlot:
     """A worker as the dispatcher sees it: its link, the queue it takes from, what it has to do.
 
-    A seat outlives its process: a replacement takes the place, the name and the weight.
+    A slot outlives its process: a replacement takes the place, the name and the weight.
     """
 
     def __init__(self, number: int, weight: float, link: WorkerLink) -> None:

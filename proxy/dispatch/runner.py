@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.dispatch.batch_limit import BATCH_LIMITS
 from dlbench.proxy.dispatch.job import Refused
-from dlbench.proxy.dispatch.lineup import NS_PER_MS, Lineup
 from dlbench.proxy.dispatch.output_shapes import OutputShapes
+from dlbench.proxy.dispatch.queues import NS_PER_MS, Queues
 from dlbench.proxy.dispatch.rows import gather, scatter
 from dlbench.proxy.dispatch.suspicion import FIRST_RUN_NS, FLOOR_NS, UsualTimes
 from dlbench.proxy.dispatch.timer import make_timer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.dispatch.batch_limit import BatchLimit
     from dlbench.proxy.dispatch.batcher import Batcher
-    from dlbench.proxy.dispatch.job import Job, Seat
+    from dlbench.proxy.dispatch.job import Job, WorkerSlot
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.telemetry.stats import ModelStats
     from dlbench.proxy.tensors import Signature
@@ -59,7 +59,7 @@ class Runner:
         config: ServingConfig,
         stats: ModelStats,
         finish: Callable[[Job, Outputs | RequestError], None],
-        on_lost: Callable[[Seat], None],
+        on_lost: Callable[[WorkerSlot], None],
         on_less: Callable[[int, str], None],
     ) -> None:
         """`on_less` hears of smaller batches from now on: the most rows, and why."""
@@ -70,23 +70,23 @@ class Runner:
         self._most_rows = MOST_ROWS if signature.batchable else 1
         self._number = 0
         self._timer = make_timer(asyncio.get_running_loop(), self._on_time)
-        self._leaving: set[Seat] = set()  # what they run is not done yet
-        self._suspects: set[Seat] = set()  # they get nothing until they have answered
+        self._leaving: set[WorkerSlot] = set()  # what they run is not done yet
+        self._suspects: set[WorkerSlot] = set()  # they get nothing until they have answered
         self._usual = UsualTimes()
-        self.lineup = Lineup(config, 1)
+        self.queues = Queues(config, 1)
         self.configure(config)
 
     @property
-    def seats(self) -> list[Seat]:
+    def slots(self) -> list[WorkerSlot]:
         """The workers that get work, or will when they have answered."""
-        return [*self.lineup.live, *self._suspects]
+        return [*self.queues.live, *self._suspects]
 
     def configure(self, config: ServingConfig) -> list[Job]:
         """Take other knobs; what waited comes back, to be run again."""
         self._config = config
         self._limit = self._new_limit()
         self._commits = config.queue_order == "fifo"
-        return self.lineup.configure(config, self._limit.limit)
+        return self.queues.configure(config, self._limit.limit)
 
     @property
     def batches(self) -> bool:
@@ -102,40 +102,40 @@ class Runner:
         if rows < self._most_rows:
             self._most_rows = rows
             self._limit = self._new_limit()
-            self.lineup.limit_batches(self._limit.limit)
+            self.queues.limit_batches(self._limit.limit)
             self._tell_less(rows, why)
 
-    def join(self, seat: Seat) -> None:
+    def join(self, slot: WorkerSlot) -> None:
         """A worker that is ready gets work from now on."""
-        link = seat.link
-        link.on_result = partial(self._on_result, seat)
-        link.on_lost = partial(self._on_lost, seat)
-        self.run_again(self.lineup.join(seat))
-        self._pump(seat)
+        link = slot.link
+        link.on_result = partial(self._on_result, slot)
+        link.on_lost = partial(self._on_lost, slot)
+        self.run_again(self.queues.join(slot))
+        self._pump(slot)
         self._suspect(now_ns())
         if not link.alive:  # it died between its hello and now, when nobody listened
-            self._on_lost(seat, link)
+            self._on_lost(slot, link)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: WorkerSlot) -> None:
         """A worker gets nothing more; it is idle once what it runs is done."""
-        if seat.index >= 0:
-            self._leaving.add(seat)
-            self.run_again(self.lineup.leave(seat))
-            self._let_go(seat)
-        elif seat in self._suspects:
-            self._suspects.discard(seat)
-            self._leaving.add(seat)
+        if slot.index >= 0:
+            self._leaving.add(slot)
+            self.run_again(self.queues.leave(slot))
+            self._let_go(slot)
+        elif slot in self._suspects:
+            self._suspects.discard(slot)
+            self._leaving.add(slot)
 
     def shutdown(self) -> list[Job]:
         """Run nothing any more; returns all that was not finished."""
         self._timer.close()
-        left = self.lineup.drain()
-        for seat in [*self.seats, *self._leaving]:
-            left += self._taken_from(seat)
-            seat.link.on_result = lambda *_: None
-            seat.link.on_lost = lambda _: None
-            self.leave(seat)
-            self._let_go(seat)
+        left = self.queues.drain()
+        for slot in [*self.slots, *self._leaving]:
+            left += self._taken_from(slot)
+            slot.link.on_result = lambda *_: None
+            slot.link.on_lost = lambda _: None
+            self.leave(slot)
+            self._let_go(slot)
         return left
 
     def wake_at(self, when_ns: int) -> None:
@@ -144,16 +144,16 @@ class Runner:
 
     def run(self, job: Job, batch_key: Hashable) -> None:
         """Queue a job where the policy says, and see whether a worker takes it at once."""
-        seat = self.lineup.choose(job.cache_key, job.home)
-        self.lineup.add(job, batch_key, seat)
-        if seat is None:
+        slot = self.queues.choose(job.cache_key, job.home)
+        self.queues.add(job, batch_key, slot)
+        if slot is None:
             self._pump_shared()
         else:
-            self._pump(seat)
+            self._pump(slot)
 
     def withdraw(self, job: Job) -> bool:
         """Take a job out of its queue; False if it has begun, or is done."""
-        return self.lineup.withdraw(job)
+        return self.queues.withdraw(job)
 
     def run_again(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
@@ -176,37 +176,37 @@ class Runner:
 
     def _pump_shared(self) -> None:
         """Offer the shared queue to idle workers first, then to one that may take a second batch."""
-        live = self.lineup.live
-        for seat in live:
-            if not seat.batches:
-                self._pump(seat)
+        live = self.queues.live
+        for slot in live:
+            if not slot.batches:
+                self._pump(slot)
                 return
-        if self.lineup.shared.is_full():
-            for seat in live:
-                self._pump(seat)
+        if self.queues.shared.is_full():
+            for slot in live:
+                self._pump(slot)
 
     def _on_time(self) -> None:
         """A delay is over or a deadline has passed."""
         now = now_ns()
-        for queue in self.lineup.queues():
+        for queue in self.queues.all():
             self._expire(queue, now)
         self._suspect(now)
-        for seat in list(self.lineup.live):
-            self._pump(seat)
+        for slot in list(self.queues.live):
+            self._pump(slot)
 
     def _suspect(self, now: int) -> None:
         """Set aside whoever runs one batch for far longer than usual, but for the last one."""
-        for seat in list(self.lineup.live):
-            since_ns = seat.link.running_since_ns
-            if since_ns is None or not seat.batches:
+        for slot in list(self.queues.live):
+            since_ns = slot.link.running_since_ns
+            if since_ns is None or not slot.batches:
                 continue
             due = since_ns + FLOOR_NS
             if due <= now:
-                due = since_ns + self._patience_ns(seat.running)
+                due = since_ns + self._patience_ns(slot.running)
             if due > now:
                 self._timer.at(due)
-            elif len(self.lineup.live) > 1:
-                self._set_aside(seat, now - since_ns)
+            elif len(self.queues.live) > 1:
+                self._set_aside(slot, now - since_ns)
 
     def _patience_ns(self, jobs: list[Job]) -> int:
         if not jobs:  # the batch was taken back before it began
@@ -214,38 +214,38 @@ class Runner:
         rows = sum([job.request.rows for job in jobs])
         return self._usual.patience_ns(jobs[0].request.layout.row_shapes, rows)
 
-    def _set_aside(self, seat: Seat, ran_ns: int) -> None:
+    def _set_aside(self, slot: WorkerSlot, ran_ns: int) -> None:
         """Nothing new for a worker that seems to hang; what it has not begun is run elsewhere."""
-        LOG.warning("%s seems to hang: one batch runs for %.1f s", seat.name, ran_ns / NS_PER_S)
-        self._suspects.add(seat)
-        waiting = self.lineup.leave(seat)
-        for number in list(seat.batches)[1:]:
-            waiting += seat.batches[number]
-            seat.batches[number] = []  # when it is answered, nobody is told
+        LOG.warning("%s seems to hang: one batch runs for %.1f s", slot.name, ran_ns / NS_PER_S)
+        self._suspects.add(slot)
+        waiting = self.queues.leave(slot)
+        for number in list(slot.batches)[1:]:
+            waiting += slot.batches[number]
+            slot.batches[number] = []  # when it is answered, nobody is told
         self.run_again(waiting)
 
-    def _clear(self, seat: Seat) -> None:
+    def _clear(self, slot: WorkerSlot) -> None:
         """It has answered: it is a worker like any other."""
-        if seat in self._suspects:
-            LOG.warning("%s answers again", seat.name)
-            self._suspects.discard(seat)
-            self.run_again(self.lineup.join(seat))
+        if slot in self._suspects:
+            LOG.warning("%s answers again", slot.name)
+            self._suspects.discard(slot)
+            self.run_again(self.queues.join(slot))
             self._suspect(now_ns())  # one that hangs too may no longer be the last
 
     def _expire(self, queue: Batcher[Job], now: int) -> bool:
         """Answer what has waited for too long; whether there was anything."""
         expired = queue.expire(now)
         for job in expired:
-            self.lineup.taken_back(job)
+            self.queues.taken_back(job)
             self._finish(job, DeadlineExceeded("the deadline passed before the request could run"))
         if (due := queue.next_deadline_ns()) is not None:
             self._timer.at(due)
         return bool(expired)
 
-    def _pump(self, seat: Seat) -> None:
+    def _pump(self, slot: WorkerSlot) -> None:
         """Give a worker what is due, up to one batch running and one committed."""
-        queue = self.lineup.queue_of(seat)
-        while self._can_take(seat, queue):
+        queue = self.queues.queue_of(slot)
+        while self._can_take(slot, queue):
             now = now_ns()
             if self._expire(queue, now):
                 continue  # whoever heard of it may have asked for something else
@@ -255,55 +255,57 @@ class Runner:
                 if due is not None:
                     self._timer.at(due)
                 return
-            self._send(seat, jobs, now)
+            self._send(slot, jobs, now)
 
-    def _can_take(self, seat: Seat, queue: Batcher[Job]) -> bool:
-        if seat.index < 0:
+    def _can_take(self, slot: WorkerSlot, queue: Batcher[Job]) -> bool:
+        if slot.index < 0:
             return False
-        if not seat.batches:
+        if not slot.batches:
             return True
-        short = 0 < seat.link.service_ns < PREFETCH_BELOW_NS
-        return len(seat.batches) == 1 and self._commits and short and queue.is_full()
+        short = 0 < slot.link.service_ns < PREFETCH_BELOW_NS
+        return len(slot.batches) == 1 and self._commits and short and queue.is_full()
 
-    def _send(self, seat: Seat, jobs: list[Job], now: int) -> None:
+    def _send(self, slot: WorkerSlot, jobs: list[Job], now: int) -> None:
         requests = [job.request for job in jobs]
         rows = [request.rows for request in requests]
         total = sum(rows)
         self._number = number = (self._number + 1) & 0xFFFFFFFF
-        seat.batches[number] = jobs
-        seat.requests += len(jobs)
-        self.lineup.waiting -= len(jobs)
+        slot.batches[number] = jobs
+        slot.requests += len(jobs)
+        self.queues.waiting -= len(jobs)
         waits = [now - job.since_ns for job in jobs]
         self._stats.batch_sent(total, waits)
         for request, wait_ns in zip(requests, waits, strict=True):
             if request.trace is not None:
                 request.trace.queue_ns, request.trace.batch_rows = wait_ns, total
-        seat.link.send(encode_batch(number, rows, *gather(self._signature, requests, total)))
+        slot.link.send(encode_batch(number, rows, *gather(self._signature, requests, total)))
         self._timer.at(now + FLOOR_NS)  # time to look whether it is back
 
     # And back
 
-    def _on_result(self, seat: Seat, link: WorkerLink, number: int, result: Result | str) -> None:
-        if number not in seat.batches:
+    def _on_result(
+        self, slot: WorkerSlot, link: WorkerLink, number: int, result: Result | str
+    ) -> None:
+        if number not in slot.batches:
             raise BrokenFrame("an answer to nothing that was asked")
-        rows = sum([job.request.rows for job in seat.batches[number]])
+        rows = sum([job.request.rows for job in slot.batches[number]])
         if rows and not isinstance(result, str):
             link.check(self._signature, result, rows)
-        jobs = seat.batches.pop(number)
+        jobs = slot.batches.pop(number)
         compute_ns = 0
         if not rows:  # taken back: it was answered elsewhere
-            self._clear(seat)
-            self._pump(seat)
-            self._let_go(seat)
+            self._clear(slot)
+            self._pump(slot)
+            self._let_go(slot)
             return
         if not isinstance(result, str):
             compute_ns = result.compute_ns
             link.took(compute_ns)
             self._usual.took(jobs[0].request.layout.row_shapes, rows, compute_ns)
             self._stats.batch_done(len(jobs), rows, result.input_ns, compute_ns, result.output_ns)
-        self.lineup.ended(seat, len(jobs), rows, compute_ns)
-        self._clear(seat)
-        self._pump(seat)  # the worker first: it can go on while the answers are written
+        self.queues.ended(slot, len(jobs), rows, compute_ns)
+        self._clear(slot)
+        self._pump(slot)  # the worker first: it can go on while the answers are written
         if isinstance(result, str):
             self._on_refused(jobs, result)
         else:
@@ -312,8 +314,8 @@ class Runner:
                 if job.request.trace is not None:
                     job.request.trace.compute_ns = compute_ns
             self._answer(jobs, result.tensors, rows)
-        self._pump(seat)
-        self._let_go(seat)
+        self._pump(slot)
+        self._let_go(slot)
 
     def _on_refused(self, jobs: list[Job], text: str) -> None:
         """The model refused a batch: each request is run alone, so that only the guilty one fails."""
@@ -350,16 +352,16 @@ class Runner:
         before = self._limit.limit
         self._limit.observe(rows, max(0, latency_ns - compute_ns), compute_ns)
         if self._limit.limit != before:
-            self.lineup.limit_batches(self._limit.limit)
+            self.queues.limit_batches(self._limit.limit)
 
-    def _on_lost(self, seat: Seat, link: WorkerLink) -> None:
+    def _on_lost(self, slot: WorkerSlot, link: WorkerLink) -> None:
         """A worker died: its requests run again elsewhere, one by one."""
         # A second batch, committed ahead, has not been looked at; and nonsense is no request's fault.
-        suspects = [] if link.broken else seat.running
-        lost = self._taken_from(seat)
-        self.leave(seat)
-        self._let_go(seat)
-        self._tell_lost(seat)
+        suspects = [] if link.broken else slot.running
+        lost = self._taken_from(slot)
+        self.leave(slot)
+        self._let_go(slot)
+        self._tell_lost(slot)
         for job in lost:
             job.deaths += job in suspects
             if job.deaths >= MOST_DEATHS:
@@ -367,15 +369,15 @@ class Runner:
             else:
                 self.run_alone([job])
 
-    def _taken_from(self, seat: Seat) -> list[Job]:
+    def _taken_from(self, slot: WorkerSlot) -> list[Job]:
         """What runs on a worker, and will not be done there."""
-        jobs = [job for batch in seat.batches.values() for job in batch]
-        seat.batches.clear()
+        jobs = [job for batch in slot.batches.values() for job in batch]
+        slot.batches.clear()
         return jobs
 
-    def _let_go(self, seat: Seat) -> None:
+    def _let_go(self, slot: WorkerSlot) -> None:
         """Whoever waits for a worker that left to be idle hears that it is."""
-        if seat.index < 0 and not seat.batches:
-            self._leaving.discard(seat)
-            seat.cache.clear(now_ns())
-            seat.idle.set()
+        if slot.index < 0 and not slot.batches:
+            self._leaving.discard(slot)
+            slot.cache.clear(now_ns())
+            slot.idle.set()

@@ -6,14 +6,14 @@ import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlbench.proxy.errors import NotFound, Overloaded, TooMany
-from dlbench.proxy.http.http import HttpRequest
+from dlbench.proxy.http.connection import HttpRequest
 from dlbench.proxy.http.memory import COUNTED_FROM
 from dlbench.proxy.http.reply import Stream, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.http.http import Respond
+    from dlbench.proxy.http.connection import Respond
     from dlbench.proxy.http.memory import Memory
     from dlbench.proxy.http.reply import Body
 

@@ -10,17 +10,17 @@ import numpy as np
 
 from dlbench.proxy.errors import BadRequest, NotFound
 from dlbench.proxy.http.encoding import AT_ONCE
-from dlbench.proxy.protocols.answer import answer_json, read_aside
 from dlbench.proxy.protocols.columns import read_columns, request_of
-from dlbench.proxy.protocols.document import load
+from dlbench.proxy.protocols.handler import answer_json, read_aside
 from dlbench.proxy.protocols.json_reply import json_value
 from dlbench.proxy.protocols.json_tensors import write_nested
+from dlbench.proxy.protocols.v2_json import load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dlbench.proxy.http.http import HttpRequest, Respond
-    from dlbench.proxy.protocols.answer import Asked
+    from dlbench.proxy.http.connection import HttpRequest, Respond
+    from dlbench.proxy.protocols.handler import Asked
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.serving.repository import Repository
     from dlbench.proxy.tensors import Buffer, Signature, TensorSpec

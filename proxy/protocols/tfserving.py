@@ -9,14 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.protocols.answer import infer_json, send_json
 from dlbench.proxy.protocols.columns import read_columns, request_of, unwrapped, write_columns
-from dlbench.proxy.protocols.document import load
+from dlbench.proxy.protocols.handler import infer_json, send_json
 from dlbench.proxy.protocols.instances import read_instances, write_instances
+from dlbench.proxy.protocols.v2_json import load
 
 if TYPE_CHECKING:
-    from dlbench.proxy.http.http import HttpRequest, Respond
-    from dlbench.proxy.protocols.answer import Asked
+    from dlbench.proxy.http.connection import HttpRequest, Respond
+    from dlbench.proxy.protocols.handler import Asked
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.serving.served import ServedModel
     from dlbench.proxy.tensors import Buffer, Signature, TensorSpec

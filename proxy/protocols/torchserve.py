@@ -10,16 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.protocols.answer import answer_json, infer_json, send_json
+from dlbench.proxy.protocols.handler import answer_json, infer_json, send_json
 from dlbench.proxy.protocols.instances import read_instances, write_instances
 from dlbench.proxy.protocols.json_text import parse
 from dlbench.proxy.protocols.multipart import MULTIPART_TYPE, parts
-from dlbench.proxy.protocols.wire import read_alone
+from dlbench.proxy.protocols.v2_binary import read_alone
 
 if TYPE_CHECKING:
-    from dlbench.proxy.http.http import HttpRequest, Respond
+    from dlbench.proxy.http.connection import HttpRequest, Respond
     from dlbench.proxy.http.reply import Client
-    from dlbench.proxy.protocols.answer import Asked
+    from dlbench.proxy.protocols.handler import Asked
     from dlbench.proxy.protocols.multipart import Part
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.serving.repository import Repository

@@ -7,13 +7,13 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.errors import BadRequest
+from dlbench.proxy.http.connection import JSON_TYPE, HttpRequest
 from dlbench.proxy.http.encoding import AT_ONCE
-from dlbench.proxy.http.http import JSON_TYPE, HttpRequest
-from dlbench.proxy.protocols.answer import answer, read_aside, send_json
-from dlbench.proxy.protocols.wire import Wire, read_alone
+from dlbench.proxy.protocols.handler import answer, read_aside, send_json
+from dlbench.proxy.protocols.v2_binary import Wire, read_alone
 
 if TYPE_CHECKING:
-    from dlbench.proxy.http.http import Respond
+    from dlbench.proxy.http.connection import Respond
     from dlbench.proxy.http.reply import Body
     from dlbench.proxy.request import InferRequest, Outputs
     from dlbench.proxy.serving.repository import Repository

@@ -23,13 +23,13 @@ from dlbench.proxy.errors import (
 from dlbench.proxy.http.encoding import AT_ONCE
 from dlbench.proxy.models.model import ModelFile, find_models, resolve_model
 from dlbench.proxy.serving.served import ServedModel, serve_model
-from dlbench.proxy.workers.pool import all_or_none
+from dlbench.proxy.workers.start import all_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dlbench.proxy.cache.backend import Backend
-    from dlbench.proxy.http.aside import Aside
+    from dlbench.proxy.http.json_process import Aside
     from dlbench.proxy.settings import ServerSettings
     from dlbench.proxy.telemetry.spans import Spans
 
@@ -72,7 +72,10 @@ class Repository:
     @property
     def pids(self) -> dict[str, Any]:
         """The front's process and all workers'."""
-        return {"front": os.getpid(), "workers": [pid for m in self.models for pid in m.crew.pids]}
+        return {
+            "front": os.getpid(),
+            "workers": [pid for m in self.models for pid in m.supervisor.pids],
+        }
 
     async def startup(self) -> None:
         """Load the models named on the command line; if one fails, none is left."""

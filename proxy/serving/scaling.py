@@ -1,4 +1,4 @@
-"""The autoscaler's eyes and hands: looks at a model's workers, and asks its crew for more or fewer."""
+"""The autoscaler's eyes and hands: looks at a model's workers, and asks its supervisor for more or fewer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dlbench.proxy.serving.autoscaler import AUTOSCALERS, Observed
 if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.dispatch.dispatcher import Dispatcher
-    from dlbench.proxy.serving.crew import Crew
+    from dlbench.proxy.serving.supervisor import Supervisor
 
 NS_PER_S = 1e9
 
@@ -18,9 +18,11 @@ NS_PER_S = 1e9
 class Scaling:
     """Turns counters into observations, one per look."""
 
-    def __init__(self, config: ServingConfig, dispatcher: Dispatcher, crew: Crew) -> None:
+    def __init__(
+        self, config: ServingConfig, dispatcher: Dispatcher, supervisor: Supervisor
+    ) -> None:
         self._autoscaler = AUTOSCALERS[config.autoscaler](config)
-        self._dispatcher, self._crew = dispatcher, crew
+        self._dispatcher, self._supervisor = dispatcher, supervisor
         self._stats = dispatcher.stats
         self._remember(now_ns())
 
@@ -31,11 +33,11 @@ class Scaling:
             self._dispatcher.served_per_s = observed.workers / observed.service_s
         self._remember(now)
         wanted = self._autoscaler.decide(observed)
-        if wanted != self._crew.size:
-            self._crew.scale(wanted)
+        if wanted != self._supervisor.size:
+            self._supervisor.scale(wanted)
 
     def _observed(self, now: int) -> Observed:
-        stats, workers = self._stats, self._crew.size
+        stats, workers = self._stats, self._supervisor.size
         passed_ns = max(1, now - self._then)
         busy_ns = stats.service.total_ns - self._busy_ns
         computed = stats.computed - self._computed

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dlbench.proxy.clock import now_ns
 from dlbench.proxy.dispatch.dispatcher import Dispatcher
 from dlbench.proxy.errors import ModelError
-from dlbench.proxy.serving.crew import Crew
 from dlbench.proxy.serving.scaling import NS_PER_S, Scaling
+from dlbench.proxy.serving.supervisor import Supervisor
 from dlbench.proxy.telemetry.metrics import WorkerSeen
 from dlbench.proxy.telemetry.stats import ModelStats
 from dlbench.proxy.tensors import signature_from
-from dlbench.proxy.workers.pool import start_worker, start_workers, started
 from dlbench.proxy.workers.remote import Address, Introduction, RemoteLink
+from dlbench.proxy.workers.start import start_worker, start_workers, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.dispatch.job import Job
     from dlbench.proxy.errors import ProxyError, RequestError
-    from dlbench.proxy.http.aside import Aside
+    from dlbench.proxy.http.json_process import Aside
     from dlbench.proxy.models.model import ModelFile
     from dlbench.proxy.request import InferRequest, Reply
     from dlbench.proxy.settings import ServerSettings
@@ -66,7 +66,7 @@ class ServedModel:
         dispatcher.on_less = self._batches_less
         self.submit: Callable[[InferRequest, Reply], Job] = dispatcher.submit
         self.abandon = dispatcher.abandon
-        self.crew: Crew
+        self.supervisor: Supervisor
         self.aside: Aside
         self.hurried = False  # nobody waits for what is under way any more
         self._watch: asyncio.Task[None]
@@ -110,7 +110,7 @@ class ServedModel:
         """The workers, dead ones included."""
         return [
             WorkerSeen(s.name, s.link.alive, s.outstanding, s.requests, s.link.pid, s.restarts)
-            for s in self.crew.seats
+            for s in self.supervisor.slots
         ]
 
     def refused(self, error: RequestError) -> None:
@@ -118,16 +118,16 @@ class ServedModel:
         self.stats.received()
         self.stats.refused(error.status)
 
-    def start(self, crew: Crew) -> None:
+    def start(self, supervisor: Supervisor) -> None:
         """Watch over the workers from now on."""
-        self.crew = crew
+        self.supervisor = supervisor
         self._watch = asyncio.ensure_future(self._main_loop())
 
     async def shutdown(self) -> None:
         """Answer what is left, stop the workers."""
         self._watch.cancel()
         self.dispatcher.shutdown()
-        await self.crew.shutdown()
+        await self.supervisor.shutdown()
 
     async def retire(self, timeout_s: float) -> None:
         """Let what was accepted be answered, if it can be and nobody hurries; then shut down."""
@@ -141,13 +141,13 @@ class ServedModel:
 
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
-        scaling = Scaling(self.config, self.dispatcher, self.crew)
+        scaling = Scaling(self.config, self.dispatcher, self.supervisor)
         looked = now_ns()
         while True:
             await asyncio.sleep(min(LOOK_S, self.config.worker_timeout_s / 2))
             now = now_ns()
             try:
-                self.crew.check(now)
+                self.supervisor.check(now)
                 if now - looked >= 0.9 * LOOK_S * NS_PER_S:
                     looked = now
                     scaling.look(now)
@@ -215,9 +215,9 @@ async def serve_model(
             raise ModelError(f"{path} or its weights have changed: it is loaded anew")
         return link
 
-    crew = Crew(dispatcher, start, config.worker_weights, on_fatal, remote)
-    crew.adopt(links)
-    served.start(crew)
+    supervisor = Supervisor(dispatcher, start, config.worker_weights, on_fatal, remote)
+    supervisor.adopt(links)
+    served.start(supervisor)
     return served
 
 

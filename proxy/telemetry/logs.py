@@ -18,7 +18,7 @@ from dlbench.proxy.http.reply import error_reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.http.http import HttpRequest, Respond
+    from dlbench.proxy.http.connection import HttpRequest, Respond
     from dlbench.proxy.http.reply import Body
 
     Handle = Callable[[HttpRequest, Respond], None]

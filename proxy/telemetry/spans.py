@@ -18,7 +18,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.http.http import HttpRequest, Respond
+    from dlbench.proxy.http.connection import HttpRequest, Respond
     from dlbench.proxy.request import InferRequest, Outputs, Reply
     from dlbench.proxy.telemetry.tracing import Tracer
 

@@ -39,9 +39,9 @@ from dlbench.proxy.workers.handshake import (
     prove,
 )
 from dlbench.proxy.workers.link import meaning, reap, spawn_for
-from dlbench.proxy.workers.pool import arguments
 from dlbench.proxy.workers.relay import HUNG_UP, relay
 from dlbench.proxy.workers.remote import Address, tune
+from dlbench.proxy.workers.start import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.analysis.comparison import (
+from dlbench.loadgen.analysis.differences import (
     Figure,
     Runs,
     compare_figures,

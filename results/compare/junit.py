@@ -10,11 +10,11 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from dlbench.results.compare.summary import conclusion, how_to_read, rows
+from dlbench.results.compare.renderings import conclusion, how_to_read, rows
 
 if TYPE_CHECKING:
     from dlbench.results.compare.regression import Judgement
-    from dlbench.results.compare.summary import Row
+    from dlbench.results.compare.renderings import Row
 
 # XML 1.0, section 2.2: what may not stand in a document at all, as in the log of a crashed server.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.point import Point
     from dlbench.tuner.storage.study import Study
     from dlbench.tuner.verify.pool import Repeat
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 # Away from the seeds of a study, which are random in 31 bits.
 FIRST_SEED = 1 << 32

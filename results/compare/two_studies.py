@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dlbench.loadgen.analysis.comparison import Figure, reported, widening
+from dlbench.loadgen.analysis.differences import Figure, reported, widening
 from dlbench.loadgen.analysis.statistics import UNDETERMINED
 from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.compare.comparison import Compared, Pair, changes, difference, shown, the_load
-from dlbench.results.report import numbers
+from dlbench.results.findings import numbers
 from dlbench.tuner.front import Outcome, hypervolume
 from dlbench.tuner.search.correction import CAPACITY_NOISE, Z
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dlbench.tuner.point import Point
-    from dlbench.tuner.verify.verify import Verified
+    from dlbench.tuner.verify.verification import Verified
 
 # DESIGN.md: the p99 that hypervolumes are measured against where no bound is stated.
 REFERENCE_MS = 1000.0
@@ -90,7 +90,7 @@ def front_area(
     probes.
 
     Each figure of each point adds the square of what its own ends do to the area: the method of
-    variance estimates recovery (loadgen/analysis/comparison.py), to first order. What all points have in
+    variance estimates recovery (loadgen/analysis/differences.py), to first order. What all points have in
     common, as a machine that was slower that day, is not in it.
     """
     twins = {(p.config, p.share): p for p in other}

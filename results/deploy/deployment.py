@@ -14,9 +14,9 @@ from dlbench.loadgen.inputs.sizes import guess_notes
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.export import recommended_toml
+from dlbench.results.findings import numbers, shown
 from dlbench.results.printable import as_path, check_printable, escaped
-from dlbench.results.report import numbers, shown
+from dlbench.results.records import recommended_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,10 +13,10 @@ from dlbench.proxy.quota import whole_cores
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.deploy.deployment import Deployment
 from dlbench.results.deploy.onnx_tensors import declared
-from dlbench.results.export import study_points
 from dlbench.results.missing import NothingToShow
+from dlbench.results.records import study_points
 from dlbench.tuner.errors import StudyMismatch
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from dlbench.loadgen.protocols.answer import BadAnswer
 from dlbench.loadgen.protocols.digits import Place, Stamped
 from dlbench.loadgen.protocols.encode import RAW_TYPE
 from dlbench.loadgen.protocols.payloads import requests_of
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
+from dlbench.loadgen.protocols.table import PROTOCOLS
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import DATATYPES, TensorSpec
 
@@ -65,7 +65,7 @@ def read_v2(content, body, given):
 
 
 def read_grpc(content, _, given):
-    pb = pytest.importorskip("dlbench.proxy.protocols.grpc.grpc_wire").pb
+    pb = pytest.importorskip("dlbench.proxy.protocols.grpc.codec").pb
     request = pb.ModelInferRequest.FromString(bytes(content))
     return {
         tensor.name: v2.raw_array(raw, tensor.datatype).reshape(tensor.shape)

@@ -16,8 +16,8 @@ import uvloop
 
 from dlbench.proxy.errors import MethodNotAllowed
 from dlbench.proxy.http.access import NoTokens, Tokens
+from dlbench.proxy.http.connection import HttpProtocol, Limits
 from dlbench.proxy.http.head import HeadMemo
-from dlbench.proxy.http.http import HttpProtocol, Limits
 from dlbench.proxy.http.tls import tls_context
 
 LIMITS = {

@@ -60,7 +60,7 @@ def test_a_csv_row_is_the_configuration_that_was_written():
 
     from dlbench.loadgen.measurement import Measurement
     from dlbench.proxy.config import ServingConfig
-    from dlbench.results.export import write_csv
+    from dlbench.results.records import write_csv
     from dlbench.tuner.point import Point
 
     config = ServingConfig(workers=3, max_batch_size=24, max_queue_delay_ms=0.5)

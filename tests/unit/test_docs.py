@@ -22,8 +22,8 @@ from dlbench.proxy.serving.autoscaler import AUTOSCALERS
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry.metrics import Exposition
 from dlbench.proxy.workers.providers import TRIED
-from dlbench.results.export import COLUMNS
-from dlbench.tuner.config import MEMORY, StudyConfig
+from dlbench.results.records import COLUMNS
+from dlbench.tuner.study_config import MEMORY, StudyConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 GENERATOR = runpy.run_path(str(DOCS / "reference.py"))

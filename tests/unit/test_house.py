@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_each_room_says_what_it_decides_and_what_it_must_not_know():
     says = ("It decides", "must not")
     silent = [r for r, text in texts.items() if not all(word in text for word in says)]
     assert silent == []
+
+
+def test_no_name_means_two_things():
+    """A stem stands once, but for what several parts have of their own: see `SAME_THING`."""
+    stems = Counter(file.stem for room in ROOMS for file in modules(room))
+    assert {stem for stem, times in stems.items() if times > 1} <= SAME_THING
 
 
 def test_every_dependency_has_its_reason():

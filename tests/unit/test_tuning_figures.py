@@ -18,7 +18,7 @@ from dlbench.tuner.point import Point
 from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.study import Identity, Study
 from dlbench.tuner.twin.predictions import Predictions
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-tuning-works.md").read_text(encoding="utf-8")

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 
 from dlbench.loadgen.control.generator import Generator
-from dlbench.loadgen.engine.budget import check_descriptors, limits
+from dlbench.loadgen.engine.sockets import check_descriptors, limits
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.proxy.config import physical_cores
-from dlbench.tuner.bench.answers import Answers
+from dlbench.tuner.bench.agreement import Answers
 from dlbench.tuner.bench.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.bench.disturbance import disturbances, is_calm, now
 from dlbench.tuner.budget import SERVICES_S, SWITCH_S, WARMUP_S
 from dlbench.tuner.errors import OutOfTime, ServerFailed
 from dlbench.tuner.point import Point
 from dlbench.tuner.targets.littles_law import flow, violation
+from dlbench.tuner.targets.own_proxy import Meter, Server
 from dlbench.tuner.targets.pin import ANYWHERE, on_cores
-from dlbench.tuner.targets.server import Meter, Server
 from dlbench.tuner.twin.calibration_parts import Parts
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from dlbench.proxy.models.model import resolve_model
 from dlbench.tuner.bench.drive import Driven
 from dlbench.tuner.budget import SERVICES_S, SWITCH_S
 from dlbench.tuner.errors import OutOfTime, TuneError
-from dlbench.tuner.targets.server import Server
+from dlbench.tuner.targets.own_proxy import Server
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.calibration_parts import Parts
 from dlbench.tuner.twin.fit import Seen, beside_ms, fitted

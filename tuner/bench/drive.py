@@ -17,7 +17,7 @@ import psutil
 
 from dlbench.proxy.tensors import Signature, signature_from
 from dlbench.proxy.workers import frames
-from dlbench.proxy.workers.pool import start_workers
+from dlbench.proxy.workers.start import start_workers
 from dlbench.tuner.errors import TuneError
 from dlbench.tuner.twin.service_times import FEWEST_BATCHES, Visit
 

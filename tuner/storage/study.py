@@ -38,7 +38,7 @@ from dlbench.tuner.budget import spent_s
 from dlbench.tuner.constraint import Constraints
 from dlbench.tuner.errors import NotKept, StudyMismatch, StudyUnreadable
 from dlbench.tuner.point import Point
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,8 +16,8 @@ import numpy as np
 from dlbench.proxy.cache.cache import make_cache
 from dlbench.proxy.dispatch.admission import Admission
 from dlbench.proxy.dispatch.batch_limit import BATCH_LIMITS
-from dlbench.proxy.dispatch.job import Job, Seat
-from dlbench.proxy.dispatch.lineup import NS_PER_MS, Lineup
+from dlbench.proxy.dispatch.job import Job, WorkerSlot
+from dlbench.proxy.dispatch.queues import NS_PER_MS, Queues
 from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
 from dlbench.proxy.errors import Overloaded
 from dlbench.proxy.request import InferRequest, Layout
@@ -40,7 +40,7 @@ LAYOUT = Layout((), 1, (), ())
 
 
 class Worker:
-    """Stands where a seat has its link: when the worker is free, and how long it takes."""
+    """Stands where a slot has its link: when the worker is free, and how long it takes."""
 
     def __init__(self) -> None:
         self.service_ns = 0.0
@@ -58,19 +58,19 @@ class Worker:
 
 
 def simulate(config: ServingConfig, scenario: Scenario) -> Run:
-    """Run a scenario; of all twins this one knows every knob that Lineup, Batcher and Cache know."""
+    """Run a scenario; of all twins this one knows every knob that Queues, Batcher and Cache know."""
     proxy = Proxy(config, scenario)
     number, front = 0, proxy.front
     while True:
-        seat = min(proxy.seats, key=lambda seat: worker_of(seat).next_ns)
-        result = max(worker_of(seat).next_ns, front.free_ns)
+        slot = min(proxy.slots, key=lambda slot: worker_of(slot).next_ns)
+        result = max(worker_of(slot).next_ns, front.free_ns)
         delay = max(proxy.next_timer(), front.free_ns)
         arrival = proxy.next_arrival(number)
         if result >= NEVER and delay >= NEVER and arrival >= NEVER:
             return proxy.summed()
         front.begin(min(result, delay, arrival), proxy.busy)
         if result <= min(delay, arrival):
-            proxy.on_result(seat)
+            proxy.on_result(slot)
         elif delay <= arrival:
             proxy.on_time()
         else:
@@ -107,7 +107,7 @@ class Proxy:
         self._limit = BATCH_LIMITS[config.batching](
             config.max_batch_size, int(config.slo_ms * NS_PER_MS)
         )
-        self._lineup = Lineup(config, self._limit.limit)
+        self._queues = Queues(config, self._limit.limit)
         self._admission = Admission(config.max_queue_size)
         self._commits = config.queue_order == "fifo"
         self._timeout_ns = int(config.default_timeout_ms * NS_PER_MS)
@@ -116,12 +116,12 @@ class Proxy:
         self._answered_ns: list[int] = []
         self._done_ns = np.full(len(scenario.arrivals_ns), REFUSED, np.int64)
         self._batches = self._rows = self._busy_ns = 0
-        self.seats = self._seated(config)
+        self.slots = self._filled_slots(config)
 
     @property
     def busy(self) -> int:
         """Workers that have something to do."""
-        return sum(bool(seat.batches) for seat in self.seats)
+        return sum(bool(slot.batches) for slot in self.slots)
 
     def summed(self) -> Run:
         """What came of it."""
@@ -144,43 +144,43 @@ class Proxy:
 
     def next_timer(self) -> int:
         """When a delay is over or a deadline passes."""
-        idle = [self._lineup.queue_of(seat).due_ns() for seat in self.seats if not seat.batches]
-        deadlines = [queue.next_deadline_ns() for queue in self._lineup.queues()]
+        idle = [self._queues.queue_of(slot).due_ns() for slot in self.slots if not slot.batches]
+        deadlines = [queue.next_deadline_ns() for queue in self._queues.all()]
         return min((when for when in (*idle, *deadlines) if when), default=NEVER)
 
     def arrive(self, number: int) -> None:
         """The front takes a request."""
         self._take(self._job(number, self.front.free_ns))
 
-    def on_result(self, seat: Seat) -> None:
+    def on_result(self, slot: WorkerSlot) -> None:
         """A batch is done: the worker goes on, then its requests are answered."""
-        worker, now = worker_of(seat), self.front.free_ns
+        worker, now = worker_of(slot), self.front.free_ns
         _, number, compute_ns = worker.results.pop(0)
-        jobs = seat.batches.pop(number)
+        jobs = slot.batches.pop(number)
         worker.took(compute_ns)
-        self._lineup.ended(seat, len(jobs), len(jobs), compute_ns)
-        self._pump(seat, now)
+        self._queues.ended(slot, len(jobs), len(jobs), compute_ns)
+        self._pump(slot, now)
         self._adapt(len(jobs), now - jobs[0].since_ns, compute_ns)
         for job in jobs:
             self._answer(job, now)
-        self._pump(seat, now)
+        self._pump(slot, now)
 
     def on_time(self) -> None:
         """A delay is over or a deadline has passed."""
         now = self.front.free_ns
-        for queue in self._lineup.queues():
+        for queue in self._queues.all():
             for job in queue.expire(now):
-                self._lineup.taken_back(job)
+                self._queues.taken_back(job)
                 self._expired(job, now)
-        for seat in self.seats:
-            self._pump(seat, now)
+        for slot in self.slots:
+            self._pump(slot, now)
 
-    def _seated(self, config: ServingConfig) -> Sequence[Seat]:
+    def _filled_slots(self, config: ServingConfig) -> Sequence[WorkerSlot]:
         weights = config.worker_weights or (1.0,)
         for number in range(config.workers):
             link: Any = Worker()
-            self._lineup.join(Seat(number, weights[number % len(weights)], link))
-        return self._lineup.live
+            self._queues.join(WorkerSlot(number, weights[number % len(weights)], link))
+        return self._queues.live
 
     def _job(self, number: int, now: int) -> Job:
         job = Job(InferRequest(LAYOUT, (), ()), lambda _: None, now)
@@ -198,7 +198,7 @@ class Proxy:
         else:
             now = front.spend(front.costs.in_ns)
             try:
-                self._admission.check(self._lineup.waiting)
+                self._admission.check(self._queues.waiting)
             except Overloaded:
                 self._results.kept(job, None, now)
                 self._answered_ns.append(now)
@@ -212,12 +212,12 @@ class Proxy:
     def _queue(self, job: Job, now: int) -> None:
         if self._timeout_ns:
             job.deadline_ns = job.since_ns + self._timeout_ns
-        seat = self._lineup.choose(job.cache_key)
-        self._lineup.add(job, (), seat)
-        if seat is None:
+        slot = self._queues.choose(job.cache_key)
+        self._queues.add(job, (), slot)
+        if slot is None:
             self._pump_shared(now)
         else:
-            self._pump(seat, now)
+            self._pump(slot, now)
 
     def _answer(self, job: Job, now: int) -> None:
         for answered in [job, *self._results.kept(job, self._results.outputs, now)]:
@@ -233,36 +233,36 @@ class Proxy:
         before = self._limit.limit
         self._limit.observe(rows, max(0, latency_ns - compute_ns), compute_ns)
         if self._limit.limit != before:
-            self._lineup.limit_batches(self._limit.limit)
+            self._queues.limit_batches(self._limit.limit)
 
     def _pump_shared(self, now: int) -> None:
-        for seat in self.seats:
-            if not seat.batches:
-                self._pump(seat, now)
+        for slot in self.slots:
+            if not slot.batches:
+                self._pump(slot, now)
                 return
-        if self._lineup.shared.is_full():
-            for seat in self.seats:
-                self._pump(seat, now)
+        if self._queues.shared.is_full():
+            for slot in self.slots:
+                self._pump(slot, now)
 
-    def _pump(self, seat: Seat, now: int) -> None:
-        queue = self._lineup.queue_of(seat)
-        while self._can_take(seat):
+    def _pump(self, slot: WorkerSlot, now: int) -> None:
+        queue = self._queues.queue_of(slot)
+        while self._can_take(slot):
             jobs = queue.cut(now)
             if not jobs:
                 return
-            self._send(seat, jobs, now)
+            self._send(slot, jobs, now)
 
-    def _can_take(self, seat: Seat) -> bool:
-        if not seat.batches:
+    def _can_take(self, slot: WorkerSlot) -> bool:
+        if not slot.batches:
             return True
-        short = 0 < worker_of(seat).service_ns < PREFETCH_BELOW_NS
-        full = self._lineup.queue_of(seat).is_full()
-        return len(seat.batches) == 1 and self._commits and short and full
+        short = 0 < worker_of(slot).service_ns < PREFETCH_BELOW_NS
+        full = self._queues.queue_of(slot).is_full()
+        return len(slot.batches) == 1 and self._commits and short and full
 
-    def _send(self, seat: Seat, jobs: list[Job], now: int) -> None:
-        worker, way_ns = worker_of(seat), self._scenario.way_ns
-        seat.batches[self._batches] = jobs
-        self._lineup.waiting -= len(jobs)
+    def _send(self, slot: WorkerSlot, jobs: list[Job], now: int) -> None:
+        worker, way_ns = worker_of(slot), self._scenario.way_ns
+        slot.batches[self._batches] = jobs
+        self._queues.waiting -= len(jobs)
         mean_ns = self._scenario.service_ns[self.busy - 1, len(jobs) - 1]
         took = int(mean_ns * self._scenario.factors[self._batches])
         worker.free_ns = max(now + way_ns, worker.free_ns) + took
@@ -314,9 +314,9 @@ class Results:
         return self._waiting.pop(job.cache_key, [])
 
 
-def worker_of(seat: Seat) -> Worker:
-    """The simulated worker behind a seat."""
-    return cast("Worker", seat.link)
+def worker_of(slot: WorkerSlot) -> Worker:
+    """The simulated worker behind a slot."""
+    return cast("Worker", slot.link)
 
 
 def digest(number: int) -> bytes:

@@ -28,9 +28,9 @@ from dlbench.tuner.verify.drift import REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from dlbench.tuner.config import StudyConfig
     from dlbench.tuner.constraint import Constraints
     from dlbench.tuner.point import Point
+    from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.predictions import Predictions
 
     Known = tuple[Point, Outcome]

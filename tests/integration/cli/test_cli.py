@@ -17,10 +17,10 @@ import pytest
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig, physical_cores
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.study import Study
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.foresight import foresee, load_of
 

@@ -18,7 +18,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.point import Point
 from dlbench.tuner.storage.study import Identity, Study
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 RATE = 400.0

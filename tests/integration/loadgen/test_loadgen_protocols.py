@@ -16,7 +16,7 @@ from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.loadgen.protocols.judge import judge_of
 from dlbench.loadgen.protocols.payloads import requests_of
-from dlbench.loadgen.protocols.protocols import PROTOCOLS
+from dlbench.loadgen.protocols.table import PROTOCOLS
 
 HTTP = {
     "V2 JSON": ("/v2/models/{}", {"encoding": "json"}),

@@ -23,9 +23,9 @@ from dlbench.loadgen.engine.recorder import Recorder
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.loadgen.transport import http2
-from dlbench.loadgen.transport.connection import READ, Http
 from dlbench.loadgen.transport.grpc_connection import Grpc
 from dlbench.loadgen.transport.http2 import Flag, Kind, frame, header_block
+from dlbench.loadgen.transport.keepalive import READ, Http
 from dlbench.loadgen.transport.tls import Tls
 
 Address = namedtuple("Address", "family sockaddr")

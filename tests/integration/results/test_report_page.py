@@ -21,7 +21,7 @@ from dlbench.tuner.recommend import RULES, Option, Wish, standing
 from dlbench.tuner.search.importance import Importances
 from dlbench.tuner.search.insight import Insight
 from dlbench.tuner.storage.study import Identity, Study
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = '<img src=x onerror="document.title=1"><b>x'

@@ -24,7 +24,7 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry.resources import GpuUsage
 from dlbench.tuner.bench.bench import Bench
 from dlbench.tuner.step import Step
-from dlbench.tuner.targets import server
+from dlbench.tuner.targets import own_proxy as server
 from dlbench.tuner.targets.pin import Pinning
 
 CONFIG = ServingConfig(workers=1)

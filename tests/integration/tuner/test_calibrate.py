@@ -27,7 +27,7 @@ from dlbench.tuner.bench.calibrate import (
 )
 from dlbench.tuner.bench.drive import Driven
 from dlbench.tuner.errors import TuneError
-from dlbench.tuner.targets.server import Server
+from dlbench.tuner.targets.own_proxy import Server
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.service_times import Cell
 

@@ -13,8 +13,8 @@ from dlbench.cli.options import duration, option_name, plain_type, read, read_fi
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.config import Rule, StudyConfig
 from dlbench.tuner.recommend import RULES
+from dlbench.tuner.study_config import Rule, StudyConfig
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 import pytest
 
 from dlbench.doctor.cuda import Cuda, Library
+from dlbench.doctor.devices import Provider
 from dlbench.doctor.facts import Facts
 from dlbench.doctor.idle import Idle
 from dlbench.doctor.kernel import Kernel
-from dlbench.doctor.providers import Provider
 from dlbench.doctor.timing import Timing
 from dlbench.loadgen.analysis.machine import MachineFacts
-from dlbench.loadgen.engine.budget import Limits
+from dlbench.loadgen.engine.sockets import Limits
 from dlbench.proxy.telemetry.resources import GpuUsage
 
 GIB = 1 << 30

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from dlbench.doctor.checkup import CHECKS, examine
 from dlbench.doctor.cuda import Cuda, Library
+from dlbench.doctor.devices import Provider
 from dlbench.doctor.finding import SEVERITY, at_least, at_most, worst
-from dlbench.doctor.providers import Provider
-from dlbench.loadgen.engine.budget import Limits
+from dlbench.loadgen.engine.sockets import Limits
 from dlbench.proxy.telemetry.resources import GpuUsage
 
 # What the report leaves for an advice in 80 columns.

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.doctor import cuda, kernel
+from dlbench.doctor.devices import try_device
 from dlbench.doctor.facts import Facts
 from dlbench.doctor.idle import between
 from dlbench.doctor.kernel import Kernel
-from dlbench.doctor.providers import try_device
 from dlbench.doctor.timing import clock_step_ns
 from dlbench.tuner.bench.disturbance import Snapshot
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dlbench.proxy.errors import NotFound, RequestError
+from dlbench.proxy.http.connection import HttpRequest
 from dlbench.proxy.http.head import RequestHead
-from dlbench.proxy.http.http import HttpRequest
 from dlbench.proxy.http.reply import error_reply
 from dlbench.proxy.tensors import Signature, Tensor, TensorSpec
 

@@ -20,7 +20,7 @@ from dlbench.results.compare.two_studies import Finished
 from dlbench.results.deploy.deployment import Deployment
 from dlbench.results.deploy.systemd import PROGRAM
 from dlbench.tuner.point import Point, Resources
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 MACHINE = MachineFacts(
     cpu="AMD EPYC",

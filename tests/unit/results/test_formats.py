@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.export import COLUMNS
 from dlbench.results.formats import FORMATS, Content
 from dlbench.results.markdown import HEAD, markdown
 from dlbench.results.missing import ExtraMissing, NothingToShow, needing
 from dlbench.results.parquet import kind
+from dlbench.results.records import COLUMNS
 from dlbench.tuner.point import Resources
 from dlbench.tuner.search.correction import Estimate
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 ABOUT = {"model": "/m/mlp.onnx", "device": "cpu", "machine": "AMD EPYC, 2 cores"}
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.errors import OutOfTime
 from dlbench.tuner.groundwork import drawn_up
 from dlbench.tuner.space import build_space
-from dlbench.tuner.storage.clock import Clock
 from dlbench.tuner.storage.study import Identity, Study
+from dlbench.tuner.storage.wall_clock import Clock
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Observer
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, WINDOW_SHARE, spent_s
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.space import build_space
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.predictions import Predictions
 from dlbench.tuner.verify.drift import EVERY_S

@@ -2,11 +2,11 @@
 
 import pytest
 
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.run import Told
 from dlbench.tuner.space import build_space
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Observer
 
 

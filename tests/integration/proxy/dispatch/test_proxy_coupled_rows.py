@@ -17,7 +17,7 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.serving import served
 from dlbench.proxy.settings import ServerSettings
-from dlbench.proxy.workers.pool import start_workers
+from dlbench.proxy.workers.start import start_workers
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_worker_that_finds_otherwise_than_the_first_is_replaced(monkeypatch, c
         model = await served.serve_model(
             resolve_model(str(centred)), settings, config, backend, print, print
         )
-        links = [seat.link for seat in model.crew.seats]
+        links = [slot.link for slot in model.supervisor.slots]
         found = [link.hello.result()["signature"]["batchable"] for link in links]
         await model.shutdown()
         return found

@@ -205,7 +205,7 @@ def test_a_call_whose_deadline_has_passed_is_not_computed(held_grpc):
 def test_what_a_cancelled_stream_has_sent_ahead_is_not_computed(held_grpc):
     import grpc
 
-    from dlbench.proxy.protocols.grpc.grpc_wire import pb
+    from dlbench.proxy.protocols.grpc.codec import pb
 
     held, _, _ = held_grpc
     x = {"name": "x", "datatype": "FP32", "shape": [1, 3]}

@@ -315,7 +315,7 @@ def test_a_port_in_use_is_named(start, models):
 
 
 def test_without_the_extra_the_error_says_how_to_get_it():
-    code = "import sys; sys.modules['grpc'] = None; import dlbench.proxy.protocols.grpc.grpc_front"
+    code = "import sys; sys.modules['grpc'] = None; import dlbench.proxy.protocols.grpc.server"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "StartError: --grpc-port needs grpc: pip install 'dlbench[grpc]'" in done.stderr
 

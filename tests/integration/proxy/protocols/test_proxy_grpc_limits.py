@@ -12,7 +12,7 @@ pytest.importorskip("grpc", reason="the extra grpc is not installed")
 
 import grpc
 
-from dlbench.proxy.protocols.grpc.grpc_wire import pb
+from dlbench.proxy.protocols.grpc.codec import pb
 
 MIB = 1 << 20
 SLACK = 24 * MIB

@@ -22,7 +22,7 @@ from dlbench.proxy.serving.repository import Repository
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry.spans import make_spans
 from dlbench.proxy.workers import link
-from dlbench.proxy.workers.pool import start_worker
+from dlbench.proxy.workers.start import start_worker
 
 PATIENCE_S = 60
 X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
@@ -83,7 +83,7 @@ class Model:
 
     def __init__(self, repository):
         self.repository, self.model = repository, repository.get()
-        self.crew, self.dispatcher = self.model.crew, self.model.dispatcher
+        self.supervisor, self.dispatcher = self.model.supervisor, self.model.dispatcher
         self.outcomes = []
 
     def ask(self, value=1.0):
@@ -141,11 +141,11 @@ async def serving(path, **knobs):
         assert not fatal
 
 
-async def stopped_with_a_batch(it, seat):
+async def stopped_with_a_batch(it, slot):
     """Stop a worker so that it has a batch which it cannot finish; the answer's future."""
-    os.kill(seat.link.pid, signal.SIGSTOP)
+    os.kill(slot.link.pid, signal.SIGSTOP)
     answers = []
-    while not seat.batches:
+    while not slot.batches:
         answers.append(it.ask())
         await asyncio.sleep(0)
     return answers
@@ -161,8 +161,10 @@ def test_load_makes_workers_come_and_quiet_lets_them_go(models, name, policy):
                 await until(lambda: it.live == 3)
                 served_before = len(it.outcomes)
                 await until(lambda: len(it.outcomes) > served_before + 50)
-                assert it.crew.size == 3
-            while it.crew.size > 1 or it.live > 1:  # a trickle must not notice that workers go
+                assert it.supervisor.size == 3
+            while (
+                it.supervisor.size > 1 or it.live > 1
+            ):  # a trickle must not notice that workers go
                 began_s = time.monotonic()
                 await it.ask()
                 # Some in each look, however slow the machine is, and far from what one can do.
@@ -180,7 +182,7 @@ def test_as_many_as_the_bounds_say_where_they_are_equal(models):
             await until(lambda: it.live == 2)
             async with it.load(10):
                 await until(lambda: len(it.outcomes) > 100)
-                assert it.crew.size == 2
+                assert it.supervisor.size == 2
             await it.settle()
             assert it.live == 2
 
@@ -200,7 +202,7 @@ def test_a_worker_killed_under_the_autoscaler_is_replaced_and_costs_nobody_an_an
                     await until(lambda victim=victim, restarts=restarts: victim.restarts > restarts)
                     assert victim.link.pid != pid
             await it.settle()
-            assert it.crew.size == 2
+            assert it.supervisor.size == 2
 
     run(story())
 
@@ -208,16 +210,16 @@ def test_a_worker_killed_under_the_autoscaler_is_replaced_and_costs_nobody_an_an
 def test_a_worker_that_dies_while_it_drains_is_not_replaced(models):
     async def story():
         async with serving(models.affine(), workers=3) as it:
-            leaving = it.crew.seats[2]
+            leaving = it.supervisor.slots[2]
             answers = await stopped_with_a_batch(it, leaving)
-            it.crew.scale(2)
+            it.supervisor.scale(2)
             await until(lambda: leaving.index < 0)
             assert leaving.batches
             os.kill(leaving.link.pid, signal.SIGKILL)
             await asyncio.gather(*answers)
             await until(lambda: len(workers_alive()) == 2)
             await it.settle()
-            assert it.crew.size == 2
+            assert it.supervisor.size == 2
 
     run(story())
 
@@ -225,9 +227,9 @@ def test_a_worker_that_dies_while_it_drains_is_not_replaced(models):
 def test_a_worker_that_hangs_while_it_drains_is_killed_and_its_request_answered(models):
     async def story():
         async with serving(models.affine(), workers=2, worker_timeout_s=1) as it:
-            leaving = it.crew.seats[1]
+            leaving = it.supervisor.slots[1]
             answers = await stopped_with_a_batch(it, leaving)
-            it.crew.scale(1)
+            it.supervisor.scale(1)
             await asyncio.gather(*answers)
             await until(lambda: len(workers_alive()) == 1)
             await it.settle()
@@ -238,10 +240,10 @@ def test_a_worker_that_hangs_while_it_drains_is_killed_and_its_request_answered(
 def test_a_worker_that_drains_finishes_what_it_has(models):
     async def story():
         async with serving(models.affine(), workers=2) as it:
-            leaving = it.crew.seats[1]
+            leaving = it.supervisor.slots[1]
             pid = leaving.link.pid
             answers = await stopped_with_a_batch(it, leaving)
-            it.crew.scale(1)
+            it.supervisor.scale(1)
             await until(lambda: leaving.index < 0)
             others = [it.ask() for _ in range(5)]
             await asyncio.gather(*others)
@@ -261,13 +263,13 @@ def test_a_shutdown_in_the_midst_of_scaling_leaves_nobody(models, unloaded):
 
     async def story():
         async with serving(models.affine(), workers=3) as it:
-            leaving, dead = it.crew.seats[2], it.crew.seats[1]
+            leaving, dead = it.supervisor.slots[2], it.supervisor.slots[1]
             answers = await stopped_with_a_batch(it, leaving)
-            it.crew.scale(2)
+            it.supervisor.scale(2)
             await until(lambda: leaving.index < 0)
             os.kill(dead.link.pid, signal.SIGKILL)
             await until(lambda: dead.index < 0)
-            it.crew.scale(4)
+            it.supervisor.scale(4)
             await until(lambda: len(workers_alive()) > 2)
             if unloaded:
                 await it.repository.unload("affine")

@@ -16,7 +16,7 @@ from dlbench.proxy.errors import ModelError
 from dlbench.proxy.main import Proxy
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry import logs
-from dlbench.proxy.workers import pool
+from dlbench.proxy.workers import start as pool
 
 PATIENCE_S = 60
 SERVE = [sys.executable, "-m", "dlbench.cli.main", "serve", "--device", "cpu", "--port", "0"]

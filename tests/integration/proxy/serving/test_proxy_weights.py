@@ -12,7 +12,7 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ModelError
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.workers.link import ProcessLink
-from dlbench.proxy.workers.pool import arguments, started
+from dlbench.proxy.workers.start import arguments, started
 
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 1, 1]}]}
 

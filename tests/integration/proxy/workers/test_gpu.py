@@ -9,9 +9,9 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import DeviceError
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.workers import frames
-from dlbench.proxy.workers.pool import start_worker
 from dlbench.proxy.workers.providers import CUDA, TENSORRT, executor_of
 from dlbench.proxy.workers.session import PlainRun, Session, UploadedRun
+from dlbench.proxy.workers.start import start_worker
 
 pytestmark = [
     pytest.mark.gpu,

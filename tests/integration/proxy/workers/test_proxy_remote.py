@@ -22,7 +22,7 @@ import pytest
 from dlbench.proxy.cache.backend import NoBackend
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.dispatch.dispatcher import Dispatcher
-from dlbench.proxy.dispatch.job import Seat
+from dlbench.proxy.dispatch.job import WorkerSlot
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.http.tls import node_context
 from dlbench.proxy.models.model import resolve_model
@@ -33,8 +33,8 @@ from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.workers import node as nodes
 from dlbench.proxy.workers.frames import BATCH, HEAD, HELLO, RESULT, SIZE, TIMES
 from dlbench.proxy.workers.handshake import ANSWER, GREETING_BYTES, KIND, MAGIC, VERSION, FrontHello
-from dlbench.proxy.workers.pool import start_worker, started
 from dlbench.proxy.workers.remote import Address, Introduction, RemoteLink
+from dlbench.proxy.workers.start import start_worker, started
 
 PATIENCE_S = 60
 COMMAND = [sys.executable, "-m", "dlbench.cli.main", "worker"]
@@ -563,14 +563,14 @@ def test_what_no_worker_sends_is_no_answer_and_no_requests_fault(models, start_n
         introduction = Introduction(FrontHello(8, resolve_model(str(path)).fingerprint()))
         shape = (1, 3)
         layout = lay_out(signature, (shape,), all_outputs(signature, binary=True))
-        ours = Seat(0, 1.0, own)
+        ours = WorkerSlot(0, 1.0, own)
         for how, spoil in SPOILT.items():
             spoiler = Spoiler(node, spoil)
             lost, answered = asyncio.Event(), asyncio.get_running_loop().create_future()
             dispatcher.on_lost = lambda _, lost=lost: lost.set()
             try:
                 link = await started(RemoteLink(spoiler.address, introduction, signature))
-                dispatcher.join(Seat(1, 1.0, link))
+                dispatcher.join(WorkerSlot(1, 1.0, link))
                 x = np.array([[1, 2, 3]], np.float32)
                 job = dispatcher.submit(
                     make_request(signature, layout, (x.tobytes(),)), answered.set_result

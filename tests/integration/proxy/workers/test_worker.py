@@ -17,7 +17,7 @@ from dlbench.proxy.workers import frames
 from dlbench.proxy.workers import worker as workers
 from dlbench.proxy.workers.channel import FIRST_BYTES, Arrival
 from dlbench.proxy.workers.link import ProcessLink, meaning, spawn
-from dlbench.proxy.workers.pool import arguments, start_worker, start_workers
+from dlbench.proxy.workers.start import arguments, start_worker, start_workers
 
 TIMEOUT_S = 60
 

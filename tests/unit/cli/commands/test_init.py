@@ -18,7 +18,7 @@ from dlbench.cli.main import app
 from dlbench.cli.options import read, read_file
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.config import StudyConfig
+from dlbench.tuner.study_config import StudyConfig
 
 SETTING = re.compile(r"^#(\w+) = (.+)$", re.MULTILINE)
 KEYS = [name for _, fields in sections() for name in fields]

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from dlbench.cli.terminal.live import study_view
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.space import build_space
 from dlbench.tuner.step import Step
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.twin.predictions import Predictions
 
 SHARES = (0.3, 0.5, 0.7, 0.9)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from dlbench.cli.terminal.tables import answer, front_plot, report
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 EVERYTHING = {
     "max_batch_size": 16,

@@ -11,7 +11,7 @@ from dlbench.loadgen.engine.closed_loop import ClosedLoop
 from dlbench.loadgen.engine.open_loop import OPEN_AT_ONCE, OpenLoop
 from dlbench.loadgen.engine.recorder import OK, PENDING, Recorder
 from dlbench.loadgen.engine.request_loop import FAR_NS
-from dlbench.loadgen.transport.connection import IDLE, Http
+from dlbench.loadgen.transport.keepalive import IDLE, Http
 
 Address = namedtuple("Address", "family sockaddr")
 Share = namedtuple("Share", "index of")

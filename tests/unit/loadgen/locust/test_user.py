@@ -14,7 +14,7 @@ from locust.stats import RequestStats
 from dlbench.loadgen.locust.bulk_stats import feed
 from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.locust.locustfile import profile_of
-from dlbench.loadgen.locust.page import progress_rows, result_rows, standing
+from dlbench.loadgen.locust.tab import progress_rows, result_rows, standing
 from dlbench.loadgen.messages import Progress
 from dlbench.loadgen.engine.progress import Batch
 from dlbench.loadgen.locust.user import InferenceUser, in_words

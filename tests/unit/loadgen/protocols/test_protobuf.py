@@ -15,7 +15,7 @@ from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import DATATYPES, TensorSpec
 
 pytest.importorskip("google.protobuf", reason="protobuf is not installed")
-pb = pytest.importorskip("dlbench.proxy.protocols.grpc.grpc_wire").pb
+pb = pytest.importorskip("dlbench.proxy.protocols.grpc.codec").pb
 
 TARGET = Target(url="grpc://h:1", protocol="grpc", model="m", path="/x")
 CONTENTS = {

@@ -16,7 +16,7 @@ from dlbench.proxy.dispatch import job as job_module
 from dlbench.proxy.dispatch import results as results_module
 from dlbench.proxy.dispatch import runner as runner_module
 from dlbench.proxy.dispatch.dispatcher import Dispatcher
-from dlbench.proxy.dispatch.job import Seat
+from dlbench.proxy.dispatch.job import WorkerSlot
 from dlbench.proxy.dispatch.policy import POLICIES
 from dlbench.proxy.errors import (
     BadRequest,
@@ -142,7 +142,7 @@ class World:
         self.signature = Signature((spec,), (spec,), batchable=True)
         self.backend = backend
         self.now_ns = 10**12
-        self.seats = []  # all that ever joined
+        self.slots = []  # all that ever joined
         self.answers = []  # one list per request
         self.wrong = []  # what was wrong with them
         self.jobs = {}  # by the number of the answer, what stands for it
@@ -155,18 +155,18 @@ class World:
         self.timer = Timer(callback)
         return self.timer
 
-    def join(self, seat=None):
-        if seat is None:
-            seat = Seat(len(self.seats), 1.0, Worker())
-            self.seats.append(seat)
+    def join(self, slot=None):
+        if slot is None:
+            slot = WorkerSlot(len(self.slots), 1.0, Worker())
+            self.slots.append(slot)
         else:  # a replacement
-            seat.link = Worker()
-        self.dispatcher.join(seat)
-        return seat
+            slot.link = Worker()
+        self.dispatcher.join(slot)
+        return slot
 
-    def leave(self, seat):
-        seat.link.welcome = False
-        self.dispatcher.leave(seat)
+    def leave(self, slot):
+        slot.link.welcome = False
+        self.dispatcher.leave(slot)
 
     def request(self, values, rows=1, width=1, priority=0, timeout_ms=0):
         x = (np.arange(rows * width) + values * 100).astype("<i8")
@@ -224,15 +224,15 @@ class World:
         self.now_ns = end_ns
 
     def busy(self):
-        return [seat for seat in self.seats if seat.link.batches]
+        return [slot for slot in self.slots if slot.link.batches]
 
     def settle(self):
         """Everybody does their work until there is none left, and nothing stays behind."""
         if not self.dispatcher.live:
             self.join()
         while self.busy() or self.timer.when_ns is not None or getattr(self.backend, "fetches", ()):
-            for seat in self.busy():
-                seat.link.finish()
+            for slot in self.busy():
+                slot.link.finish()
             while getattr(self.backend, "fetches", ()):
                 self.backend.answer()
             self.advance(5000)
@@ -244,11 +244,11 @@ class World:
         it = self.dispatcher
         assert (it.waiting, it.in_flight) == (0, 0)
         assert not it._results._joined
-        for seat in self.seats:
-            assert not seat.batches
-            assert len(seat.queue) == 0
-            assert seat.idle.is_set() == (seat.index < 0)
-        loads = it._lineup._loads
+        for slot in self.slots:
+            assert not slot.batches
+            assert len(slot.queue) == 0
+            assert slot.idle.is_set() == (slot.index < 0)
+        loads = it._queues._loads
         assert (loads.total, set(loads.outstanding), set(loads.rows)) in [
             (0, {0}, {0}),
             (0, set(), set()),
@@ -260,9 +260,9 @@ class World:
         config = self.dispatcher.config
         if config.max_queue_delay_ms or config.preferred_batch_sizes:
             return
-        for seat in self.dispatcher.live:
-            if not seat.batches:
-                assert len(self.dispatcher._lineup.queue_of(seat)) == 0
+        for slot in self.dispatcher.live:
+            if not slot.batches:
+                assert len(self.dispatcher._queues.queue_of(slot)) == 0
 
     def outcomes(self):
         return [type(found[0]).__name__ for found in self.answers if found]
@@ -338,8 +338,8 @@ STEP = st.one_of(
 STEPS = st.lists(STEP, max_size=8) | st.lists(STEP, min_size=30, max_size=60)
 
 
-def pick(seats, which):
-    return seats[which % len(seats)] if seats else None
+def pick(slots, which):
+    return slots[which % len(slots)] if slots else None
 
 
 def submit(it, values, options, again):
@@ -349,23 +349,23 @@ def submit(it, values, options, again):
 
 
 def finish(it, which, ms, odd):
-    if seat := pick(it.busy(), which):
-        seat.link.finish(ms * MS, odd=odd)
+    if slot := pick(it.busy(), which):
+        slot.link.finish(ms * MS, odd=odd)
 
 
 def revive(it, which):
-    if seat := pick([seat for seat in it.seats if not seat.link.alive], which):
-        it.join(seat)
+    if slot := pick([slot for slot in it.slots if not slot.link.alive], which):
+        it.join(slot)
 
 
 def leave(it, which):
-    if seat := pick(it.dispatcher.live, which):
-        it.leave(seat)
+    if slot := pick(it.dispatcher.live, which):
+        it.leave(slot)
 
 
 def die(it, which):
-    if seat := pick([seat for seat in it.seats if seat.link.alive], which):
-        seat.link.die()
+    if slot := pick([slot for slot in it.slots if slot.link.alive], which):
+        slot.link.die()
 
 
 def fetched(it):
@@ -455,7 +455,7 @@ def test_work_that_outlives_a_reconfiguration_is_counted_once(before):
             it.submit(number)
         for policy in ("least_outstanding", "shared_queue", "least_outstanding"):
             it.dispatcher.configure(ServingConfig(workers=1, scheduling_policy=policy))
-        assert it.dispatcher._lineup._loads.outstanding == [1, 1]
+        assert it.dispatcher._queues._loads.outstanding == [1, 1]
         it.submit(2)
         it.settle()
 
@@ -508,27 +508,27 @@ def test_a_worker_that_leaves_writes_back_what_only_its_cache_knows():
 
 def test_an_expired_request_whose_client_asks_again_gets_no_worker_two_batches():
     with world(queue_order="priority", max_batch_size=1) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(1)
         it.submit(2, lambda: it.submit(3), timeout_ms=5)
         it.submit(4)
         it.now_ns += 10 * MS
-        seat.link.finish()
-        assert len(seat.link.batches) == 1
+        slot.link.finish()
+        assert len(slot.link.batches) == 1
         it.settle()
 
 
 def test_a_batch_committed_ahead_of_a_death_is_not_blamed():
     with world(max_batch_size=1) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(1)
-        seat.link.finish()  # now it is known to be quick, and gets a second batch ahead
+        slot.link.finish()  # now it is known to be quick, and gets a second batch ahead
         guilty, innocent = it.submit(2), it.submit(3)
         for _ in range(2):
-            assert len(seat.link.batches) == 2
-            seat.link.die()
-            it.join(seat)
-            seat.link.service_ns = MS
+            assert len(slot.link.batches) == 2
+            slot.link.die()
+            it.join(slot)
+            slot.link.service_ns = MS
             it.submit(4)  # a batch behind the one that runs
         it.settle()
         assert isinstance(guilty[0], WorkerFailed)
@@ -538,7 +538,7 @@ def test_a_batch_committed_ahead_of_a_death_is_not_blamed():
 def test_a_key_is_looked_for_where_it_is_kept_however_busy_that_worker_is():
     knobs = {"scheduling_policy": "consistent_hash", "cache_scope": "worker", "cache_size": 64}
     with world(max_batch_size=1, **knobs) as it:
-        seats = [it.join(), it.join()]
+        slots = [it.join(), it.join()]
         it.submit(0)
         (home,) = it.busy()
         home.link.finish()
@@ -546,7 +546,7 @@ def test_a_key_is_looked_for_where_it_is_kept_however_busy_that_worker_is():
         while home.outstanding < 4:
             number += 1
             it.submit(number)
-        (other,) = set(seats) - {home}
+        (other,) = set(slots) - {home}
         while other.link.batches:
             other.link.finish()
         assert it.submit(0)  # at once, though home has more than its share
@@ -554,7 +554,7 @@ def test_a_key_is_looked_for_where_it_is_kept_however_busy_that_worker_is():
 
 
 class Watched:
-    """A crew of so many, as the autoscaler sees it."""
+    """A supervisor of so many, as the autoscaler sees it."""
 
     def __init__(self, size):
         self.size = size
@@ -582,34 +582,34 @@ def test_a_refused_client_hears_how_long_the_queue_takes_also_after_a_quiet_time
 
 def four_waiting(it):
     """A worker that is busy with one request, and four that wait for it."""
-    seat = it.join()
+    slot = it.join()
     for number in range(5):
         it.submit(number)
-    return seat
+    return slot
 
 
-def sizes(seat):
+def sizes(slot):
     """Rows of the batches that a worker gets until there is nothing left."""
     found = []
-    while seat.link.batches:
-        found.append(sum(seat.link.batches[0][1]))
-        seat.link.finish()
+    while slot.link.batches:
+        found.append(sum(slot.link.batches[0][1]))
+        slot.link.finish()
     return found
 
 
 def test_a_model_whose_row_count_depends_on_the_data_gets_no_second_batch():
     with world(max_batch_size=4) as it:
-        seat, said = four_waiting(it), []
+        slot, said = four_waiting(it), []
         it.dispatcher.on_less = lambda *less: said.append(less)
-        seat.link.finish()
-        seat.link.finish(odd=True)
+        slot.link.finish()
+        slot.link.finish(odd=True)
         for number in range(5):
             it.submit(number)
-        assert sizes(seat) == [1] * 9
+        assert sizes(slot) == [1] * 9
         it.dispatcher.configure(ServingConfig(workers=1, max_batch_size=8, batching="adaptive"))
         for number in range(5):
             it.submit(number)
-        assert sizes(seat) == [1] * 5
+        assert sizes(slot) == [1] * 5
         assert said == [(1, "the shape of output 'x' depends on the data")]
         it.settle()
 
@@ -620,9 +620,9 @@ def test_a_batch_that_fits_is_not_believed_once_another_did_not():
         first, second = it.join(), it.join()
         for number in range(6):
             it.submit(number)
-        for seat in (first, second):
-            seat.link.finish(8 * MS)  # too slow to get a batch ahead
-        assert [len(seat.link.batches[0][1]) for seat in (first, second)] == [2, 2]
+        for slot in (first, second):
+            slot.link.finish(8 * MS)  # too slow to get a batch ahead
+        assert [len(slot.link.batches[0][1]) for slot in (first, second)] == [2, 2]
         first.link.finish(odd=True)
         second.link.finish()
         assert it.outcomes() == ["tuple"] * 2
@@ -632,48 +632,48 @@ def test_a_batch_that_fits_is_not_believed_once_another_did_not():
 
 def test_rows_that_come_out_wider_than_before_are_not_handed_out():
     with world(max_batch_size=4) as it:
-        seat = four_waiting(it)
-        seat.link.finish()
-        seat.link.finish(more=WIDER)
-        assert sizes(seat) == [1] * 4
+        slot = four_waiting(it)
+        slot.link.finish()
+        slot.link.finish(more=WIDER)
+        assert sizes(slot) == [1] * 4
         it.settle()
 
 
 def test_a_single_request_with_other_rows_than_its_own_is_warning_enough():
     with world(max_batch_size=4) as it:
-        seat = it.join()
+        slot = it.join()
         it.answers.append([])
         it.dispatcher.submit(it.request(1, rows=2), it.answers[0].append)
-        seat.link.finish(more=WIDER)
+        slot.link.finish(more=WIDER)
         for number in range(3):
             it.submit(number)
-        seat.link.finish()  # as wide as it is, and yet not as before
-        assert sizes(seat) == [2, 1, 1]  # the first was on its way already
+        slot.link.finish()  # as wide as it is, and yet not as before
+        assert sizes(slot) == [2, 1, 1]  # the first was on its way already
         it.settle()
 
 
 def test_a_batch_refused_though_all_its_requests_are_fine_is_not_tried_again():
     with world(max_batch_size=4) as it:
-        seat, said = four_waiting(it), []
+        slot, said = four_waiting(it), []
         it.dispatcher.on_less = lambda *less: said.append(less)
-        seat.link.finish()
-        seat.link.finish(refuse=True)
-        assert sizes(seat) == [1] * 4
+        slot.link.finish()
+        slot.link.finish(refuse=True)
+        assert sizes(slot) == [1] * 4
         for number in range(5):
             it.submit(number)
-        assert sizes(seat) == [1, 2, 2]
+        assert sizes(slot) == [1, 2, 2]
         assert said == [(2, "it refused more: poison")]
         it.settle()
 
 
 def test_a_guilty_request_does_not_make_the_batches_smaller():
     with world(max_batch_size=4) as it:
-        seat = four_waiting(it)
+        slot = four_waiting(it)
         it.submit(0, rows=14)  # poisoned
         it.settle()
         for number in range(5):
             it.submit(number)
-        assert sizes(seat) == [1, 4]
+        assert sizes(slot) == [1, 4]
         it.settle()
 
 
@@ -708,21 +708,21 @@ def test_parts_with_rows_that_only_add_up_are_run_as_a_whole():
 
 def warmed(it, workers=2, rows=1):
     """Workers that have run a batch each, so that its usual time is known."""
-    seats = [it.join() for _ in range(workers)]
+    slots = [it.join() for _ in range(workers)]
     for number in range(2 * workers):
         it.submit(number, rows=rows)
     while it.busy():
         it.busy()[0].link.finish()
-    return seats
+    return slots
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_work_behind_a_hung_worker_is_done_by_the_other_one(policy):
     with world(scheduling_policy=policy, max_batch_size=1) as it:
-        seats = warmed(it)
+        slots = warmed(it)
         answers = [it.submit(number) for number in range(12)]
-        hung = max(seats, key=lambda seat: len(seat.link.batches))
-        (other,) = set(seats) - {hung}
+        hung = max(slots, key=lambda slot: len(slot.link.batches))
+        (other,) = set(slots) - {hung}
         begun = hung.running[0]
         while other.link.batches:
             other.link.finish()
@@ -736,7 +736,7 @@ def test_work_behind_a_hung_worker_is_done_by_the_other_one(policy):
         other.link.finish()
         assert later, "and nothing new goes there"
         it.settle()
-        assert set(it.dispatcher.live) == set(seats)
+        assert set(it.dispatcher.live) == set(slots)
         assert begun.deaths == 0
         assert it.outcomes().count("WorkerFailed") == 0
 
@@ -800,7 +800,7 @@ def test_when_the_last_one_hangs_too_it_is_suspected_as_soon_as_another_answers(
         it.advance(1100)
         assert len(it.dispatcher.live) == 1
         (last,) = it.dispatcher.live
-        (first,) = {first, last, *it.seats} - {last}
+        (first,) = {first, last, *it.slots} - {last}
         first.link.finish()
         assert it.dispatcher.live == [first]
         it.settle()
@@ -820,12 +820,12 @@ def test_the_first_run_of_a_shape_has_more_time():
 def test_a_suspected_worker_may_be_sent_home_and_keeps_up_with_what_changes():
     knobs = {"scheduling_policy": "round_robin", "cache_scope": "worker", "cache_size": 8}
     with world(max_batch_size=1, **knobs) as it:
-        seats = warmed(it)
+        slots = warmed(it)
         for number in range(50, 54):
             it.submit(number)
         it.advance(1500)
         (other,) = it.dispatcher.live
-        (hung,) = set(seats) - {other}
+        (hung,) = set(slots) - {other}
         it.dispatcher.configure(ServingConfig(workers=2, max_batch_size=1, **knobs))
         assert len(hung.cache) == 0
         it.leave(hung)
@@ -841,7 +841,7 @@ def test_a_suspected_worker_may_be_sent_home_and_keeps_up_with_what_changes():
 
 def test_what_nobody_waits_for_is_not_computed_and_makes_room():
     with world(max_batch_size=1, max_queue_size=3) as it:
-        seat = it.join()
+        slot = it.join()
         for number in range(4):
             it.submit(number)
         assert isinstance(it.submit(9)[0], Overloaded)
@@ -850,9 +850,9 @@ def test_what_nobody_waits_for_is_not_computed_and_makes_room():
         assert it.dispatcher.waiting == 1
         late = it.submit(5)
         values = []
-        while seat.link.batches:
-            values.append(int(seat.link.batches[0][3][0]) // 100)
-            seat.link.finish()
+        while slot.link.batches:
+            values.append(int(slot.link.batches[0][3][0]) // 100)
+            slot.link.finish()
         assert values == [0, 2, 5]
         assert not isinstance(late[0], RequestError)
         assert it.dispatcher.stats.statuses == {503: 1, 499: 2}
@@ -861,10 +861,10 @@ def test_what_nobody_waits_for_is_not_computed_and_makes_room():
 
 def test_what_has_begun_is_finished_and_kept():
     with world(max_batch_size=1, cache_size=8) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(1)
         it.abandon(0)
-        seat.link.finish()
+        slot.link.finish()
         assert it.submit(1), "from the cache"
         it.settle()
 
@@ -872,7 +872,7 @@ def test_what_has_begun_is_finished_and_kept():
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
 def test_a_request_in_flight_lives_as_long_as_anybody_waits_for_it(order):
     with world(max_batch_size=1, cache_size=8) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(0)
         for _ in range(3):
             it.submit(7)
@@ -881,28 +881,28 @@ def test_a_request_in_flight_lives_as_long_as_anybody_waits_for_it(order):
         assert it.dispatcher.waiting == 1
         it.abandon(order[2])
         assert it.dispatcher.waiting == 0
-        seat.link.finish()
-        assert not seat.link.batches
+        slot.link.finish()
+        assert not slot.link.batches
         assert it.submit(7) == [], "nothing came of it: it is asked anew"
         it.settle()
 
 
 def test_a_client_that_goes_while_its_request_is_looked_up_is_not_queued():
     with world(SlowBackend(), cache_size=8) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(1)
         it.abandon(0)
         it.backend.answer()
-        assert not seat.link.batches
+        assert not slot.link.batches
         it.settle()
 
 
 def test_the_parts_of_a_request_whose_client_has_gone_are_not_begun():
     with world(max_batch_size=2, split_batch_over=2) as it:
-        seats = [it.join(), it.join()]
+        slots = [it.join(), it.join()]
         it.submit(1)
         it.submit(2, rows=4)
-        assert sum(len(seat.link.batches) for seat in seats) == 2
+        assert sum(len(slot.link.batches) for slot in slots) == 2
         it.abandon(1)
         assert it.dispatcher.waiting == 0
         it.settle()
@@ -910,10 +910,10 @@ def test_the_parts_of_a_request_whose_client_has_gone_are_not_begun():
 
 def test_a_gone_clients_request_is_not_run_again_after_a_death():
     with world(max_batch_size=1) as it:
-        seat = it.join()
+        slot = it.join()
         it.submit(1)
         it.abandon(0)
-        seat.link.die()
+        slot.link.die()
         assert it.dispatcher.waiting == 0
         assert it.dispatcher.in_flight == 0
         it.settle()

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from dlbench.proxy.http.http import HttpProtocol, Limits
+from dlbench.proxy.http.connection import HttpProtocol, Limits
 from dlbench.proxy.http.memory import Memory
 from dlbench.proxy.http.reply import JSON_TYPE, Stream
 

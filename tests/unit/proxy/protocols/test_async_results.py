@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from dlbench.proxy.errors import BadRequest, NotFound, Overloaded, TooMany
+from dlbench.proxy.http.connection import HttpRequest
 from dlbench.proxy.http.head import RequestHead
-from dlbench.proxy.http.http import HttpRequest
 from dlbench.proxy.http.memory import Memory
 from dlbench.proxy.protocols.async_results import PENDING, AsyncResults, RespondAsync
 

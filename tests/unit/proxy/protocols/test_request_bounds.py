@@ -7,9 +7,9 @@ import pytest
 
 from dlbench.proxy.errors import LONGEST_TEXT, BadRequest, TooLarge
 from dlbench.proxy.protocols import plain, tfserving, torchserve, v2
-from dlbench.proxy.protocols.document import LONGEST_ID
 from dlbench.proxy.protocols.json_tensors import read_nested
-from dlbench.proxy.protocols.wire import Wire
+from dlbench.proxy.protocols.v2_binary import Wire
+from dlbench.proxy.protocols.v2_json import LONGEST_ID
 from dlbench.proxy.request import MOST_EMPTY
 from dlbench.proxy.serving.repository import load_parameters
 from dlbench.proxy.tensors import MAX_ROWS, Signature, TensorSpec

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.proxy.errors import Overloaded
+from dlbench.proxy.http.connection import HttpRequest
 from dlbench.proxy.http.head import RequestHead
-from dlbench.proxy.http.http import HttpRequest
 from dlbench.proxy.telemetry.logs import JsonFormatter, LoggedAccess, NoAccessLog, TextFormatter
 
 
@@ -134,12 +134,12 @@ def test_the_exception_of_a_json_line_is_a_field():
 PROGRAM = """
 import asyncio, logging, sys
 from dlbench.proxy.http.head import RequestHead
-from dlbench.proxy.http.http import HttpRequest
+from dlbench.proxy.http.connection import HttpRequest
 from dlbench.proxy.telemetry.logs import configure
 access = configure(sys.argv[1], access=True)
 access.around(lambda _, respond: respond(200, b"", []))(
     HttpRequest(RequestHead(b"GET", b"/v2\\xff", {b"x-request-id": b"7"}), b""), lambda *_: None)
-logging.getLogger("dlbench.proxy.serving.crew").warning("worker-0 died")
+logging.getLogger("dlbench.proxy.serving.supervisor").warning("worker-0 died")
 logging.getLogger("asyncio").info("not ours, not worth a line")
 logging.getLogger("asyncio").error("not ours, an error")
 """

@@ -1,11 +1,11 @@
-"""How a crew counts workers elsewhere: there or not, never scaled, never fatal."""
+"""How a supervisor counts workers elsewhere: there or not, never scaled, never fatal."""
 
 import asyncio
 import logging
 
 from dlbench.proxy.errors import StartError
-from dlbench.proxy.serving import crew as crews
-from dlbench.proxy.serving.crew import Crew
+from dlbench.proxy.serving import supervisor as supervisor
+from dlbench.proxy.serving.supervisor import Supervisor
 
 NODE = 9
 
@@ -26,25 +26,25 @@ class FakeDispatcher:
     def __init__(self):
         self.live = []
 
-    def join(self, seat):
-        self.live.append(seat)
+    def join(self, slot):
+        self.live.append(slot)
 
-    def leave(self, seat):
-        self.live.remove(seat)
-        seat.idle.set()
+    def leave(self, slot):
+        self.live.remove(slot)
+        slot.idle.set()
 
 
 class Scene:
-    """A crew with one local worker and one node, which may be away."""
+    """A supervisor with one local worker and one node, which may be away."""
 
     def __init__(self, monkeypatch, away):
-        monkeypatch.setattr(crews, "FIRST_PAUSE_S", 0)
+        monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0)
         self.away, self.refused, self.fatal = away, 0, []
         self.ours_may_start = asyncio.Event()
         self.ours_may_start.set()
         self.dispatcher = FakeDispatcher()
-        self.crew = Crew(self.dispatcher, self.start, [], self.fatal.append, [NODE])
-        self.crew.adopt([FakeLink()])
+        self.supervisor = Supervisor(self.dispatcher, self.start, [], self.fatal.append, [NODE])
+        self.supervisor.adopt([FakeLink()])
 
     async def start(self, number):
         await asyncio.sleep(0)
@@ -61,34 +61,34 @@ class Scene:
                 await asyncio.sleep(0)
 
     def live(self):
-        return sorted(seat.number for seat in self.dispatcher.live)
+        return sorted(slot.number for slot in self.dispatcher.live)
 
     def lose(self, number):
-        (seat,) = [seat for seat in self.dispatcher.live if seat.number == number]
-        seat.link.alive = False
-        self.dispatcher.live.remove(seat)
-        self.dispatcher.on_lost(seat)
+        (slot,) = [slot for slot in self.dispatcher.live if slot.number == number]
+        slot.link.alive = False
+        self.dispatcher.live.remove(slot)
+        self.dispatcher.on_lost(slot)
 
 
 def test_scaling_counts_the_remote_ones_that_are_there_and_moves_only_our_own(monkeypatch):
     async def scenario():
         scene = Scene(monkeypatch, away=False)
         await scene.until(lambda: scene.live() == [0, NODE])
-        assert scene.crew.size == 2
-        scene.crew.scale(4)
+        assert scene.supervisor.size == 2
+        scene.supervisor.scale(4)
         await scene.until(lambda: scene.live() == [0, 1, 2, NODE])
-        assert scene.crew.size == 4
+        assert scene.supervisor.size == 4
         scene.away = True
         scene.lose(NODE)
-        assert scene.crew.size == 3
-        scene.crew.scale(4)
+        assert scene.supervisor.size == 3
+        scene.supervisor.scale(4)
         await scene.until(lambda: scene.live() == [0, 1, 2, 3])
         scene.away = False
         await scene.until(lambda: NODE in scene.live())
-        assert scene.crew.size == 5
-        scene.crew.scale(1)
+        assert scene.supervisor.size == 5
+        scene.supervisor.scale(1)
         await scene.until(lambda: scene.live() == [0, NODE])
-        await scene.crew.shutdown()
+        await scene.supervisor.shutdown()
 
     asyncio.run(scenario())
 
@@ -99,13 +99,13 @@ def test_a_node_that_stays_away_is_no_reason_to_stop_and_said_once(monkeypatch, 
         scene.ours_may_start.clear()
         scene.lose(0)
         with caplog.at_level(logging.WARNING):
-            await scene.until(lambda: scene.refused > crews.MOST_FAILURES)
+            await scene.until(lambda: scene.refused > supervisor.MOST_FAILURES)
         assert scene.fatal == []
         assert caplog.messages.count(f"worker-{NODE} does not start: connection refused") == 1
         scene.ours_may_start.set()
         await scene.until(lambda: scene.live() == [0])
         scene.away = False
         await scene.until(lambda: scene.live() == [0, NODE])
-        await scene.crew.shutdown()
+        await scene.supervisor.shutdown()
 
     asyncio.run(scenario())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.loadgen.analysis.comparison import Runs
+from dlbench.loadgen.analysis.differences import Runs
 from dlbench.loadgen.analysis.statistics import UNDETERMINED
 from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile

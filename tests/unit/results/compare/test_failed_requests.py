@@ -14,18 +14,18 @@ from rich.console import Console
 from dlbench.cli.terminal.live import _line, point_line
 from dlbench.cli.terminal.output import print_json
 from dlbench.cli.terminal.tables import report, result_table
-from dlbench.loadgen.analysis.comparison import Runs
+from dlbench.loadgen.analysis.differences import Runs
 from dlbench.loadgen.measurement import ClassFigures
 from dlbench.loadgen.messages import Progress, Update, parse_answer, to_line
 from dlbench.results.compare.comparison import loads
 from dlbench.results.compare.comparison import rerun as compare_again
 from dlbench.results.compare.junit import junit
 from dlbench.results.compare.regression import judge
-from dlbench.results.compare.summary import document, markdown, rows
+from dlbench.results.compare.renderings import document, markdown, rows
 from dlbench.results.formats import FORMATS, Content
-from dlbench.results.page.page_rows import page_rows
+from dlbench.results.page.point_rows import page_rows
 from dlbench.tuner.verify.pool import pool
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 # 2.4 % of the requests got no reply within a second.
 FAILED = {

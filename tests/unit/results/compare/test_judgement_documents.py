@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dlbench.results.compare.comparison import Change, Compared, loads
 from dlbench.results.compare.junit import junit
 from dlbench.results.compare.regression import judge
-from dlbench.results.compare.summary import document, markdown
+from dlbench.results.compare.renderings import document, markdown
 
 junitparser = pytest.importorskip("junitparser")
 

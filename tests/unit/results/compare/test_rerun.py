@@ -12,7 +12,7 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.results.compare.rerun import Rerun, candidates, notes, rounds_within
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.storage.study import Identity, Study
-from dlbench.tuner.verify.verify import Verified
+from dlbench.tuner.verify.verification import Verified
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.budget import CALIBRATION_SHARE, REPORT_S, WARMUP_S, window_s
-from dlbench.tuner.config import StudyConfig
 from dlbench.tuner.errors import NotKept, OutOfTime
 from dlbench.tuner.gaps import unknown
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.run import carry_out
 from dlbench.tuner.space import build_space
-from dlbench.tuner.storage.clock import Clock
+from dlbench.tuner.storage.wall_clock import Clock
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Observer, Request
 from dlbench.tuner.twin.calibration_parts import Parts
 

@@ -1,0 +1,141 @@
+"""What leaves a study: the CSV's columns and the recommended TOML."""
+
+import csv
+import io
+import json
+import tomllib
+
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.settings import ServerSettings
+from dlbench.results.records import (
+    COLUMNS,
+    document,
+    recommended_toml,
+    row,
+    study_points,
+    write_csv,
+)
+from dlbench.tuner.point import Resources
+from dlbench.tuner.search.correction import Estimate
+from dlbench.tuner.search.importance import Importances
+from dlbench.tuner.search.insight import Insight
+from dlbench.tuner.search.twin_error import Off, TwinError
+from dlbench.tuner.verify.verification import Verified
+
+# The knobs stand in between.
+BEFORE = ["point", "phase", "verdict", "reason", "on_front", "recommended"]
+AFTER = [
+    "offered_rps",
+    "throughput_rps",
+    "throughput_low_rps",
+    "throughput_high_rps",
+    "throughput_est_rps",
+    "p50_ms",
+    "p90_ms",
+    "p95_ms",
+    "p99_ms",
+    "p99_low_ms",
+    "p99_high_ms",
+    "p99_est_ms",
+    "p999_ms",
+    "mean_ms",
+    "error_rate",
+    "requests",
+    "duration_s",
+    "lateness_p99_ms",
+    "client_cpu",
+    "server_cpu",
+    "server_rss_mb",
+    "net_mbps",
+    "gpu_util",
+    "gpu_mem_mb",
+    "cache_hit_ratio",
+    "mean_batch_size",
+    "started_at",
+    "longest_ms",
+]  # fmt: skip
+
+
+def parsed(points):
+    stream = io.StringIO()
+    write_csv(points, stream)
+    return list(csv.DictReader(io.StringIO(stream.getvalue())))
+
+
+def test_columns_are_in_the_documented_order():
+    assert list(COLUMNS) == [*BEFORE, *ServingConfig.model_fields, *AFTER]
+
+
+def test_a_row_holds_what_was_measured_and_nothing_for_what_was_not(build):
+    point = build.point(throughput=123.456789, resources=Resources(server_cpu=1.5))
+    (found,) = parsed([point])
+    assert found["throughput_rps"] == "123.457"
+    assert found["server_cpu"] == "1.5"
+    assert found["gpu_util"] == found["cache_hit_ratio"] == found["p50_ms"] == ""
+    assert (found["on_front"], found["max_batch_size"]) == ("false", "8")
+
+
+def test_a_failed_configuration_is_a_row_with_its_reason(build):
+    (found,) = parsed([build.point(measurement=None, failure="out of memory")])
+    assert (found["verdict"], found["reason"]) == ("failed", "out of memory")
+    assert found["throughput_rps"] == found["error_rate"] == ""
+
+
+def test_a_saturated_point_keeps_its_own_reason(build):
+    assert row(build.point(verdict="saturated", reason="fell behind"))["reason"] == "fell behind"
+
+
+def test_repeats_of_a_verified_point_are_one_row(build):
+    repeats = [build.point("c01", "verify", repeat=n) for n in range(1, 7)]
+    screened = build.point()
+    pooled = repeats[0].model_copy(update={"on_front": True, "recommended": True, "repeat": 0})
+    result = Verified((pooled,), "none")
+    points = study_points([screened, *repeats], result)
+    assert [p.phase for p in points] == ["screen", "verify"]
+    assert parsed(points)[1]["recommended"] == "true"
+    assert study_points([screened, *repeats], Verified((), "none")) == [screened, *repeats]
+
+
+def test_the_toml_is_what_serve_takes(build):
+    settings = ServerSettings(
+        model="a.onnx", device="cpu", batch_axis={"state": 1}, shape={"x": (1, 3)}
+    )
+    point = build.point()
+    text = recommended_toml(point, settings, {"use": "100/s", "gain": "2x"})
+    assert text.startswith("# use: 100/s\n# gain: 2x\n")
+    values = tomllib.loads(text)
+    knobs = {name: values.pop(name) for name in ServingConfig.model_fields}
+    assert ServingConfig(**knobs) == point.config
+    served = ServerSettings(**values)
+    assert (served.model, served.batch_axis, served.shape) == (
+        "a.onnx",
+        {"state": 1},
+        {"x": (1, 3)},
+    )
+
+
+def test_smoothed_values_stand_beside_the_measured_ones_of_what_was_verified(build):
+    screened, verified = build.point(), build.point(phase="verify")
+    stream = io.StringIO()
+    write_csv([screened, verified], stream, {verified.name: Estimate(99, 98, 99, 11, 9, 13)})
+    first, second = csv.DictReader(io.StringIO(stream.getvalue()))
+    assert (first["throughput_est_rps"], first["p99_est_ms"]) == ("", "")
+    assert (second["throughput_est_rps"], second["p99_est_ms"]) == ("99", "11")
+    assert second["p99_ms"] == "10.0"
+
+
+def test_the_document_holds_all_that_is_known(build):
+    pick = build.point(phase="verify").model_copy(update={"recommended": True})
+    error = TwinError(Off(0.1, 0.2, 9), Off(0.3, 0.6, 30))
+    learnt = Insight(error, 0.3, True, Importances({"workers": 0.7}, {}))
+    estimates = {pick.name: Estimate(99, 98, 99, 11, 9, 13)}
+    whole = Verified((pick,), "met", estimates, (pick.name,), learnt, "drifted")
+    found = json.loads(json.dumps(document(whole, {"use": "it"})))
+    assert found["recommended"] == pick.name
+    assert found["points"][0]["p99_est_ms"] == 11
+    assert found["twin_error"]["p99"] == {"median": 0.3, "p90": 0.6, "compared": 30}
+    assert found["twin_wrong"] is True
+    assert found["importances"] == {"capacity": {"workers": 0.7}, "p99": {}}
+    assert found["findings"] == {"use": "it"}
+    empty = json.loads(json.dumps(document(Verified((), "none"), {})))
+    assert empty["twin_error"] is empty["recommended"] is empty["importances"] is None
