@@ -55,6 +55,17 @@ def test_no_name_means_two_things():
     assert {stem for stem, times in stems.items() if times > 1} <= SAME_THING
 
 
+def test_the_architecture_names_files_that_are_there():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    there = {file.name for room in ROOMS for file in modules(room)} | {
+        "__init__.py",
+        "test_house.py",
+    }
+    assert set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text)) <= there
+    rooms = {room.name for room in ROOMS}
+    assert set(re.findall(r"\*\*`(?:\w+/)?(\w+)/`\*\*", text)) == rooms - set(PACKAGES) | {"doctor"}
+
+
 def test_every_dependency_has_its_reason():
     reasons = (ROOT / "CONTRIBUTING.md").read_text()
     extras = PROJECT["project"]["optional-dependencies"]
