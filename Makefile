@@ -44,7 +44,7 @@ check: .venv/dev.stamp
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-BENCHMARKS = policies batcher autoscalers worker front hits memory overload faults unequal split scaling \
+BENCHMARKS = policies batcher autoscalers cache_policies worker front hits memory overload faults unequal split scaling \
 	loadgen truth omission intervals rate_search foreign proxy twin twin_speed tuner batch_sizes hostile
 # These go on for an hour or more, in pieces: exhaustive, agreement, cases.
 

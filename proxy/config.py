@@ -135,7 +135,7 @@ class ServingConfig(BaseModel):
     )
     cache_policy: Literal["none", "lru", "lfu", "fifo", "two_level"] = knob(
         "lru",
-        "what the result cache forgets first; two_level: a small LRU before a large FIFO",
+        "what the result cache forgets first; two_level: a small LRU of repeated inputs over a large FIFO",
     )
     cache_size: int = knob(
         0,

@@ -168,18 +168,24 @@ class BoundedCache:
 
 
 class TwoLevelOrder:
-    """A small LRU of new and recently used entries before a large FIFO of what fell out of it."""
+    """A small LRU of what was asked for again over a large FIFO, where what is new begins.
+
+    Inputs that come only once pass through the FIFO and push out nothing that has proved its worth.
+    """
 
     def __init__(self, entries: int) -> None:
         self._small = cachetools.LRUCache[bytes, Entry](max(1, int(SMALL_SHARE * entries)))
         self._large = cachetools.FIFOCache[bytes, Entry](entries)
 
     def get(self, key: bytes) -> Entry | None:
-        """The entry, which is in the small LRU afterwards."""
+        """The entry, which is in the small LRU afterwards; what that has no room for begins anew."""
         entry = self._large.pop(key, None)
         if entry is None:
             return self._small.get(key)
-        self[key] = entry
+        if len(self._small) >= self._small.maxsize:
+            fallen, its_entry = self._small.popitem()
+            self._large[fallen] = its_entry
+        self._small[key] = entry
         return entry
 
     def pop(self, key: bytes, default: None) -> Entry | None:
@@ -189,10 +195,7 @@ class TwoLevelOrder:
         return (self._large or self._small).popitem()
 
     def __setitem__(self, key: bytes, entry: Entry) -> None:
-        if len(self._small) >= self._small.maxsize:
-            fallen, its_entry = self._small.popitem()
-            self._large[fallen] = its_entry
-        self._small[key] = entry
+        self._large[key] = entry
 
     def __len__(self) -> int:
         return len(self._small) + len(self._large)

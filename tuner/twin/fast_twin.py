@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numba
 import numpy as np
 
+from dlbench.proxy.cache.cache import SMALL_SHARE
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
 from dlbench.proxy.workers.link import SMOOTHING
@@ -35,10 +36,8 @@ POLICIES = {
     "least_outstanding": LEAST_OUTSTANDING,
     "power_of_two_choices": POWER_OF_TWO,
 }
-LRU, LFU, FIFO = range(3)
-# What falls out of the small LRU is older than all in it and younger than all that fell before, and
-# what is used goes back into it: together the two levels forget in the order of an LRU.
-CACHES = {"lru": LRU, "two_level": LRU, "lfu": LFU, "fifo": FIFO}
+LRU, LFU, FIFO, TWO_LEVEL = range(4)
+CACHES = {"lru": LRU, "two_level": TWO_LEVEL, "lfu": LFU, "fifo": FIFO}
 # Knobs that are simulated only at the value that leaves them out.
 PLAIN = ("preferred_batch_sizes", "batching", "cache_ttl_s", "default_timeout_ms")
 NEVER = np.iinfo(np.int64).max
@@ -72,7 +71,7 @@ class Cached(NamedTuple):
     inside: NDArray[np.bool_]
     uses: NDArray[np.int32]
     last_of: NDArray[np.int32]  # with so many uses, the last in the order
-    size: NDArray[np.int64]
+    size: NDArray[np.int64]  # all entries, and those of two_level's small LRU
 
 
 class Drawn(NamedTuple):
@@ -163,10 +162,10 @@ def new_cache(kind: int, entries: int, inputs: Inputs) -> Cached:
     distinct = inputs.distinct
     links = none(distinct + 1)
     links[distinct] = distinct
-    most_uses = len(inputs.warm) + len(inputs.keys) + 3 if kind == LFU else 1
+    most_uses = len(inputs.warm) + len(inputs.keys) + 3 if kind == LFU else 3
     return Cached(
         kind, entries, links, links.copy(), np.zeros(distinct, np.bool_),
-        np.zeros(distinct + 1, np.int32), none(most_uses), zeros(1),
+        np.zeros(distinct + 1, np.int32), none(most_uses), zeros(2),
     )  # fmt: skip
 
 
@@ -491,6 +490,8 @@ def look_up(cached: Cached, key: int) -> bool:
         append(cached, key)
     elif cached.kind == LFU:
         use_again(cached, key)
+    elif cached.kind == TWO_LEVEL:
+        promote(cached, key)
     return True
 
 
@@ -503,7 +504,7 @@ def keep(cached: Cached, key: int) -> None:
         evict(cached)
     cached.size[0] += 1
     cached.inside[key] = True
-    if cached.kind == LFU:
+    if cached.kind in (LFU, TWO_LEVEL):
         insert(cached, key, last_with(cached, 1))
         cached.uses[key] = 1
         cached.last_of[1] = key
@@ -528,6 +529,25 @@ def use_again(cached: Cached, key: int) -> None:
 
 
 @inlined
+def promote(cached: Cached, key: int) -> None:
+    """Into the small LRU, whose entries count as used twice and stand behind all of the FIFO.
+
+    Its oldest falls back where there are too many: that stands next to the FIFO's youngest already.
+    """
+    if cached.uses[key] == 1:
+        forget_last(cached, key)
+        cached.uses[key] = 2
+        cached.size[1] += 1
+    unlink(cached, key)
+    append(cached, key)
+    if cached.size[1] > max(1, int(SMALL_SHARE * cached.entries)):
+        oldest = cached.after[last_with(cached, 1)]
+        cached.uses[oldest] = 1
+        cached.last_of[1] = oldest
+        cached.size[1] -= 1
+
+
+@inlined
 def last_with(cached: Cached, uses: int) -> int:
     """The last with so many uses, the list's end if there is none."""
     last = cached.last_of[uses]
@@ -547,8 +567,10 @@ def forget_last(cached: Cached, key: int) -> None:
 def evict(cached: Cached) -> None:
     """Forget the first."""
     key = cached.after[len(cached.inside)]
-    if cached.kind == LFU:
+    if cached.kind in (LFU, TWO_LEVEL):
         forget_last(cached, key)
+    if cached.kind == TWO_LEVEL and cached.uses[key] == 2:
+        cached.size[1] -= 1
     unlink(cached, key)
     cached.inside[key] = False
     cached.size[0] -= 1
