@@ -119,7 +119,9 @@ def main() -> None:
     pairs = [(with_h2(greeting, replies), with_ours(replies)) for _ in range(TURNS)]
     for name, times in zip(("h2", "ours"), zip(*pairs, strict=True), strict=True):
         spread = f"{min(times):.1f} to {max(times):.1f}"
-        print(f"{name:4}  {median(times):6.1f} us a call ({spread}, {TURNS} turns of {CALLS} calls)")
+        print(
+            f"{name:4}  {median(times):6.1f} us a call ({spread}, {TURNS} turns of {CALLS} calls)"
+        )
     print(f"h2 takes {median(h2 / ours for h2, ours in pairs):.1f} times as long")
 
 

@@ -94,10 +94,6 @@ class Constraints:
 
     objectives: tuple[Objective, ...] = ()
 
-    def violations(self, point: Point) -> tuple[float, ...]:
-        """By the worse end of the 95 % interval: what is 0 or less is surely met."""
-        return tuple(o.worst(point) for o in self.objectives)
-
     def estimated(self, point: Point) -> tuple[float, ...]:
         """By the measured values themselves, to search by: what is 0 or less seems to be met."""
         return tuple(o.violation(figure(point, o.field)) for o in self.objectives)

@@ -22,11 +22,6 @@ class Outcome(NamedTuple):
     p99_ms: float
 
 
-def dominates(a: Outcome, b: Outcome) -> bool:
-    """Whether `a` is at least as good as `b` in both and better in one."""
-    return a.throughput_rps >= b.throughput_rps and a.p99_ms <= b.p99_ms and a != b
-
-
 def front_indices(outcomes: Sequence[Outcome]) -> list[int]:
     """Indices of the outcomes that no other dominates, by rising throughput; of equals the first."""
     order = sorted(

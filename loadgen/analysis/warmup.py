@@ -34,12 +34,3 @@ def mser5(values: Floats, most: float = 0.5) -> int:
     spread[spread <= 1e-12 * squares[0]] = 0.0
     errors = spread / left.astype(float) ** 2
     return int(errors[: int(batches * most) + 1].argmin()) * BATCH
-
-
-def settled_after_s(begun_s: Floats, latencies_ms: Floats) -> float:
-    """Seconds into the series after which MSER-5 believes it; 0 if from the first request on.
-
-    Both in order of time, warm-up left in or out: `begun_s` counts from wherever the caller counts.
-    """
-    cut = mser5(latencies_ms)
-    return float(begun_s[cut] - begun_s[0]) if cut else 0.0

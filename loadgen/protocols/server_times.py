@@ -1,9 +1,7 @@
-"""Where time went on the server, as far as it says so: V2 statistics, or `Server-Timing` headers."""
+"""Where time went on the server, as far as it says so in V2 statistics."""
 
 from __future__ import annotations
 
-import math
-import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote
@@ -21,13 +19,6 @@ if TYPE_CHECKING:
 # A server that has just been overloaded may take its time; a result does not wait for long.
 TIMEOUT_S = 2.0
 NS_PER_MS = 1e6
-# RFC 9110's token, and its quoted string, which may hold commas and semicolons.
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-QUOTED = r'"(?:[^"\\]|\\.)*"'
-METRIC = re.compile(
-    rf"\s*({TOKEN})((?:\s*;\s*{TOKEN}\s*(?:=\s*(?:{TOKEN}|{QUOTED})\s*)?)*)\s*(?:,|$)"
-)
-PARAMETER = re.compile(rf";\s*({TOKEN})\s*(?:=\s*({TOKEN}|{QUOTED}))?")
 
 
 class ServerTimes(NamedTuple):
@@ -150,28 +141,3 @@ def totals(statistics: bytes) -> Totals:
             for part in (stats.compute_input, stats.compute_infer, stats.compute_output)
         ),
     )
-
-
-def server_timing(header: str) -> dict[str, float]:
-    """Milliseconds by name in a `Server-Timing` header: `queue;dur=1.2, compute;dur=3.4`.
-
-    Metrics without a duration are left out, as is everything after a syntax error; of a name or a
-    parameter that is there twice the first counts (W3C Server Timing, 2.1 and 3).
-    """
-    found: dict[str, float] = {}
-    at = 0
-    while (metric := METRIC.match(header, at)) and metric.end() > at:
-        at = metric.end()
-        duration = _duration_ms(metric[2])
-        if duration is not None:
-            found.setdefault(metric[1], duration)
-    return found
-
-
-def _duration_ms(parameters: str) -> float | None:
-    texts = [value for name, value in PARAMETER.findall(parameters) if name.lower() == "dur"]
-    try:
-        duration = float(texts[0].strip('"')) if texts else math.nan
-    except ValueError:
-        return None
-    return duration if math.isfinite(duration) else None

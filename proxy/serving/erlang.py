@@ -59,10 +59,6 @@ class MMc:
         waiting = erlang_c(self.workers, self.offered)
         return waiting / self.spare_per_s if self.spare_per_s > 0 else inf
 
-    def wait_tail(self, seconds: float) -> float:
-        """P(W > seconds) = C exp(-(c mu - lambda) seconds), W the time in the queue."""
-        return erlang_c(self.workers, self.offered) * exp(-max(0, self.spare_per_s) * seconds)
-
     def sojourn_tail(self, seconds: float) -> float:
         """P(W + S > seconds), W the wait and S the service.
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.loadgen.analysis.warmup import BATCH, mser5, settled_after_s
+from dlbench.loadgen.analysis.warmup import BATCH, mser5
 
 
 def by_hand(values, most=0.5):
@@ -39,10 +39,3 @@ def test_neither_scale_nor_origin_matters(shift, scale):
 @pytest.mark.parametrize("n", [0, 1, 9])
 def test_too_short_a_series_has_no_warmup(n):
     assert mser5(np.ones(n)) == 0
-
-
-def test_when_it_settled():
-    begun_s = 3 + np.arange(1000) / 100
-    latencies = np.where(np.arange(1000) < 200, 50.0, 2.0)
-    assert settled_after_s(begun_s, latencies) == pytest.approx(2.0)
-    assert settled_after_s(begun_s, np.full(1000, 2.0)) == 0

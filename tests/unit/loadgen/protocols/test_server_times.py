@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 from hypothesis import given
@@ -14,7 +13,6 @@ from dlbench.loadgen.protocols.server_times import (
     Totals,
     V2Clock,
     server_clock,
-    server_timing,
     totals,
 )
 from dlbench.loadgen.target import Target
@@ -99,39 +97,3 @@ def test_a_token_that_cannot_be_read_is_said(tmp_path):
     profile = LoadProfile(rate=1, token_file=str(tmp_path / "none"))
     with pytest.raises(TargetError, match="--token-file"):
         server_clock(target(), profile)
-
-
-@pytest.mark.parametrize(
-    ("header", "times"),
-    [
-        ("queue;dur=1.2, compute;dur=3.4", {"queue": 1.2, "compute": 3.4}),
-        ("total;dur=7", {"total": 7.0}),
-        ('db;desc="a, b;dur=9";dur="53"', {"db": 53.0}),
-        (r'x;desc="say \"dur=1\"" ; DUR = 2 ,y;dur=3', {"x": 2.0, "y": 3.0}),
-        ("miss, cache;desc=hit, app;dur=0", {"app": 0.0}),
-        ("a;dur=1;dur=2, a;dur=3", {"a": 1.0}),
-        ("a;dur=fast, b;dur=2, c;dur=nan, d;dur=inf, e;dur", {"b": 2.0}),
-        ("a;dur=1, ;;;, b;dur=2", {"a": 1.0}),
-        ("", {}),
-        (",,,", {}),
-        ('a;desc="never closed, b;dur=2', {}),
-    ],
-)
-def test_server_timing(header, times):
-    assert server_timing(header) == times
-
-
-@given(st.text(max_size=60))
-def test_any_header_can_be_read(header):
-    assert all(math.isfinite(ms) for ms in server_timing(header).values())
-
-
-@given(
-    st.dictionaries(
-        st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True), st.floats(0, 1e6), max_size=5
-    ),
-    st.text(st.characters(codec="ascii", exclude_characters='"\\', exclude_categories=["C"])),
-)
-def test_what_was_written_is_read(times, description):
-    header = ", ".join(f'{n};desc="{description}";dur={ms!r}' for n, ms in times.items())
-    assert server_timing(header) == times
