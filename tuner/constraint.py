@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from dlbench.loadgen.analysis.statistics import Z_95
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,7 +29,6 @@ RATE = {"": 1.0, "/s": 1.0}
 BYTES_PER_MB = 1e6
 # What is not known does not hold: as bad as a figure that is twice its bound.
 UNKNOWN = 1.0
-Z_95 = 1.959964
 WORST_FIRST: tuple[Standing, ...] = ("missed", "undecided", "met")
 Ends = tuple[float | None, float | None]
 

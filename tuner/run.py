@@ -50,7 +50,7 @@ NO_GPU_FIGURES = (
 # Server settings that change what is measured.
 DECIDING = {
     *("provider_option", "io_binding", "batch_axis", "device_ids", "remote_workers"),
-    *("cache_backend", "allow_spinning", "max_connections", "rows_independent"),
+    *("cache_backend", "max_connections", "rows_independent"),
 }
 
 

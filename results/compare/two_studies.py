@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.analysis.differences import Figure, reported, widening
-from dlbench.loadgen.analysis.statistics import UNDETERMINED
+from dlbench.loadgen.analysis.statistics import UNDETERMINED, Z_95
 from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.compare.comparison import Compared, Pair, changes, difference, shown, the_load
 from dlbench.results.findings import numbers
 from dlbench.tuner.front import Outcome, hypervolume
-from dlbench.tuner.search.correction import CAPACITY_NOISE, Z
+from dlbench.tuner.search.correction import CAPACITY_NOISE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ def _floor(first: Verified, second: Verified, figures: int) -> float:
     a, b = first.recommended, second.recommended
     if a is None or b is None:
         return 0.0
-    return 1 - math.exp(-widening(figures) * Z * math.hypot(_noise(a, b), _noise(b, a)))
+    return 1 - math.exp(-widening(figures) * Z_95 * math.hypot(_noise(a, b), _noise(b, a)))
 
 
 def _said(floor: float) -> str:
@@ -175,8 +175,8 @@ def _noisier(figure: Figure, spread: float) -> Figure:
     low, high = figure.interval
     if figure.value is None or low is None or high is None or low <= 0:
         return replace(figure, interval=UNDETERMINED)
-    down = math.hypot(math.log(figure.value / low), Z * spread)
-    up = math.hypot(math.log(high / figure.value), Z * spread)
+    down = math.hypot(math.log(figure.value / low), Z_95 * spread)
+    up = math.hypot(math.log(high / figure.value), Z_95 * spread)
     return replace(figure, interval=(figure.value * math.exp(-down), figure.value * math.exp(up)))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from dlbench.loadgen.analysis.statistics import Z_95
 from dlbench.tuner.front import Outcome
 from dlbench.tuner.search.gaussian import GaussianProcess, Inputs, Prior, fit
 from dlbench.tuner.twin.predictions import MOST_LOAD
@@ -43,8 +44,6 @@ WRONG_P99 = Prior(1.5, (0.3, 0.6, 1.2), (0.05, 0.2))
 CAPACITY_NOISE = 0.07
 P99_NOISE = 0.27
 NOISE_REPEATS = 4
-# Two-sided 95 % of a normal distribution.
-Z = 1.96
 
 
 class Estimate(NamedTuple):
@@ -161,8 +160,8 @@ def _estimate(
     rate: float, capacity: float, capacity_sd: float, log_p99: float, log_p99_sd: float
 ) -> Estimate:
     """Below capacity the throughput is what was offered; p99 is log-normal."""
-    ends = [capacity * math.exp(z * capacity_sd) for z in (0, -Z, Z)]
-    p99 = [math.exp(log_p99 + z * log_p99_sd) for z in (0, -Z, Z)]
+    ends = [capacity * math.exp(z * capacity_sd) for z in (0, -Z_95, Z_95)]
+    p99 = [math.exp(log_p99 + z * log_p99_sd) for z in (0, -Z_95, Z_95)]
     return Estimate(*(min(rate, end) for end in ends), *p99)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from dlbench.tuner.search.correction import CAPACITY_NOISE, P99_NOISE, Z
+from dlbench.loadgen.analysis.statistics import Z_95
+from dlbench.tuner.search.correction import CAPACITY_NOISE, P99_NOISE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,8 @@ REFERENCE = "default"
 REFERENCE_SHARE = 0.7
 EVERY_S = 600.0
 # Two measurements of the same thing differ by this factor one time in twenty.
-CAPACITY_LIMIT = Z * math.sqrt(2) * CAPACITY_NOISE
-P99_LIMIT = Z * math.sqrt(2) * P99_NOISE
+CAPACITY_LIMIT = Z_95 * math.sqrt(2) * CAPACITY_NOISE
+P99_LIMIT = Z_95 * math.sqrt(2) * P99_NOISE
 
 
 class Drift(NamedTuple):
