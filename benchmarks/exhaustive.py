@@ -30,7 +30,8 @@ import tomli_w
 import tuned
 from measuring import Measuring, open_s, path_of
 
-from dlbench.proxy.config import ServingConfig, physical_cores, search_values
+from dlbench.proxy.config import ServingConfig, physical_cores
+from dlbench.proxy.knob import search_values
 from dlbench.tuner.front import Outcome, greedy_by_hypervolume, hypervolume
 from dlbench.tuner.restriction import restriction
 from dlbench.tuner.space import Space, build_space

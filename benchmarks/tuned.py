@@ -14,6 +14,7 @@ from process import BenchmarkError, running
 from report import note
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.tuner.front import Outcome
 
 if TYPE_CHECKING:
@@ -127,9 +128,7 @@ def read(text: str) -> list[dict[str, str]]:
 
 def config_of(row: dict[str, str]) -> ServingConfig:
     """The configuration of a CSV row; what is no knob there is passed over."""
-    return ServingConfig.model_validate(
-        {knob: row[knob] for knob in ServingConfig.model_fields if knob in row}
-    )
+    return ServingConfig.model_validate({knob: row[knob] for knob in KNOBS if knob in row})
 
 
 def in_words(config: ServingConfig) -> str:

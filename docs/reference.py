@@ -13,7 +13,8 @@ from dlbench.cli import failure
 from dlbench.cli.main import COMMANDS, app
 from dlbench.cli.options import ENVIRONMENT_PREFIX, PANELS, option_name, plain_type
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.config import ServingConfig, restart_knobs, search_values
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import restart_knobs, search_values
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.records import COLUMNS, HEAD
 from dlbench.tuner.study_config import StudyConfig

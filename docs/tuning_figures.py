@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.chart import Axis, Plot, picture
 from dlbench.results.picture import (
     BASELINE,
@@ -42,6 +42,7 @@ from dlbench.tuner.verify.verification import Verified
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.results.chart import Spot
     from dlbench.tuner.point import Point
     from dlbench.tuner.search.correction import Estimate
@@ -118,7 +119,7 @@ class Evidence:
 
 def space_of(study: Study, points: Iterable[Point], cores: int) -> Space:
     """The space that was searched, as the study's identity tells it."""
-    known = {knob: tuple(study.identity[knob]) for knob in ServingConfig.model_fields}
+    known = {knob: tuple(study.identity[knob]) for knob in KNOBS}
     default = next(p.config for p in points if p.configuration == "default")
     return Space({knob: own for knob, own in known.items() if len(own) > 1}, default, cores)
 

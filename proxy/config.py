@@ -38,7 +38,7 @@ def knob(
         description=help_text,
         ge=ge,
         le=le,
-        json_schema_extra={"search": list(search), "restart": restart},
+        json_schema_extra={"searched": list(search), "restart": restart},
     )
 
 
@@ -229,24 +229,6 @@ class ServingConfig(BaseModel):
             return self
         count = physical_cores() if device == "cpu" else GPU_WORKERS_PER_DEVICE * devices
         return self.model_copy(update={"workers": count})
-
-
-def restart_knobs() -> frozenset[str]:
-    """Names of the knobs that need new worker processes."""
-    fields = ServingConfig.model_fields.items()
-    return frozenset(name for name, field in fields if metadata(field)["restart"])
-
-
-def search_values() -> dict[str, tuple[Any, ...]]:
-    """Knob name -> the values the tuner may try; knobs that are not searched are left out."""
-    fields = ServingConfig.model_fields.items()
-    found = {name: tuple(metadata(field)["search"]) for name, field in fields}
-    return {name: values for name, values in found.items() if values}
-
-
-def metadata(field: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's FieldInfo, typed loosely there
-    """What `knob` recorded beside a field."""
-    return dict(field.json_schema_extra)
 
 
 def physical_cores(root: Path = ROOT) -> int:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic import ValidationError
 
-from dlbench.proxy.config import ServingConfig, restart_knobs
+from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.errors import ProxyError
+from dlbench.proxy.knob import restart_knobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.measurement import Measurement
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.missing import needing
 from dlbench.results.records import COLUMNS
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Arrow's name for a field's type; everything else is text, as in the CSV, or a figure.
-KINDS: dict[Any, str] = {bool: "bool", int: "int64", float: "float64"}
-DECLARED = {**Measurement.model_fields, **ServingConfig.model_fields}
+KINDS: dict[Any, str] = {bool: "bool", int: "int64", str: "string", tuple: "string"}
+DECLARED = {name: field.annotation for name, field in Measurement.model_fields.items()} | {
+    name: knob.kind for name, knob in KNOBS.items()
+}
 TEXTS = frozenset(("point", "phase", "verdict", "reason", "started_at"))
 MARKS = frozenset(("on_front", "recommended"))
 
@@ -42,7 +44,4 @@ def kind(column: str) -> str:
     """Arrow's type of a column. A column without a single value has to have one as well."""
     if column in MARKS:
         return "bool"
-    declared = DECLARED[column].annotation if column in DECLARED else float
-    if column in TEXTS or get_origin(declared) in (tuple, Literal):
-        return "string"
-    return KINDS.get(declared, "float64")
+    return "string" if column in TEXTS else KINDS.get(DECLARED.get(column), "float64")

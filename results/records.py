@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import tomli_w
 
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ MEASURED = (
     "longest_ms",
 )  # fmt: skip
 HEAD = ("point", "phase", "verdict", "reason", "on_front", "recommended")
-COLUMNS = (*HEAD, *ServingConfig.model_fields, *MEASURED)
+COLUMNS = (*HEAD, *KNOBS, *MEASURED)
 # Six significant digits: more would pretend to a precision that no measurement here has.
 DIGITS = 6
 

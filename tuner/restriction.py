@@ -6,11 +6,12 @@ that names the option, the knob and what it may be.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dlbench.proxy.config import ServingConfig, search_values
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.proxy.spelling import instead
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _values(option: str, knob: str, given: Any) -> tuple[Any, ...]:  # noqa: ANN
 
 def _between(option: str, knob: str, text: str) -> tuple[Any, ...]:
     low, _, high = (part.strip() for part in text.partition(BETWEEN))
-    if choices := _choices(knob):
+    if choices := KNOBS[knob].choices:
         if low or high:
             raise ValueError(f"{option} {knob}={text}: must be .. or {_allowed(knob)}")
         return choices
@@ -77,19 +78,18 @@ def _between(option: str, knob: str, text: str) -> tuple[Any, ...]:
 
 def _ladder(knob: str) -> Iterable[Any]:
     """The values that make sense to try: what is declared, and doubling from there on."""
-    declared = search_values().get(knob, ())
-    kind = ServingConfig.model_fields[knob].annotation
-    doubled = (kind(2**n) for n in range(DOUBLINGS))  # type: ignore[misc]  # int or float here
+    declared, kind = KNOBS[knob].searched, KNOBS[knob].kind
+    doubled = (kind(2**n) for n in range(DOUBLINGS))
     return (*declared, *(value for value in doubled if value > max(declared, default=0)))
 
 
 def _ends(knob: str) -> tuple[Any, Any]:
-    searched = search_values().get(knob)
-    return (min(searched), max(searched)) if searched else _bounds(knob)
+    ends = KNOBS[knob].searched or (KNOBS[knob].low, KNOBS[knob].high)
+    return min(ends), max(ends)
 
 
 def _ordered(knob: str, values: set[Any]) -> tuple[Any, ...]:
-    declared = _choices(knob)
+    declared = KNOBS[knob].choices
     return tuple(sorted(values, key=declared.index if declared else None))
 
 
@@ -106,34 +106,19 @@ def _value(option: str, knob: str, given: Any) -> Any:  # noqa: ANN401 - the kno
 
 
 def _is_list(option: str, knob: str) -> bool:
-    if knob not in ServingConfig.model_fields:
-        raise ValueError(
-            f"{option} {knob}: no such knob; {instead(knob, ServingConfig.model_fields)}"
-        )
-    return get_origin(ServingConfig.model_fields[knob].annotation) is tuple
+    if knob not in KNOBS:
+        raise ValueError(f"{option} {knob}: no such knob; {instead(knob, KNOBS)}")
+    return KNOBS[knob].kind is tuple
 
 
-def _choices(knob: str) -> tuple[Any, ...]:
-    annotation = ServingConfig.model_fields[knob].annotation
-    return (False, True) if annotation is bool else get_args(annotation)
-
-
-def _allowed(knob: str) -> str:
+def _allowed(name: str) -> str:
     """What a knob may be, in words."""
-    annotation = ServingConfig.model_fields[knob].annotation
-    if annotation is bool:
+    knob = KNOBS[name]
+    if knob.kind is bool:
         return "on or off"
-    if get_origin(annotation) is tuple:
+    if knob.kind is tuple:
         return "numbers over 0, as 4,8"
-    if choices := _choices(knob):
-        return f"one of {', '.join(choices)}"
-    low, high = _bounds(knob)
-    low = low + 1 if AUTOMATIC.get(knob) == low else low
-    return f"{KINDS[annotation]} from {low:g} to {high:g}"  # type: ignore[index]  # int or float
-
-
-def _bounds(knob: str) -> tuple[Any, Any]:
-    field = ServingConfig.model_fields[knob]
-    low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
-    high = next(m.le for m in field.metadata if hasattr(m, "le"))
-    return field.annotation(low), field.annotation(high)  # type: ignore[misc]  # int or float here
+    if knob.choices:
+        return f"one of {', '.join(knob.choices)}"
+    low = knob.low + 1 if AUTOMATIC.get(name) == knob.low else knob.low
+    return f"{KINDS[knob.kind]} from {low:g} to {knob.high:g}"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.config import ServingConfig, search_values
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import search_values
 from dlbench.tuner.errors import TuneError
 
 if TYPE_CHECKING:

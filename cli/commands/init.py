@@ -16,7 +16,8 @@ from dlbench.cli.failure import UsageError
 from dlbench.cli.options import ENVIRONMENT_PREFIX, AsJson, Model, Quiet, plain_type
 from dlbench.cli.terminal.output import notes_console, print_json, write_file
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.config import ServingConfig, search_values
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import search_values
 from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.printable import escaped

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
 from dlbench.loadgen.quantity import latency
-from dlbench.proxy.config import search_values
+from dlbench.proxy.knob import search_values
 from dlbench.results.findings import shown
 from dlbench.tuner.front import knee
 from dlbench.tuner.study_request import Observer

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.loadgen.quantity import digits, interval, latency
-from dlbench.proxy.config import search_values
+from dlbench.proxy.knob import search_values
 from dlbench.results.findings import BASELINES, changes, default_config, shown
 from dlbench.results.plot import ASCII, plot, series
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.loadgen.analysis.differences import Figure, reported, widening
 from dlbench.loadgen.analysis.statistics import UNDETERMINED, Z_95
 from dlbench.loadgen.quantity import digits
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.compare.comparison import Compared, Pair, changes, difference, shown, the_load
 from dlbench.results.findings import numbers
 from dlbench.tuner.front import Outcome, hypervolume
@@ -188,7 +188,7 @@ def _notes(first: Finished, second: Finished) -> Iterator[str]:
     """What may make it senseless, then what each recommends."""
     a, b = first.identity, second.identity
     yield from difference("load", the_load(a["load"]), the_load(b["load"]))
-    searched = set(ServingConfig.model_fields)
+    searched = set(KNOBS)
     about = [{f: v for f, v in i.items() if f not in searched | NOT_COMPARED} for i in (a, b)]
     yield from difference("study", *about)
     yield from difference(

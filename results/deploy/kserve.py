@@ -10,7 +10,7 @@ import json
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.deploy.deployment import comment, unsaid
 from dlbench.results.deploy.kubernetes import resources
 from dlbench.results.deploy.triton import CANNOT, server_options
@@ -19,7 +19,7 @@ from dlbench.results.printable import word
 if TYPE_CHECKING:
     from dlbench.results.deploy.deployment import Deployment
 
-ELSEWHERE = tuple(knob for knob in ServingConfig.model_fields if knob not in CANNOT)
+ELSEWHERE = tuple(knob for knob in KNOBS if knob not in CANNOT)
 
 
 def inference_service(deployment: Deployment) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.findings import default_config, shown
 from dlbench.results.records import recommended_toml, row, study_points
 from dlbench.tuner.point import ERROR_RATE_LIMIT
@@ -13,6 +13,7 @@ from dlbench.tuner.verify.disturbed import mattered
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify.verification import Verified
@@ -37,7 +38,7 @@ def page_rows(points: Sequence[Point], result: Verified) -> list[Record]:
 
 def _record(point: Point, figures: Record) -> Record:
     """A row without its knobs, which stand with its configuration."""
-    kept = {name: v for name, v in figures.items() if name not in ServingConfig.model_fields}
+    kept = {name: v for name, v in figures.items() if name not in KNOBS}
     measured = point.measurement
     parts = {name: getattr(measured, name) for name in PARTS} if measured else {}
     return kept | {

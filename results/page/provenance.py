@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.quantity import digits
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.results.findings import shown
 from dlbench.tuner.study_config import StudyConfig
 
@@ -53,7 +53,7 @@ def page_facts(
 
 def searched(identity: Kept) -> dict[str, list[Any]]:
     """Knob -> the values that the study could try, where there was more than one."""
-    spaces = {knob: identity.get(knob) or [] for knob in ServingConfig.model_fields}
+    spaces = {knob: identity.get(knob) or [] for knob in KNOBS}
     return {knob: values for knob, values in spaces.items() if len(values) > 1}
 
 

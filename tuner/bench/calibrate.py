@@ -24,7 +24,8 @@ from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.inputs.inputs import random_row, read_inputs
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
-from dlbench.proxy.config import ServingConfig, physical_cores, search_values
+from dlbench.proxy.config import ServingConfig, physical_cores
+from dlbench.proxy.knob import search_values
 from dlbench.proxy.models.model import resolve_model
 from dlbench.tuner.bench.drive import Driven
 from dlbench.tuner.budget import SERVICES_S, SWITCH_S

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.tuner.space import MOOT
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.search.correction import Correction
 
     Vector = NDArray[np.float64]
@@ -70,7 +71,7 @@ def main_effects(columns: Columns, values: Vector) -> dict[str, float]:
 
 def _columns(configs: Sequence[ServingConfig]) -> dict[str, NDArray[np.object_]]:
     """Every knob that has more than one value among these configurations."""
-    found = {knob: [getattr(c, knob) for c in configs] for knob in ServingConfig.model_fields}
+    found = {knob: [getattr(c, knob) for c in configs] for knob in KNOBS}
     return {k: np.array(own, object) for k, own in found.items() if len(set(own)) > 1}
 
 

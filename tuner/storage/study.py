@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy.exc
@@ -33,7 +33,7 @@ from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy.pool import QueuePool
 
-from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import KNOBS
 from dlbench.tuner.budget import spent_s
 from dlbench.tuner.constraint import Constraints
 from dlbench.tuner.errors import NotKept, StudyMismatch, StudyUnreadable
@@ -359,12 +359,8 @@ def _distribution(name: str) -> BaseDistribution:
     """A knob's declared bounds as Optuna's distribution."""
     if name == "load_share":
         return FloatDistribution(0.0, 1.0)
-    field = ServingConfig.model_fields[name]
-    if field.annotation is bool:
-        return CategoricalDistribution((False, True))
-    if names := get_args(field.annotation):
-        return CategoricalDistribution(names)
-    low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
-    high = next(m.le for m in field.metadata if hasattr(m, "le"))
-    kind = IntDistribution if field.annotation is int else FloatDistribution
-    return kind(low, high)
+    knob = KNOBS[name]
+    if knob.choices:
+        return CategoricalDistribution(knob.choices)
+    kind = IntDistribution if knob.kind is int else FloatDistribution
+    return kind(knob.low, knob.high)

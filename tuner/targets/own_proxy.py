@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 import psutil
 
-from dlbench.proxy.config import ServingConfig, restart_knobs
+from dlbench.proxy.knob import restart_knobs
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.point import Resources
 from dlbench.tuner.targets.gpu_watch import GpuWatch, gpus_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
 
 START_TIMEOUT_S = 120.0

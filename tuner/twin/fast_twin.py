@@ -14,8 +14,8 @@ import numba
 import numpy as np
 
 from dlbench.proxy.cache.cache import SMALL_SHARE
-from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
+from dlbench.proxy.knob import KNOBS
 from dlbench.proxy.workers.link import SMOOTHING
 from dlbench.tuner.twin.scenario import NO_INPUTS, NS, Run
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.twin.scenario import Inputs, Scenario
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -113,8 +114,7 @@ class State(NamedTuple):
 
 def knows(config: ServingConfig) -> bool:
     """Whether this twin simulates all that the configuration asks for."""
-    fields = ServingConfig.model_fields
-    plain = all(getattr(config, name) == fields[name].default for name in PLAIN)
+    plain = all(getattr(config, name) == KNOBS[name].default for name in PLAIN)
     per_worker = config.cache_scope == "worker" and config.cache_size
     return plain and config.scheduling_policy in POLICIES and not per_worker
 

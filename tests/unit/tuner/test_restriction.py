@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.proxy.config import ServingConfig, search_values
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import search_values
 from dlbench.tuner.restriction import fixed, ranged, restriction
 
 

@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlbench.proxy.cache.cache_value import encode
-from dlbench.proxy.config import ServingConfig, restart_knobs
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import restart_knobs
 from dlbench.proxy.tensors import Tensor
 
 KINDS = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
