@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Measured on 2 cores: one single-threaded worker per physical core beats fewer workers with more
 # threads. On a GPU a second worker per device hides the copies of the first.
 GPU_WORKERS_PER_DEVICE = 2
+# More threads than this per core only take turns; the second per core hides waits for the front.
+THREADS_PER_CORE = 2
 
 
 def knob(
@@ -31,14 +33,27 @@ def knob(
     restart: bool = False,
     ge: float | None = None,
     le: float | None = None,
+    moot: tuple[str, Any] | None = None,
+    naive: Any = None,  # noqa: ANN401 - the same
+    per_core: int = 0,
 ) -> Any:  # noqa: ANN401 - stands where pydantic's Field stands
-    """Declare a knob: `search` lists the values the tuner tries, `restart` says it cannot be changed in place."""
+    """Declare a knob: `search` lists the values the tuner tries, `restart` says it cannot be changed in place.
+
+    `moot` names another knob and its value with which this one means nothing; `naive` is what a
+    tutorial's server has; more than `per_core` times the cores is no value to search, 0: any is.
+    """
     return Field(
         default,
         description=help_text,
         ge=ge,
         le=le,
-        json_schema_extra={"searched": list(search), "restart": restart},
+        json_schema_extra={
+            "searched": list(search),
+            "restart": restart,
+            "moot": list(moot) if moot else None,
+            "naive": naive,
+            "per_core": per_core,
+        },
     )
 
 
@@ -53,6 +68,7 @@ class ServingConfig(BaseModel):
         search=(1, 2, 4, 8, 16, 32, 64),
         ge=1,
         le=4096,
+        naive=1,
     )
     max_queue_delay_ms: float = knob(
         0.0,
@@ -60,6 +76,7 @@ class ServingConfig(BaseModel):
         search=(0.0, 0.5, 1.0, 2.0, 5.0),
         ge=0,
         le=1000,
+        moot=("max_batch_size", 1),
     )
     preferred_batch_sizes: tuple[int, ...] = knob(
         (),
@@ -68,6 +85,7 @@ class ServingConfig(BaseModel):
     batching: Literal["greedy", "adaptive"] = knob(
         "greedy",
         "greedy: up to max_batch_size; adaptive: the limit grows while slo_ms holds, shrinks when not",
+        moot=("max_batch_size", 1),
     )
     slo_ms: float = knob(
         100.0,
@@ -80,6 +98,7 @@ class ServingConfig(BaseModel):
         "workers that the rows of one large request are spread over",
         ge=1,
         le=256,
+        moot=("workers", 1),
     )
     workers: int = knob(
         0,
@@ -89,6 +108,8 @@ class ServingConfig(BaseModel):
         restart=True,
         ge=0,
         le=256,
+        naive=1,
+        per_core=THREADS_PER_CORE,
     )
     worker_weights: tuple[float, ...] = knob(
         (),
@@ -101,7 +122,12 @@ class ServingConfig(BaseModel):
         restart=True,
     )
     min_workers: int = knob(
-        1, "fewest workers that the autoscaler keeps", restart=True, ge=1, le=256
+        1,
+        "fewest workers that the autoscaler keeps",
+        restart=True,
+        ge=1,
+        le=256,
+        moot=("autoscaler", "none"),
     )
     max_workers: int = knob(
         0,
@@ -109,6 +135,7 @@ class ServingConfig(BaseModel):
         restart=True,
         ge=0,
         le=256,
+        moot=("autoscaler", "none"),
     )
     intra_op_threads: int = knob(
         1,
@@ -117,6 +144,8 @@ class ServingConfig(BaseModel):
         restart=True,
         ge=1,
         le=256,
+        naive=1,
+        per_core=1,
     )
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = knob(
         "all",
@@ -136,6 +165,7 @@ class ServingConfig(BaseModel):
     cache_policy: Literal["none", "lru", "lfu", "fifo", "two_level"] = knob(
         "lru",
         "what the result cache forgets first; two_level: a small LRU of repeated inputs over a large FIFO",
+        moot=("cache_size", 0),
     )
     cache_size: int = knob(
         0,
@@ -143,27 +173,32 @@ class ServingConfig(BaseModel):
         search=(0, 256, 1024, 4096, 16384),
         ge=0,
         le=10_000_000,
+        naive=0,
     )
     cache_max_mb: float = knob(
         256.0,
         "bytes that the cached results may hold, in MiB",
         ge=0.001,
         le=1_000_000,
+        moot=("cache_size", 0),
     )
     cache_ttl_s: float = knob(
         0.0,
         "seconds that a cached result is good for; 0: until it is forgotten",
         ge=0,
         le=31_536_000,
+        moot=("cache_size", 0),
     )
     cache_scope: Literal["shared", "worker"] = knob(
         "shared",
         "one cache, or one per worker (each its share of the size), looked up after scheduling",
+        moot=("cache_size", 0),
     )
     cache_write: Literal["write_through", "write_back", "write_combining"] = knob(
         "write_through",
         "when --cache-backend learns of a result: at once, when it is forgotten here, or in one "
         "pipeline per window",
+        moot=("cache_size", 0),
     )
     scheduling_policy: Literal[
         "shared_queue",
@@ -178,6 +213,7 @@ class ServingConfig(BaseModel):
         "shared_queue",
         "which worker a request waits for; shared_queue: the next idle one",
         search=("shared_queue", "round_robin", "random", "least_outstanding"),
+        moot=("workers", 1),
     )
     queue_order: Literal["fifo", "priority", "edf"] = knob(
         "fifo",

@@ -18,7 +18,9 @@ class Knob:
     """What a knob may be and when it matters.
 
     `kind` is int, float, bool, str or tuple; numbers have `low` and `high`, the others `choices`
-    (a tuple neither). `searched` are the values that the tuner tries, () for none.
+    (a tuple neither). `searched` are the values that the tuner tries, () for none. It means nothing
+    while another knob has a value, (name, value) in `moot`. `naive` is what a tutorial's server has,
+    None: the default. More than `per_core` times the cores is no value to search; 0: any is.
     """
 
     name: str
@@ -29,6 +31,9 @@ class Knob:
     choices: tuple[Any, ...]
     searched: tuple[Any, ...]
     restart: bool
+    moot: tuple[str, Any] | None
+    naive: Any
+    per_core: int
 
 
 def _knob(name: str, field: FieldInfo) -> Knob:
@@ -39,10 +44,12 @@ def _knob(name: str, field: FieldInfo) -> Knob:
         next((kind(getattr(m, end)) for m in field.metadata if hasattr(m, end)), None)
         for end in ("ge", "le")
     )
-    declared: Any = field.json_schema_extra
-    searched = tuple(declared["searched"])
+    extra: Any = field.json_schema_extra
+    declared: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in extra.items()
+    }
     choices = (False, True) if kind is bool else names
-    return Knob(name, kind, field.default, low, high, choices, searched, declared["restart"])
+    return Knob(name, kind, field.default, low, high, choices, **declared)
 
 
 KNOBS: Mapping[str, Knob] = {n: _knob(n, field) for n, field in ServingConfig.model_fields.items()}

@@ -8,32 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.knob import search_values
+from dlbench.proxy.config import THREADS_PER_CORE, ServingConfig
+from dlbench.proxy.knob import KNOBS, search_values
 from dlbench.tuner.errors import TuneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlbench.proxy.knob import Knob
+
 Values = Mapping[str, tuple[Any, ...]]
 
-# More workers than this per core only take turns; the second per core hides waits for the front.
-WORKERS_PER_CORE = 2
 # A knob that only matters while another has more than one certain value: (knob, other, value).
-MOOT = (
-    ("max_queue_delay_ms", "max_batch_size", 1),
-    ("batching", "max_batch_size", 1),
-    ("scheduling_policy", "workers", 1),
-    ("split_batch_over", "workers", 1),
-    ("cache_policy", "cache_size", 0),
-    ("cache_max_mb", "cache_size", 0),
-    ("cache_ttl_s", "cache_size", 0),
-    ("cache_scope", "cache_size", 0),
-    ("cache_write", "cache_size", 0),
-    ("min_workers", "autoscaler", "none"),
-    ("max_workers", "autoscaler", "none"),
-)
-NAIVE = {"max_batch_size": 1, "workers": 1, "intra_op_threads": 1, "cache_size": 0}
+MOOT = tuple((knob.name, *knob.moot) for knob in KNOBS.values() if knob.moot)
+NAIVE = {knob.name: knob.naive for knob in KNOBS.values() if knob.naive is not None}
+# Multiplied, these are the threads that compute.
+THREADED = tuple(knob.name for knob in KNOBS.values() if knob.per_core)
 # Every configuration is looked at before any is measured: more would take longer than that is worth.
 MOST_CONFIGURATIONS = 100_000
 
@@ -57,7 +47,8 @@ class Space:
 
     def sensible(self, config: ServingConfig) -> bool:
         """Whether workers and their threads fit the cores."""
-        return fits(config.workers, config.intra_op_threads, self.cores)
+        threads: int = math.prod(getattr(config, knob) for knob in THREADED)
+        return threads <= THREADS_PER_CORE * self.cores
 
     def configurations(self) -> Iterator[ServingConfig]:
         """Every sensible configuration, each once."""
@@ -133,18 +124,18 @@ def naive(default: ServingConfig) -> ServingConfig:
     return default.model_copy(update=NAIVE)
 
 
-def fits(workers: int, threads: int, cores: int) -> bool:
-    """Whether so many threads in all do more than take turns."""
-    return workers * threads <= WORKERS_PER_CORE * cores
-
-
 def _declared(default: ServingConfig, cores: int) -> dict[str, tuple[Any, ...]]:
     """What the declaration says, the default's own values among it."""
-    values = dict(search_values())
-    values["intra_op_threads"] = tuple(t for t in values["intra_op_threads"] if t <= cores)
-    workers = {w for w in values["workers"] if w <= WORKERS_PER_CORE * cores}
-    values["workers"] = tuple(sorted(workers | {default.workers}))
-    return values
+    return {name: _searched(KNOBS[name], default, cores) for name in search_values()}
+
+
+def _searched(knob: Knob, default: ServingConfig, cores: int) -> tuple[Any, ...]:
+    if not knob.per_core:
+        return knob.searched
+    few = {value for value in knob.searched if value <= knob.per_core * cores}
+    # A default that the machine decides need not be among the declared.
+    decided = {getattr(default, knob.name)} if knob.default not in knob.searched else set()
+    return tuple(sorted(few | decided))
 
 
 def _told(knob: str, values: tuple[Any, ...]) -> str:
@@ -161,19 +152,19 @@ def _need_one_row(sizes: tuple[int, ...], said: Values) -> None:
 
 def _cut_to_cores(values: dict[str, tuple[Any, ...]], cores: int) -> list[str]:
     """Leave out what has more threads than the cores can do with, and say how much that is."""
-    knobs = ("workers", "intra_op_threads")
-    pairs = list(itertools.product(*(values[knob] for knob in knobs)))
-    kept = [(w, t) for w, t in pairs if fits(w, t, cores)]
-    limit = f"over {WORKERS_PER_CORE * cores} threads in all only take turns on {cores} cores"
+    choices = list(itertools.product(*(values[knob] for knob in THREADED)))
+    most = THREADS_PER_CORE * cores
+    kept = [choice for choice in choices if math.prod(choice) <= most]
+    limit = f"over {most} threads in all only take turns on {cores} cores"
     if not kept:
-        least = min(workers * threads for workers, threads in pairs)
-        raise TuneError(f"workers x intra_op_threads is at least {least}, and {limit}")
-    for place, knob in enumerate(knobs):
-        values[knob] = tuple(v for v in values[knob] if v in {pair[place] for pair in kept})
-    if len(kept) == len(pairs):
+        least = min(map(math.prod, choices))
+        raise TuneError(f"{' x '.join(THREADED)} is at least {least}, and {limit}")
+    for knob, own in zip(THREADED, zip(*kept, strict=True), strict=True):
+        values[knob] = tuple(v for v in values[knob] if v in own)
+    if len(kept) == len(choices):
         return []
-    gone = len(pairs) - len(kept)
-    return [f"{gone} of {len(pairs)} pairs of workers and intra_op_threads are left out: {limit}"]
+    gone, all_of = len(choices) - len(kept), f"{len(choices)} pairs of {' and '.join(THREADED)}"
+    return [f"{gone} of {all_of} are left out: {limit}"]
 
 
 def _cut_moot(values: dict[str, tuple[Any, ...]], default: ServingConfig) -> list[str]:

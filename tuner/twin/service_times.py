@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dlbench.tuner.space import WORKERS_PER_CORE
+from dlbench.proxy.config import THREADS_PER_CORE
 from dlbench.tuner.twin.calibration import ServiceTime, crowding
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def cells(batches: Sequence[int], threads: int, cores: int) -> list[Cell]:
 def busy_levels(threads: int, cores: int) -> list[int]:
     """Powers of two up to a thread per core, then as many workers as anybody would run."""
     full = max(1, cores // threads)
-    most = min(MOST_WORKERS, max(1, WORKERS_PER_CORE * cores // threads))
+    most = min(MOST_WORKERS, max(1, THREADS_PER_CORE * cores // threads))
     powers = (1 << n for n in range(full.bit_length()))
     return sorted({min(level, most) for level in (*powers, full, most)})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dlbench.proxy.cache.cache import ENTRY_BYTES
-from dlbench.tuner.space import WORKERS_PER_CORE
+from dlbench.proxy.config import THREADS_PER_CORE
 from dlbench.tuner.twin import fast_twin, reference_twin
 from dlbench.tuner.twin.scenario import (
     NS,
@@ -112,7 +112,7 @@ def sweep(
 
 def infeasible(config: ServingConfig, calibration: Calibration) -> str:
     """Why a configuration cannot work on this machine, "" if nothing speaks against it."""
-    threads, most = config.workers * config.intra_op_threads, WORKERS_PER_CORE * calibration.cores
+    threads, most = config.workers * config.intra_op_threads, THREADS_PER_CORE * calibration.cores
     if threads > most:
         return f"{threads} threads on {calibration.cores} cores, more than {most} only take turns"
     needed_mb = _memory_mb(config, calibration)

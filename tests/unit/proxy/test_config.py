@@ -59,3 +59,11 @@ def test_workers_are_spelled_out_for_the_device(device, workers):
 def test_out_of_bounds_or_unknown_is_refused(wrong):
     with pytest.raises(ValidationError):
         ServingConfig(**wrong)
+
+
+def test_a_knob_means_nothing_only_by_a_value_that_another_can_have():
+    for knob in KNOBS.values():
+        if knob.moot:
+            other, value = knob.moot
+            assert not KNOBS[other].moot
+            assert getattr(ServingConfig(**{other: value}), other) == value

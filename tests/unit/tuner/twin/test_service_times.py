@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.tuner.space import WORKERS_PER_CORE
+from dlbench.proxy.config import THREADS_PER_CORE
 from dlbench.tuner.twin.calibration import crowding
 from dlbench.tuner.twin.service_times import (
     FEW_VISITS,
@@ -51,7 +51,7 @@ def test_levels_rise_from_one_worker_to_as_many_as_anybody_would_run(cores, thre
     levels = busy_levels(threads, cores)
     assert levels == sorted(set(levels))
     assert levels[0] == 1
-    assert levels[-1] == min(MOST_WORKERS, max(1, WORKERS_PER_CORE * cores // threads))
+    assert levels[-1] == min(MOST_WORKERS, max(1, THREADS_PER_CORE * cores // threads))
 
 
 @given(CORES, st.sampled_from((1, 2, 4)))
