@@ -40,7 +40,7 @@ from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bench import disturbance
 from dlbench.tuner.bench.drive import Driven
-from dlbench.tuner.targets.own_proxy import Server
+from dlbench.tuner.targets.own_proxy import OwnProxy
 from dlbench.tuner.twin.service_times import Cell
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Workers:
         """As a load has them: from the metadata of a real server."""
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dlbench-"))
-            server = stack.enter_context(Server(self._settings, Path(folder) / "server.log"))
+            server = stack.enter_context(OwnProxy(self._settings, Path(folder) / "server.log"))
             url = server.apply(ServingConfig(workers=1))["url"]
             inputs = discover(url, self._profile).inputs
         return [random_row(inputs, [number]) for number in range(ROWS)]

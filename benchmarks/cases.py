@@ -44,7 +44,7 @@ from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.bench.calibrate import calibrated
 from dlbench.tuner.space import naive
-from dlbench.tuner.targets.own_proxy import Meter, Server
+from dlbench.tuner.targets.own_proxy import Meter, OwnProxy
 from dlbench.tuner.twin.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def loaded(model: str, config: ServingConfig, profile: LoadProfile) -> dict[str,
     with (
         tempfile.TemporaryDirectory(prefix="dlbench-cases-") as folder,
         Generator() as generator,
-        Server(settings, Path(folder) / "log") as server,
+        OwnProxy(settings, Path(folder) / "log") as server,
     ):
         target = discover(server.apply(config)["url"], profile)
         generator.measure(target, profile.model_copy(update={**warm, "duration_s": WARMUP_S}))
@@ -185,7 +185,7 @@ def loaded(model: str, config: ServingConfig, profile: LoadProfile) -> dict[str,
 class Busy:
     """How many cores a server keeps busy while load is offered, without what comes before or after."""
 
-    def __init__(self, server: Server, end_s: float) -> None:
+    def __init__(self, server: OwnProxy, end_s: float) -> None:
         self._server, self._end_s = server, end_s
         self._meter: Meter | None = None
         self.cores = 0.0

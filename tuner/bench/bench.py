@@ -21,7 +21,7 @@ from dlbench.tuner.budget import SERVICES_S, SWITCH_S, WARMUP_S
 from dlbench.tuner.errors import OutOfTime, ServerFailed
 from dlbench.tuner.point import Point
 from dlbench.tuner.targets.littles_law import flow, violation
-from dlbench.tuner.targets.own_proxy import Meter, Server
+from dlbench.tuner.targets.own_proxy import Meter, OwnProxy
 from dlbench.tuner.targets.pin import ANYWHERE, on_cores
 from dlbench.tuner.twin.calibration_parts import Parts
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dlbench.tuner.step import Step
     from dlbench.tuner.targets.littles_law import Held
     from dlbench.tuner.targets.pin import Pinning
+    from dlbench.tuner.targets.server_under_test import ServerUnderTest
     from dlbench.tuner.twin.calibration import Calibration
 
 # A probe keeps every worker's queue full: two batches each, and some for the front itself.
@@ -69,7 +70,7 @@ class Bench:
         self._settings = settings
         self._profile = profile
         self._pinning = pinning
-        self._server = Server(settings, log_path, pinning.server)
+        self._server: ServerUnderTest = OwnProxy(settings, log_path, pinning.server)
         self._generator = Generator()
         self._stack = ExitStack()
         self._deadline_s = math.inf
@@ -96,7 +97,7 @@ class Bench:
         """
         check_descriptors(POOL, limits())
         began = time.perf_counter()
-        ready = self._server.apply(config)
+        ready = self._server.start(config)
         self._target = discover(ready["url"], self._profile)
         started = time.perf_counter()
         self._answers = Answers.of(self._target, self._profile)

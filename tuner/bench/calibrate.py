@@ -30,7 +30,7 @@ from dlbench.proxy.models.model import resolve_model
 from dlbench.tuner.bench.drive import Driven
 from dlbench.tuner.budget import SERVICES_S, SWITCH_S
 from dlbench.tuner.errors import OutOfTime, TuneError
-from dlbench.tuner.targets.own_proxy import Server
+from dlbench.tuner.targets.own_proxy import OwnProxy
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.calibration_parts import Parts
 from dlbench.tuner.twin.fit import Seen, beside_ms, fitted
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dlbench.loadgen.target import Target
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.bench.drive import Row
+    from dlbench.tuner.targets.server_under_test import ServerUnderTest
 
 NS, MS = 1e9, 1e3
 FIRST_VISIT_S = 0.2
@@ -85,7 +86,7 @@ class Subject:
 
     settings: ServerSettings
     profile: LoadProfile
-    server: Server
+    server: ServerUnderTest
     generator: Generator
     target: Target
     apart: bool = False
@@ -241,7 +242,7 @@ def calibrated(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlbench-tune-")))
         generator = stack.enter_context(Generator())
-        server = stack.enter_context(Server(settings, folder / "server.log"))
+        server = stack.enter_context(OwnProxy(settings, folder / "server.log"))
         target = discover(server.apply(PLAIN)["url"], profile)
         return calibrate(Subject(settings, profile, server, generator, target), note)
 
@@ -386,7 +387,7 @@ def processor_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def _workers_that_fit(server: Server) -> int:
+def _workers_that_fit(server: ServerUnderTest) -> int:
     """By the memory of the one that runs; at least one."""
     rss_mb = psutil.Process(server.counters()["pids"]["workers"][0]).memory_info().rss / 2**20
     return max(1, int(free_memory_mb() / rss_mb))

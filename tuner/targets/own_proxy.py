@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
 import psutil
 
-from dlbench.proxy.knob import restart_knobs
+from dlbench.proxy.knob import KNOBS
 from dlbench.tuner.errors import ServerFailed
 from dlbench.tuner.point import Resources
 from dlbench.tuner.targets.gpu_watch import GpuWatch, gpus_of
@@ -24,11 +24,13 @@ from dlbench.tuner.targets.littles_law import NS, Held
 from dlbench.tuner.targets.pin import on_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dlbench.proxy.config import ServingConfig
+    from dlbench.proxy.knob import Knob
     from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.targets.server_under_test import ServerUnderTest
 
 START_TIMEOUT_S = 120.0
 REPLY_TIMEOUT_S = 10.0
@@ -36,8 +38,10 @@ STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 20
 
 
-class Server:
+class OwnProxy:
     """One proxy at a time, with whatever configuration was applied last."""
+
+    knobs: Mapping[str, Knob] = KNOBS
 
     def __init__(
         self, settings: ServerSettings, log_path: Path, cores: Sequence[int] | None = None
@@ -55,6 +59,18 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def start(self, config: ServingConfig) -> dict[str, Any]:
+        """Serve with `config` in new processes, and say what the proxy said when ready.
+
+        Raises:
+            ServerFailed: the proxy did not come up, with the tail of its log.
+        """
+        self.stop()
+        with on_cores(self._cores):
+            self._child = _Child(self._settings, config, self._log_path)
+        self._config = config
+        return self._child.ready
+
     def apply(self, config: ServingConfig) -> dict[str, Any]:
         """Serve with `config`, in place if its knobs allow, and say what the proxy said when ready.
 
@@ -64,12 +80,9 @@ class Server:
             ServerFailed: the proxy did not come up, with the tail of its log.
         """
         if self._child is None or self._needs_restart(config):
-            self.stop()
-            with on_cores(self._cores):
-                self._child = _Child(self._settings, config, self._log_path)
-        else:
-            in_place = config.model_dump(exclude=set(restart_knobs()))
-            self._child.ask({"op": "configure", "knobs": in_place})
+            return self.start(config)
+        in_place = {n: v for n, v in config.model_dump().items() if not self.knobs[n].restart}
+        self._child.ask({"op": "configure", "knobs": in_place})
         self._config = config
         return self._child.ready
 
@@ -99,7 +112,10 @@ class Server:
 
     def _needs_restart(self, config: ServingConfig) -> bool:
         old = self._config
-        return old is None or any(getattr(old, k) != getattr(config, k) for k in restart_knobs())
+        return old is None or any(
+            knob.restart and getattr(old, name) != getattr(config, name)
+            for name, knob in self.knobs.items()
+        )
 
 
 class _Child:
@@ -190,7 +206,7 @@ class Use(NamedTuple):
 class Meter:
     """What a server used between two moments: processor time, memory, cache, batches and GPUs."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerUnderTest) -> None:
         self._server = server
         self._counters = server.counters()
         self._cpu_s = _cpu_seconds(self._counters)

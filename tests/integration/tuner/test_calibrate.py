@@ -27,7 +27,7 @@ from dlbench.tuner.bench.calibrate import (
 )
 from dlbench.tuner.bench.drive import Driven
 from dlbench.tuner.errors import TuneError
-from dlbench.tuner.targets.own_proxy import Server
+from dlbench.tuner.targets.own_proxy import OwnProxy
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.service_times import Cell
 
@@ -38,7 +38,7 @@ ONE = Cell(batch=1, threads=1, busy=1)
 def subject(model, tmp_path):
     profile = LoadProfile()
     settings = ServerSettings(model=str(model))
-    with Generator() as generator, Server(settings, tmp_path / "server.log") as server:
+    with Generator() as generator, OwnProxy(settings, tmp_path / "server.log") as server:
         target = discover(server.apply(PLAIN)["url"], profile)
         yield Subject(settings, profile, server, generator, target)
 
