@@ -28,7 +28,7 @@ import numpy as np
 
 from dlbench.loadgen.analysis.priority import real_time
 from dlbench.loadgen.engine.timerfd import TimerFd
-from dlbench.loadgen.null_server import BACKLOG, HEAD_END, Answers
+from dlbench.loadgen.null_server import BACKLOG, HEAD_END, CannedReplies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +201,7 @@ class Server:
     """All connections, and the replies that are not due yet, the earliest first."""
 
     def __init__(self, known: Known, seed: int) -> None:
-        self.answers = Answers(INPUTS)
+        self.answers = CannedReplies(INPUTS)
         self._stall = known.stall
         self._delays_ns = delays_ns(known.delay, seed)
         self._start_ns = monotonic_ns()

@@ -8,14 +8,14 @@ import sys
 
 import uvloop
 
-from dlbench.loadgen.null_server import INPUTS, OUTPUTS, Answers, NullProtocol
+from dlbench.loadgen.null_server import INPUTS, OUTPUTS, CannedReplies, NullProtocol
 
 
 async def serve(certificate: str, key: str) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    answers = Answers(INPUTS, OUTPUTS)
+    answers = CannedReplies(INPUTS, OUTPUTS)
     server = await loop.create_server(
         lambda: NullProtocol(answers, 0), "127.0.0.1", 0, backlog=1024, ssl=context
     )

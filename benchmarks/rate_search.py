@@ -26,7 +26,7 @@ from dlbench.loadgen.control.capacity import Capacity, find_capacity
 from dlbench.loadgen.control.generator import Run
 from dlbench.loadgen.control.objective import Objective
 from dlbench.loadgen.control.rate_search import SearchSettings
-from dlbench.loadgen.messages import Facts
+from dlbench.loadgen.messages import RunFacts
 from dlbench.loadgen.profile import LoadProfile
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Simulated:
             names=("ok", "timeout"),
             window_ns=(round(WARM_S * 1e9), round(length_s * 1e9)),
         )
-        facts = Facts(
+        facts = RunFacts(
             complete=True,
             started_at="",
             client_cpu=min(1.0, rate_rps / self._client_rps),

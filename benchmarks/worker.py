@@ -145,7 +145,7 @@ def receive(stream) -> bytearray:
 
 
 def taken_apart(frame: bytearray) -> frames.Frame:
-    reader = frames.Reader(len(frame))
+    reader = frames.FrameReader(len(frame))
     reader.room()[:] = frame
     return reader.received(len(frame))[0]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dlbench.doctor.facts import Facts
-    from dlbench.doctor.finding import Judgement
+    from dlbench.doctor.finding import Assessment
 
 
 class Check(NamedTuple):
@@ -21,7 +21,7 @@ class Check(NamedTuple):
 
     group: str
     name: str
-    judge: Callable[[Facts], Judgement | None]
+    judge: Callable[[Facts], Assessment | None]
 
 
 CHECKS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.doctor.finding import Judgement, Verdict, at_least, judged
+from dlbench.doctor.finding import Assessment, Verdict, at_least, judged
 from dlbench.loadgen.engine.sockets import MORE_PORTS, RESERVED_DESCRIPTORS, SOONER_PORTS
 from dlbench.proxy.http.listener import BACKLOG
 from dlbench.proxy.settings import ServerSettings
@@ -23,34 +23,34 @@ REUSE: dict[int, tuple[Verdict, str]] = {
 }
 
 
-def descriptors(facts: Facts) -> Judgement:
+def descriptors(facts: Facts) -> Assessment:
     """The load generator raises its own soft limit; a server keeps to the one it was given."""
     soft, hard = facts.limits.descriptors_soft, facts.limits.descriptors_hard
     seen = f"{soft:,} (at most {hard:,}); dlbench serve takes {WANTED:,}"
     if soft < WANTED <= hard:
-        return Judgement("note", seen, f"ulimit -n {min(hard, 2 * WANTED)}")
+        return Assessment("note", seen, f"ulimit -n {min(hard, 2 * WANTED)}")
     more = f"nofile={MANY_DESCRIPTORS}"
     advice = f"sudo prlimit --{more} --pid $$; docker run --ulimit {more}"
     return judged(at_least(hard, WANTED, FEW_DESCRIPTORS), seen, advice)
 
 
-def ports(facts: Facts) -> Judgement:
+def ports(facts: Facts) -> Assessment:
     """Each connection to one address of a server takes one."""
     number = facts.limits.ports
     return judged(at_least(number, MANY_PORTS, FEW_PORTS), f"{number:,} for clients", MORE_PORTS)
 
 
-def reuse(facts: Facts) -> Judgement:
+def reuse(facts: Facts) -> Assessment:
     """What load without keep-alive depends on."""
     verdict, seen = REUSE.get(facts.limits.tw_reuse, ("unknown", str(facts.limits.tw_reuse)))
     return judged(verdict, seen, SOONER_PORTS)
 
 
-def backlog(facts: Facts) -> Judgement:
+def backlog(facts: Facts) -> Assessment:
     """Who finds the queue full tries again after a second."""
     most = facts.kernel.listen_backlog
     if most is None:
-        return Judgement("unknown", "not said here")
+        return Assessment("unknown", "not said here")
     seen = f"{most:,} clients may connect at once"
     advice = f"sudo sysctl net.core.somaxconn={BACKLOG}"
     return judged("good" if most >= BACKLOG else "note", seen, advice)

@@ -18,7 +18,7 @@ from dlbench.doctor.timing import Timing
 from dlbench.loadgen.analysis import machine
 from dlbench.loadgen.analysis.machine import MachineFacts
 from dlbench.loadgen.engine import sockets as budget
-from dlbench.loadgen.engine.sockets import Limits
+from dlbench.loadgen.engine.sockets import SystemLimits
 from dlbench.proxy.cores import hyperthreads, usable_cores
 from dlbench.proxy.telemetry.resources import GpuUsage, find_gpus
 
@@ -38,7 +38,7 @@ class Facts(BaseModel):
     machine: MachineFacts
     cores: tuple[tuple[int, ...], ...]
     kernel: Kernel
-    limits: Limits
+    limits: SystemLimits
     idle: Idle
     timing: Timing
     providers: tuple[Provider, ...]
@@ -47,7 +47,7 @@ class Facts(BaseModel):
     free_mb: float
 
     @field_serializer("limits")
-    def _named(self, limits: Limits) -> dict[str, int]:
+    def _named(self, limits: SystemLimits) -> dict[str, int]:
         """In JSON a tuple would be numbers without names."""
         return limits._asdict()
 

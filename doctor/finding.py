@@ -16,7 +16,7 @@ Verdict = Literal["good", "note", "bad", "unknown"]
 SEVERITY: tuple[Verdict, ...] = ("bad", "note", "unknown", "good")
 
 
-class Judgement(NamedTuple):
+class Assessment(NamedTuple):
     """A verdict on what was `seen` (one line), and one line of `advice` with the command, if any."""
 
     verdict: Verdict
@@ -51,6 +51,6 @@ def at_most(value: float, good: float, fair: float) -> Verdict:
     return at_least(-value, -good, -fair)
 
 
-def judged(verdict: Verdict, seen: str, advice: str) -> Judgement:
+def judged(verdict: Verdict, seen: str, advice: str) -> Assessment:
     """A judgement that gives its advice only where there is something to do."""
-    return Judgement(verdict, seen, advice if verdict in ("note", "bad") else "")
+    return Assessment(verdict, seen, advice if verdict in ("note", "bad") else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.doctor.finding import Judgement, at_least, judged
+from dlbench.doctor.finding import Assessment, at_least, judged
 from dlbench.proxy.quota import whole_cores
 from dlbench.tuner.targets.pin import cores_apart
 
@@ -19,68 +19,68 @@ LEAST_DISK_MB, MUCH_DISK_MB = 256.0, 1024.0
 SWAPPED_MB = 1.0  # as in tuner/bench/disturbance.py: less is what an idle system does to anybody
 
 
-def cores(facts: Facts) -> Judgement:
+def cores(facts: Facts) -> Assessment:
     """How many there are, and whether server and client get some each."""
     usable, known = facts.machine.usable_cores, facts.machine.logical_cores
     seen = f"{len(facts.cores)} physical, {usable} of {known} logical"
     if usable < known:
-        return Judgement("note", seen, f"if that is not meant: taskset -pc 0-{known - 1} $$")
+        return Assessment("note", seen, f"if that is not meant: taskset -pc 0-{known - 1} $$")
     logical = [core for group in facts.cores for core in group]
     if cores_apart("auto", logical, facts.cores, facts.machine.cpu_limit).server is None:
         advice = "for capacities run dlbench load on another machine"
-        return Judgement("note", f"{seen}; client and server share them", advice)
-    return Judgement("good", seen)
+        return Assessment("note", f"{seen}; client and server share them", advice)
+    return Assessment("good", seen)
 
 
-def hyperthreads(facts: Facts) -> Judgement:
+def hyperthreads(facts: Facts) -> Assessment:
     """Two workers on one core's hyperthreads take from each other."""
     most = max(map(len, facts.cores), default=1)
     if most == 1:
-        return Judgement("good", "none: every logical core is a core of its own")
+        return Assessment("good", "none: every logical core is a core of its own")
     advice = "echo off | sudo tee /sys/devices/system/cpu/smt/control"
-    return Judgement("note", f"{most} to a core, which share its speed", advice)
+    return Assessment("note", f"{most} to a core, which share its speed", advice)
 
 
-def cpu_limit(facts: Facts) -> Judgement:
+def cpu_limit(facts: Facts) -> Assessment:
     """A quota stops everybody for the rest of its period, often 100 ms, once it is spent."""
     limit = facts.machine.cpu_limit
     if limit is None:
-        return Judgement("good", "no limit")
+        return Assessment("good", "no limit")
     started = min(whole_cores(limit), len(facts.cores))
     seen = (
         f"{limit:g} cores of {len(facts.cores)}: {started} worker{'s' * (started > 1)} by default"
     )
     if limit < 1:
-        return Judgement("bad", f"{seen}, stopped when the time is spent", "docker run --cpus 1")
+        return Assessment("bad", f"{seen}, stopped when the time is spent", "docker run --cpus 1")
     advice = "docker run --cpuset-cpus instead of --cpus: cores without a quota"
-    return Judgement("note", f"{seen}; who spends the time stands still", advice)
+    return Assessment("note", f"{seen}; who spends the time stands still", advice)
 
 
-def governor(facts: Facts) -> Judgement:
+def governor(facts: Facts) -> Assessment:
     """Anything but `performance` lowers the clock of who has been idle."""
     name = facts.machine.governor
     if name is None:
-        return Judgement("unknown", "not said here (a virtual machine's host decides)")
+        return Assessment("unknown", "not said here (a virtual machine's host decides)")
     verdict: Verdict = "good" if name == "performance" else "note"
     seen = name if verdict == "good" else f"{name}: the clock follows the load"
     return judged(verdict, seen, "sudo cpupower frequency-set -g performance")
 
 
-def turbo(facts: Facts) -> Judgement:
+def turbo(facts: Facts) -> Assessment:
     """With it a core's clock depends on its neighbours and on heat."""
     on = facts.kernel.turbo
     if on is None:
-        return Judgement("unknown", "not said here")
+        return Assessment("unknown", "not said here")
     seen = "on: the clock depends on heat and on how many cores work"
     advice = "to compare configurations: sudo cpupower set --turbo-boost 0"
-    return Judgement("note", seen, advice) if on else Judgement("good", "off")
+    return Assessment("note", seen, advice) if on else Assessment("good", "off")
 
 
-def memory(facts: Facts) -> Judgement:
+def memory(facts: Facts) -> Assessment:
     """What is left of the machine's, or of what the container may have."""
     total, available = facts.machine.memory_mb, facts.kernel.available_mb
     if available is None:
-        return Judgement("unknown", f"{total:,.0f} MiB in all")
+        return Assessment("unknown", f"{total:,.0f} MiB in all")
     left, seen = available, f"{available:,.0f} MiB left of {total:,.0f}"
     limit, inside = facts.machine.memory_limit_mb, facts.kernel.container_left_mb
     if limit is not None and inside is not None and inside < available:
@@ -89,29 +89,29 @@ def memory(facts: Facts) -> Judgement:
     return judged(at_least(left, MUCH_MEMORY_MB, LEAST_MEMORY_MB), seen, advice)
 
 
-def swap(facts: Facts) -> Judgement:
+def swap(facts: Facts) -> Assessment:
     """A worker whose memory was swapped out answers late."""
     used, moved = facts.kernel.swap_used_mb, facts.idle.swapped_mb
     if moved >= SWAPPED_MB:
         advice = "ps aux --sort=-rss | head shows who holds the memory; end it"
-        return Judgement("bad", f"{moved:,.0f} MiB moved in a second of doing nothing", advice)
+        return Assessment("bad", f"{moved:,.0f} MiB moved in a second of doing nothing", advice)
     if used is None:
-        return Judgement("unknown", "not said here")
+        return Assessment("unknown", "not said here")
     verdict: Verdict = "note" if used >= SWAPPED_MB else "good"
     seen = f"{used:,.0f} MiB in use" if verdict == "note" else "none in use"
     return judged(verdict, seen, "sudo swapoff -a && sudo swapon -a")
 
 
-def huge_pages(facts: Facts) -> Judgement:
+def huge_pages(facts: Facts) -> Assessment:
     """`always` has the kernel stop processes now and then to make room for large pages."""
     mode = facts.kernel.huge_pages
     if mode is None:
-        return Judgement("unknown", "not said here")
+        return Assessment("unknown", "not said here")
     advice = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
     return judged("note" if mode == "always" else "good", mode, advice)
 
 
-def disk(facts: Facts) -> Judgement:
+def disk(facts: Facts) -> Assessment:
     """Room for the samples of a study in this folder."""
     seen = f"{facts.free_mb:,.0f} MiB free in this folder"
     advice = "make room, or study elsewhere: dlbench tune --study FOLDER/NAME.db"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.doctor.finding import Judgement, at_most, judged, worst
+from dlbench.doctor.finding import Assessment, at_most, judged, worst
 from dlbench.loadgen.quantity import digits
 from dlbench.tuner.bench.disturbance import OTHERS_CORES
 
@@ -23,7 +23,7 @@ LATE_MS, LATER_MS = 1.0, 10.0
 USUAL_SLACK_US = 50.0
 
 
-def others(facts: Facts) -> Judgement:
+def others(facts: Facts) -> Assessment:
     """Processor time that was not ours, while we did nothing."""
     used, cores = facts.idle.others_cores, facts.machine.logical_cores
     fair = max(OTHERS_CORES, OTHERS_SHARE * cores)
@@ -32,10 +32,10 @@ def others(facts: Facts) -> Judgement:
     return judged(at_most(used, OTHERS_CORES, fair), seen, advice)
 
 
-def stolen(facts: Facts) -> Judgement:
+def stolen(facts: Facts) -> Assessment:
     """Time that a virtual machine wanted and its host gave to another."""
     if facts.kernel.stolen_share is None:
-        return Judgement("unknown", "not said here")
+        return Assessment("unknown", "not said here")
     now = facts.idle.stolen_cores / max(1, facts.machine.logical_cores)
     seen = f"{now:.1%} just now, {facts.kernel.stolen_share:.1%} since the boot"
     advice = "only a host of your own changes that; or measure at another hour"
@@ -43,7 +43,7 @@ def stolen(facts: Facts) -> Judgement:
     return judged(at_most(most, LITTLE_STOLEN, MUCH_STOLEN), seen, advice)
 
 
-def clock(facts: Facts) -> Judgement:
+def clock(facts: Facts) -> Assessment:
     """What latencies are read from."""
     step_ns, source = facts.timing.clock_step_ns, facts.kernel.clock_source
     verdict = at_most(step_ns, FINE_NS, FAIR_NS)
@@ -54,7 +54,7 @@ def clock(facts: Facts) -> Judgement:
     return judged(verdict, seen, advice)
 
 
-def wakeups(facts: Facts) -> Judgement:
+def wakeups(facts: Facts) -> Assessment:
     """How late who sleeps is woken: what a schedule of requests cannot beat."""
     timing, slack_us = facts.timing, facts.kernel.timer_slack_us
     usually = at_most(timing.late_p50_ms, PROMPT_MS, FAIR_MS)
@@ -66,9 +66,9 @@ def wakeups(facts: Facts) -> Judgement:
     return judged(verdict, seen, "again when nothing else runs; then: sudo cpupower idle-set -D 10")
 
 
-def real_time(facts: Facts) -> Judgement:
+def real_time(facts: Facts) -> Assessment:
     """Whether a client beside a busy server can be on time."""
     if facts.machine.real_time:
-        return Judgement("good", "permitted: a client beside a busy server is on time")
+        return Assessment("good", "permitted: a client beside a busy server is on time")
     advice = "sudo prlimit --rtprio=1 --pid $$, or docker run --cap-add SYS_NICE"
-    return Judgement("note", "not permitted: a client beside a busy server is late", advice)
+    return Assessment("note", "not permitted: a client beside a busy server is late", advice)

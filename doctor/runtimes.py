@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.doctor.finding import Judgement, at_most, judged, worst
+from dlbench.doctor.finding import Assessment, at_most, judged, worst
 
 if TYPE_CHECKING:
     from dlbench.doctor.cuda import Library
@@ -28,46 +28,46 @@ USED_MEMORY, MORE_MEMORY = 0.1, 0.5
 GIB = 1 << 30
 
 
-def runtime(facts: Facts) -> Judgement:
+def runtime(facts: Facts) -> Assessment:
     """Both packages write into one folder, so of the two the one installed last wins."""
     found = {name: v for name, v in facts.machine.versions.items() if name in RUNTIMES}
     seen = ", ".join(f"{name} {number}" for name, number in found.items())
     if len(found) == 1:
-        return Judgement("good", f"{seen}, Python {facts.machine.versions['python']}")
+        return Assessment("good", f"{seen}, Python {facts.machine.versions['python']}")
     advice = "pip uninstall -y onnxruntime{,-gpu}; pip install onnxruntime-gpu"
-    return Judgement("bad", f"{seen}: one overwrites the other" if seen else "none", advice)
+    return Assessment("bad", f"{seen}: one overwrites the other" if seen else "none", advice)
 
 
-def provider(facts: Facts, device: str) -> Judgement | None:
+def provider(facts: Facts, device: str) -> Assessment | None:
     """Whether a model ran there; without a GPU, TensorRT is not worth a line beside CUDA's."""
     tried = next(one for one in facts.providers if one.device == device)
     if tried.works:
-        return Judgement("good", "a model ran on it")
+        return Assessment("good", "a model ran on it")
     if device != "cpu" and not facts.cuda.has_gpu:
         return _no_gpu(tried) if device == "cuda" else None
     verdict, advice = REMEDIES[device]
-    return Judgement(verdict, tried.reason, advice)
+    return Assessment(verdict, tried.reason, advice)
 
 
-def _no_gpu(tried: Provider) -> Judgement:
+def _no_gpu(tried: Provider) -> Assessment:
     seen = f"{tried.reason}: models run on the CPU"
-    return Judgement("note", seen, "if there should be one, in a container: docker run --gpus all")
+    return Assessment("note", seen, "if there should be one, in a container: docker run --gpus all")
 
 
-def driver(facts: Facts) -> Judgement | None:
+def driver(facts: Facts) -> Assessment | None:
     """Whether NVIDIA's driver is new enough for the CUDA that onnxruntime was built with."""
     if not facts.cuda.has_gpu:
         return None
     needed = next((one for one in facts.cuda.libraries if one.name == "cuda-runtime"), None)
     oldest = OLDEST_DRIVER.get(_major(needed.needed)) if needed else None
     if facts.cuda.driver is None or needed is None or oldest is None:
-        return Judgement("unknown", facts.cuda.driver or "its version is not to be had")
+        return Assessment("unknown", facts.cuda.driver or "its version is not to be had")
     verdict: Verdict = "good" if _major(facts.cuda.driver) >= oldest else "bad"
     seen = f"{facts.cuda.driver}; CUDA {needed.needed} needs {oldest} or newer"
     return judged(verdict, seen, "sudo ubuntu-drivers install, or from nvidia.com/drivers")
 
 
-def cuda_libraries(facts: Facts) -> Judgement | None:
+def cuda_libraries(facts: Facts) -> Assessment | None:
     """Found against needed. Where CUDA works they are found in some other way."""
     if not facts.cuda.has_gpu or not facts.cuda.libraries:
         return None
@@ -85,12 +85,12 @@ def _fits(library: Library) -> bool:
     return library.found is not None and _major(library.found) == _major(library.needed)
 
 
-def gpus(facts: Facts) -> Judgement | None:
+def gpus(facts: Facts) -> Assessment | None:
     """Whether somebody else uses the GPUs; the worst of them counts."""
     if not facts.cuda.has_gpu:
         return None
     if not facts.gpus:
-        return Judgement("unknown", "NVIDIA's library does not answer: pip install nvidia-ml-py")
+        return Assessment("unknown", "NVIDIA's library does not answer: pip install nvidia-ml-py")
     busy = max(one.utilization or 0.0 for one in facts.gpus)
     used = max(one.used_bytes / one.total_bytes for one in facts.gpus)
     verdicts = at_most(busy, BUSY_GPU, BUSIER_GPU), at_most(used, USED_MEMORY, MORE_MEMORY)

@@ -1,7 +1,7 @@
 """What controller and generator process say to each other: one JSON object per line.
 
-    controller -> generator   Job, Stop
-    generator -> controller   Ready once, then for each job Update*, and Result or Failure
+    controller -> generator   RunJob, Stop
+    generator -> controller   Ready once, then for each job Update*, and RunResult or Failure
 
 The end of the generator's standard input ends the generator.
 """
@@ -41,7 +41,7 @@ class Progress(_Message):
     longest_ms: float = 0.0
 
 
-class Facts(_Message):
+class RunFacts(_Message):
     """What the samples of a run do not say about it."""
 
     complete: bool
@@ -61,7 +61,7 @@ class Facts(_Message):
     processes: int = 1
 
     @classmethod
-    def merged(cls, parts: Sequence[Facts]) -> Facts:
+    def merged(cls, parts: Sequence[RunFacts]) -> RunFacts:
         """Those of a run that several processes shared."""
         return cls(
             complete=all(part.complete for part in parts),
@@ -77,7 +77,7 @@ class Facts(_Message):
         )
 
 
-class Job(_Message):
+class RunJob(_Message):
     """One run, to the last detail."""
 
     op: Literal["measure"] = "measure"
@@ -106,11 +106,11 @@ class Update(_Message):
     progress: Progress
 
 
-class Result(_Message):
+class RunResult(_Message):
     """A run is over and its samples lie in the job's `samples_path`."""
 
     op: Literal["result"] = "result"
-    facts: Facts
+    facts: RunFacts
 
 
 class Failure(_Message):
@@ -121,18 +121,20 @@ class Failure(_Message):
     message: str
 
 
-_COMMAND: TypeAdapter[Job | Stop] = TypeAdapter(Annotated[Job | Stop, Field(discriminator="op")])
-_ANSWER: TypeAdapter[Ready | Update | Result | Failure] = TypeAdapter(
-    Annotated[Ready | Update | Result | Failure, Field(discriminator="op")]
+_COMMAND: TypeAdapter[RunJob | Stop] = TypeAdapter(
+    Annotated[RunJob | Stop, Field(discriminator="op")]
+)
+_ANSWER: TypeAdapter[Ready | Update | RunResult | Failure] = TypeAdapter(
+    Annotated[Ready | Update | RunResult | Failure, Field(discriminator="op")]
 )
 
 
-def parse_command(line: bytes) -> Job | Stop:
+def parse_command(line: bytes) -> RunJob | Stop:
     """Raises pydantic.ValidationError."""
     return _COMMAND.validate_json(line)
 
 
-def parse_answer(line: bytes) -> Ready | Update | Result | Failure:
+def parse_answer(line: bytes) -> Ready | Update | RunResult | Failure:
     """Raises pydantic.ValidationError."""
     return _ANSWER.validate_json(line)
 

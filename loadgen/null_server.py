@@ -126,7 +126,7 @@ def routes(inputs: list[Tensor], outputs: list[Tensor]) -> dict[tuple[str, str],
     }
 
 
-class Answers:
+class CannedReplies:
     """Header block -> (length of the request's body, reply), remembered once read.
 
     `binary` is the reply to those who ask for binary outputs, which only the body tells.
@@ -165,7 +165,7 @@ class Answers:
 class NullProtocol(asyncio.Protocol):
     """One connection: framing only, as little work per request as Python can do."""
 
-    def __init__(self, answers: Answers, delay_s: float) -> None:
+    def __init__(self, answers: CannedReplies, delay_s: float) -> None:
         self._answers = answers
         self._delay_s = delay_s
         self._pending = b""
@@ -202,7 +202,7 @@ def _stall(every_s: float, for_s: float) -> None:
 async def serve(options: argparse.Namespace) -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
-    answers = Answers(json.loads(options.inputs), json.loads(options.outputs))
+    answers = CannedReplies(json.loads(options.inputs), json.loads(options.outputs))
     server = await loop.create_server(
         partial(NullProtocol, answers, options.delay_ms / 1000),
         "127.0.0.1",

@@ -14,7 +14,7 @@ from dlbench.loadgen.quantity import (
     latency,
 )
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.ratio import Figure, ratio
+from dlbench.results.ratio import Estimated, ratio
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.recommend import Option, cost_per_million
 from dlbench.tuner.verify.pool import TRUSTED_REQUESTS, is_indicative
@@ -22,7 +22,7 @@ from dlbench.tuner.verify.pool import TRUSTED_REQUESTS, is_indicative
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dlbench.tuner.constraint import Objective
+    from dlbench.tuner.constraint import Demand
     from dlbench.tuner.point import Point
     from dlbench.tuner.search.insight import Insight
     from dlbench.tuner.study_config import StudyConfig
@@ -56,15 +56,15 @@ def numbers(point: Point) -> str:
     return f"{rate.value:,.0f}/s{_interval(rate, 1)} at p99 {tail}"
 
 
-def _figures(point: Point) -> tuple[Figure, Figure]:
+def _figures(point: Point) -> tuple[Estimated, Estimated]:
     m = point.measurement
     assert m is not None
     assert m.p99_ms is not None
-    rate = Figure(m.throughput_rps, m.throughput_low_rps, m.throughput_high_rps)
-    return rate, Figure(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
+    rate = Estimated(m.throughput_rps, m.throughput_low_rps, m.throughput_high_rps)
+    return rate, Estimated(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
 
 
-def _interval(figure: Figure, count: int = 3, longest_ms: float | None = None) -> str:
+def _interval(figure: Estimated, count: int = 3, longest_ms: float | None = None) -> str:
     found = interval(figure.low, figure.high, longest_ms, count, "-")
     return " [undetermined]" if found == UNDETERMINED else f" {found}"
 
@@ -80,13 +80,13 @@ def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
     return "; ".join(said)
 
 
-def _cost(rate: Figure, price_per_hour: float) -> str:
+def _cost(rate: Estimated, price_per_hour: float) -> str:
     """Of a million requests; the most requests per second cost the least."""
     ends = (rate.value, rate.high, rate.low)
     value, low, high = (
         cost_per_million(Option(end, 0.0), price_per_hour) if end else None for end in ends
     )
-    cost = Figure(value or 0.0, low, high)
+    cost = Estimated(value or 0.0, low, high)
     return f"a million requests cost {digits(cost.value)}{_interval(cost)} at {price_per_hour:g} per hour"
 
 
@@ -124,7 +124,7 @@ def _against(other: Point, pick: Point) -> str:
     return f"against {name}: throughput {_changed(more)}, p99 {_changed(longer)}{unsure}"
 
 
-def _changed(times: Figure) -> str:
+def _changed(times: Estimated) -> str:
     """The larger over the smaller, and the interval of that."""
     return f"{change(times.value, HIGHER)} [{change_interval(times.low, times.high, HIGHER)}]"
 
@@ -168,7 +168,7 @@ def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
     yield from filter(None, (result.drift, result.disturbed))
 
 
-def _undecided(objective: Objective, about: list[Point]) -> Iterator[str]:
+def _undecided(objective: Demand, about: list[Point]) -> Iterator[str]:
     """Which way a bound looks, for the point that is nearest to it."""
     open_ones = [p for p in about if objective.standing(p) == "undecided"]
     if not open_ones:

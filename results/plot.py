@@ -42,7 +42,7 @@ class Series(NamedTuple):
     outcomes: tuple[Outcome, ...]
 
 
-class Axis(NamedTuple):
+class TickedAxis(NamedTuple):
     """From the first tick to the last, both of them round numbers."""
 
     ticks: tuple[float, ...]
@@ -87,21 +87,23 @@ def plot(drawn: Sequence[Series], width: int = 80, height: int = 22) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def linear_axis(highest: float) -> Axis:
+def linear_axis(highest: float) -> TickedAxis:
     """From 0 up, with ticks at multiples of 1, 2 or 5 times a power of ten."""
     least = highest / (MOST_TICKS - 1)
     step = next(number for number in _round_numbers(least) if number >= least)
-    return Axis(tuple(n * step for n in range(math.ceil(highest / step) + 1)), logarithmic=False)
+    return TickedAxis(
+        tuple(n * step for n in range(math.ceil(highest / step) + 1)), logarithmic=False
+    )
 
 
-def p99_axis(lowest: float, highest: float) -> Axis:
+def p99_axis(lowest: float, highest: float) -> TickedAxis:
     """Linear where all values are of one order, else logarithmic from round number to round number."""
     if highest <= LINEAR_RATIO * lowest:
         return linear_axis(highest)
     numbers = _round_numbers(lowest, highest)
     first = max(n for n, number in enumerate(numbers) if number <= lowest)
     last = min(n for n, number in enumerate(numbers) if number >= highest)
-    return Axis(tuple(numbers[first : last + 1]), logarithmic=True)
+    return TickedAxis(tuple(numbers[first : last + 1]), logarithmic=True)
 
 
 def _round_numbers(low: float, high: float | None = None) -> list[float]:
@@ -114,7 +116,9 @@ def _mark(point: Point) -> str:
     return next(mark for mark, _, fits in KINDS if fits(point))
 
 
-def _canvas(drawn: Sequence[Series], across: Axis, up: Axis, width: int, height: int) -> list[str]:
+def _canvas(
+    drawn: Sequence[Series], across: TickedAxis, up: TickedAxis, width: int, height: int
+) -> list[str]:
     """Lines without control sequences; the logarithm is ours, plotext draws a plain grid."""
     figure = plotext.figure
     figure.clear()

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 
-class Figure(NamedTuple):
+class Estimated(NamedTuple):
     """A positive value and its 95 % interval, None where that is undetermined."""
 
     value: float
@@ -19,7 +19,7 @@ class Figure(NamedTuple):
         return self.low is None or self.high is None or self.low <= 1 <= self.high
 
 
-def ratio(ours: Figure, theirs: Figure) -> Figure:
+def ratio(ours: Estimated, theirs: Estimated) -> Estimated:
     """`ours` over `theirs`, its interval made of theirs as for two independent figures.
 
     The method of variance estimates recovery on the log scale: each side adds the square of its
@@ -31,12 +31,12 @@ def ratio(ours: Figure, theirs: Figure) -> Figure:
     below, above = _distances(ours)
     their_below, their_above = _distances(theirs)
     if math.isnan(below) or math.isnan(their_below):
-        return Figure(value, None, None)
+        return Estimated(value, None, None)
     low = value * math.exp(-math.hypot(below, their_above))
-    return Figure(value, low, value * math.exp(math.hypot(above, their_below)))
+    return Estimated(value, low, value * math.exp(math.hypot(above, their_below)))
 
 
-def _distances(figure: Figure) -> tuple[float, float]:
+def _distances(figure: Estimated) -> tuple[float, float]:
     """From the value to both ends, as logarithms; an interval down to 0 is as good as none."""
     if not figure.low or figure.high is None:
         return math.nan, math.nan

@@ -34,7 +34,7 @@ Ends = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Demandable:
     """A figure that may be demanded: its field of a point, its units, and which way is better."""
 
     field: str
@@ -43,18 +43,18 @@ class Figure:
 
 
 FIGURES = {
-    "p50": Figure("p50_ms", MS),
-    "p90": Figure("p90_ms", MS),
-    "p95": Figure("p95_ms", MS),
-    "p99": Figure("p99_ms", MS),
-    "p999": Figure("p999_ms", MS),
-    "error_rate": Figure("error_rate", SHARE),
-    "throughput": Figure("throughput_rps", RATE, ">"),
+    "p50": Demandable("p50_ms", MS),
+    "p90": Demandable("p90_ms", MS),
+    "p95": Demandable("p95_ms", MS),
+    "p99": Demandable("p99_ms", MS),
+    "p999": Demandable("p999_ms", MS),
+    "error_rate": Demandable("error_rate", SHARE),
+    "throughput": Demandable("throughput_rps", RATE, ">"),
 }
 
 
 @dataclass(frozen=True)
-class Objective:
+class Demand:
     """One demand: `field` stays under `bound` (`sign` "<") or over it (">"). Bounds may be met exactly."""
 
     field: str
@@ -93,7 +93,7 @@ class Objective:
 class Constraints:
     """All that is demanded, in Optuna's sense: one number for each, 0 or less where it is met."""
 
-    objectives: tuple[Objective, ...] = ()
+    objectives: tuple[Demand, ...] = ()
 
     def estimated(self, point: Point) -> tuple[float, ...]:
         """By the measured values themselves, to search by: what is 0 or less seems to be met."""
@@ -112,7 +112,7 @@ class Constraints:
         return min(found, key=WORST_FIRST.index, default="met")
 
 
-def parse_slo(text: str) -> Objective:
+def parse_slo(text: str) -> Demand:
     """The objective of `error_rate<0.1%`, `p95<20ms` or `throughput>500`.
 
     Raises:
@@ -134,10 +134,10 @@ def parse_slo(text: str) -> Objective:
     if unit is None:
         units = ", ".join(filter(None, wanted.units))
         raise ValueError(f"--slo {text}: {found[4]} is no unit of {found[1]}; units are {units}")
-    return Objective(wanted.field, float(found[3]) * unit, text.strip(), wanted.sign)
+    return Demand(wanted.field, float(found[3]) * unit, text.strip(), wanted.sign)
 
 
-def parse_memory(text: str, option: str, field: str) -> Objective:
+def parse_memory(text: str, option: str, field: str) -> Demand:
     """The objective of `--max-memory 2GB`, on a field in MB (a million bytes).
 
     Raises:
@@ -149,7 +149,7 @@ def parse_memory(text: str, option: str, field: str) -> Objective:
         size = ByteSize(0)
     if size <= 0:
         raise ValueError(f"{option} {text}: write a size over 0, as 2GB or 512MiB")
-    return Objective(field, size / BYTES_PER_MB, f"{option} {text}")
+    return Demand(field, size / BYTES_PER_MB, f"{option} {text}")
 
 
 def figure(point: Point, field: str) -> float | None:

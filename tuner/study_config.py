@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlbench.proxy.cores import usable_cores
-from dlbench.tuner.constraint import Constraints, Objective, parse_memory, parse_slo
+from dlbench.tuner.constraint import Constraints, Demand, parse_memory, parse_slo
 from dlbench.tuner.recommend import ALIKE, Wish
 from dlbench.tuner.restriction import restriction
 from dlbench.tuner.targets.pin import cores_apart
@@ -97,7 +97,7 @@ class StudyConfig(BaseModel):
         sizes = [(name, field) for name, field in MEMORY.items() if getattr(self, name)]
         found += [parse_memory(getattr(self, n), f"--{n.replace('_', '-')}", f) for n, f in sizes]
         if self.slo_p99_ms is not None:
-            found.insert(0, Objective("p99_ms", self.slo_p99_ms, f"p99<{self.slo_p99_ms:g}ms"))
+            found.insert(0, Demand("p99_ms", self.slo_p99_ms, f"p99<{self.slo_p99_ms:g}ms"))
         return Constraints(tuple(found))
 
     @property

@@ -44,7 +44,7 @@ NAME = "load"
 MOST_PORTS = 65535
 
 
-class Calibration(StrEnum):
+class ClientCalibration(StrEnum):
     """Where the client's own figures come from."""
 
     KEPT = "kept"
@@ -52,10 +52,10 @@ class Calibration(StrEnum):
     OFF = "off"
 
 
-CALIBRATIONS: dict[Calibration, Callable[..., Headroom]] = {
-    Calibration.KEPT: calibrate,
-    Calibration.FRESH: partial(calibrate, fresh=True),
-    Calibration.OFF: lambda *_, **__: Headroom(),
+CALIBRATIONS: dict[ClientCalibration, Callable[..., Headroom]] = {
+    ClientCalibration.KEPT: calibrate,
+    ClientCalibration.FRESH: partial(calibrate, fresh=True),
+    ClientCalibration.OFF: lambda *_, **__: Headroom(),
 }
 EXAMPLES = """[bold]Examples[/]
 
@@ -118,7 +118,7 @@ def command(
         typer.Option("--web", metavar="[HOST:]PORT", help="open Locust's page with our numbers"),
     ] = None,
     calibration: Annotated[
-        Calibration,
+        ClientCalibration,
         typer.Option(
             "--calibration",
             metavar="CHOICE",
@@ -126,7 +126,7 @@ def command(
             show_default=False,
             show_choices=False,
         ),
-    ] = Calibration.KEPT,
+    ] = ClientCalibration.KEPT,
     quiet: Quiet = False,
     as_json: AsJson = False,
     *,

@@ -33,7 +33,7 @@ OURS = """
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """A study in one line. `spent_s` is the wall time of all its sittings."""
 
     study: str
@@ -76,11 +76,11 @@ def _is_study(path: Path) -> bool:
         return False
 
 
-def _row(path: Path) -> Row:
+def _row(path: Path) -> StudyRow:
     study = Study.open(path)
     points, result = study.points(), Verified.of(study.verified)
     pick = result.recommended
-    return Row(
+    return StudyRow(
         study=path.name,
         model=Path(study.identity["model"]).name,
         device=study.identity["device"],
@@ -92,7 +92,7 @@ def _row(path: Path) -> Row:
     )
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[StudyRow]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("study", "model", "device"):
         table.add_column(name, overflow="fold")
@@ -106,7 +106,7 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _result(row: Row) -> str:
+def _result(row: StudyRow) -> str:
     """What came of it, on two lines that leave the names their room."""
     if row.state != "finished":
         return row.state

@@ -16,7 +16,7 @@ from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry import logs
 from dlbench.proxy.workers.node import Node
-from dlbench.proxy.workers.remote import Address
+from dlbench.proxy.workers.remote import NodeAddress
 from dlbench.results.deploy.onnx_tensors import declared
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def command(
     logs.configure(settings.log_format, access=False)
     source = resolve_model(model)
     try:
-        address = Address.parse(listen)
+        address = NodeAddress.parse(listen)
     except StartError as error:
         raise UsageError(f"--listen {error}") from None
     console = notes_console(quiet=quiet)
 
-    def announce(bound: Address) -> None:
+    def announce(bound: NodeAddress) -> None:
         console.print(Text.assemble((source.name, "bold"), " for fronts at ", (str(bound), "bold")))
         if as_json:
             print_json({"model": source.name, "address": str(bound)})

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dlbench.loadgen.control.generator import Progress as LoadProgress
-    from dlbench.loadgen.control.rate_search import Step as RateStep
-    from dlbench.loadgen.control.rate_search import Trial
+    from dlbench.loadgen.control.rate_search import NextRate, RateTrial
     from dlbench.loadgen.profile import LoadProfile
     from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.front import Outcome
@@ -104,10 +103,10 @@ class CapacityView:
     def __init__(self, console: Console, doing: Callable[[str], None]) -> None:
         self._console, self._doing = console, doing
 
-    def step(self, step: RateStep) -> None:
+    def step(self, step: NextRate) -> None:
         self._doing(f"{step.why}: {step.rate_rps:,.0f}/s for {step.duration_s:.0f} s")
 
-    def trial(self, trial: Trial) -> None:
+    def trial(self, trial: RateTrial) -> None:
         line = f"{trial.rate_rps:>10,.1f}/s  {trial.outcome:<12}  {trial.seen}"
         self._console.print(line)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.loadgen.analysis.samples import Samples
-    from dlbench.loadgen.messages import Facts
+    from dlbench.loadgen.messages import RunFacts
     from dlbench.loadgen.profile import LoadProfile
 
 MS = 1e6
@@ -93,7 +93,7 @@ class Evidence:
     settled_ms: float = 0.0
 
     @classmethod
-    def of(cls, samples: Samples, facts: Facts, profile: LoadProfile) -> Self:
+    def of(cls, samples: Samples, facts: RunFacts, profile: LoadProfile) -> Self:
         """Derive it from the raw record."""
         ordered = np.sort(samples.latencies_ns) / MS
         start, end = samples.window_ns

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlbench.loadgen.analysis.samples import Samples
-    from dlbench.loadgen.messages import Facts
+    from dlbench.loadgen.messages import RunFacts
     from dlbench.loadgen.profile import LoadProfile, RequestClass
     from dlbench.loadgen.protocols.server_times import ServerTimes
 
@@ -29,7 +29,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 def summarise(
-    samples: Samples, facts: Facts, profile: LoadProfile, server: ServerTimes | None = None
+    samples: Samples, facts: RunFacts, profile: LoadProfile, server: ServerTimes | None = None
 ) -> Measurement:
     """Pure. A quantile is infinite where it falls among requests that failed, None without any."""
     rate_low, rate_high = mean_interval(window_rates(samples.completed_ns, samples.reply_window_ns))

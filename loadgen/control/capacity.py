@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from dlbench.loadgen.control.rate_search import Outcome, Step, Trial, next_step, what_is_known
+from dlbench.loadgen.control.rate_search import (
+    NextRate,
+    Outcome,
+    RateTrial,
+    next_step,
+    what_is_known,
+)
 from dlbench.loadgen.errors import BudgetError
 
 if TYPE_CHECKING:
@@ -52,7 +58,7 @@ class Capacity(BaseModel):
     # False: stopped early, and holds what was known by then.
     complete: bool
     took_s: float
-    trials: tuple[Trial, ...]
+    trials: tuple[RateTrial, ...]
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own way to put one into the JSON
     @property
@@ -64,9 +70,9 @@ def find_capacity(
     measure: Measure,
     objective: Objective,
     settings: SearchSettings,
-    on_step: Callable[[Step], None] = lambda _: None,
+    on_step: Callable[[NextRate], None] = lambda _: None,
     *,
-    on_trial: Callable[[Trial], None] = lambda _: None,
+    on_trial: Callable[[RateTrial], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Capacity:
     """Try rates until the answer is known or the budget spent; Ctrl-C returns what is known.
@@ -77,7 +83,7 @@ def find_capacity(
     search = _Search(measure, objective, settings, clock)
     complete = True
     try:
-        while complete and isinstance(step := next_step(search.tried, settings), Step):
+        while complete and isinstance(step := next_step(search.tried, settings), NextRate):
             on_step(step)
             complete = search.run(step)
             if complete:
@@ -97,12 +103,12 @@ class _Search:
         settings: SearchSettings,
         clock: Callable[[], float],
     ) -> None:
-        self.tried: list[Trial] = []
+        self.tried: list[RateTrial] = []
         self._measure, self._objective, self._settings = measure, objective, settings
         self._clock = clock
         self._pools: defaultdict[float, list[Floats]] = defaultdict(list)
 
-    def run(self, step: Step) -> bool:
+    def run(self, step: NextRate) -> bool:
         """Make one run; False: it was stopped early, and a part of it proves nothing."""
         began_s = self._clock()
         found: tuple[Outcome, str] | None
@@ -115,7 +121,7 @@ class _Search:
             return False
         outcome, seen = found
         took_s = self._clock() - began_s
-        self.tried.append(Trial(step.rate_rps, step.duration_s, outcome, took_s, seen))
+        self.tried.append(RateTrial(step.rate_rps, step.duration_s, outcome, took_s, seen))
         return True
 
     @property
@@ -143,7 +149,7 @@ def told_by_verdict(measurement: Measurement) -> Outcome | None:
 
 
 def _capacity(
-    tried: list[Trial], objective: Objective, settings: SearchSettings, complete: bool
+    tried: list[RateTrial], objective: Objective, settings: SearchSettings, complete: bool
 ) -> Capacity:
     found = what_is_known(tried, settings)
     return Capacity(

@@ -22,9 +22,9 @@ from dlbench.loadgen.control.roles import ALONE, Role
 from dlbench.loadgen.errors import GeneratorError
 from dlbench.loadgen.messages import (
     Failure,
-    Job,
     Ready,
-    Result,
+    RunJob,
+    RunResult,
     Stop,
     Update,
     parse_answer,
@@ -114,12 +114,12 @@ class Generator:
         server = clock.since(before)
         return Run(summarise(samples, answer.facts, profile, server), samples)
 
-    def _outcome(self, on_progress: Callable[[Progress], None]) -> Result | Failure:
+    def _outcome(self, on_progress: Callable[[Progress], None]) -> RunResult | Failure:
         while True:
             match answer := self._read():
                 case Update():
                     on_progress(answer.progress)
-                case Result() | Failure():
+                case RunResult() | Failure():
                     return answer
                 case Ready():
                     raise GeneratorError("the load generator started a second time")
@@ -163,7 +163,7 @@ class Generator:
             process.wait()
         self._folder.cleanup()
 
-    def _say(self, message: Job | Stop) -> None:
+    def _say(self, message: RunJob | Stop) -> None:
         process = self._running()
         assert process.stdin is not None
         try:
@@ -171,7 +171,7 @@ class Generator:
         except BrokenPipeError:
             raise self._death() from None
 
-    def _read(self) -> Ready | Update | Result | Failure:
+    def _read(self) -> Ready | Update | RunResult | Failure:
         """The next answer. Its buffer is ours, so that an interruption loses nothing."""
         process = self._running()
         assert process.stdout is not None
@@ -198,7 +198,7 @@ class Generator:
         return GeneratorError(f"the load generator died (exit code {code}): {tail or 'no output'}")
 
 
-def _job(target: Target, profile: LoadProfile, path: Path) -> Job:
-    return Job(
+def _job(target: Target, profile: LoadProfile, path: Path) -> RunJob:
+    return RunJob(
         target=target, profile=profile, nonce=time.time_ns(), samples_path=str(path.absolute())
     )

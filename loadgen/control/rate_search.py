@@ -32,7 +32,7 @@ TWICE = 2
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One run that was made; `took_s` with warm-up and drain, `seen` in words."""
 
     rate_rps: float
@@ -43,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Step:
+class NextRate:
     """One run to make next, and why."""
 
     rate_rps: float
@@ -107,7 +107,7 @@ class Rate:
     """All runs at one rate."""
 
     rate_rps: float
-    runs: tuple[Trial, ...]
+    runs: tuple[RateTrial, ...]
     most_s: float
 
     def count(self, *outcomes: Outcome) -> int:
@@ -166,7 +166,7 @@ class Rate:
 class Ledger:
     """What was tried, by rate."""
 
-    def __init__(self, tried: Sequence[Trial], settings: SearchSettings) -> None:
+    def __init__(self, tried: Sequence[RateTrial], settings: SearchSettings) -> None:
         self.settings = settings
         self.rates = [
             Rate(rate, tuple(t for t in tried if t.rate_rps == rate), settings.most_s(rate))
@@ -210,25 +210,25 @@ class Ledger:
         runs = settings.confirmations + len(failed_s)
         return settings.confirmations * held_s + sum(failed_s) + runs * settings.pause_s
 
-    def again(self, rate: Rate, least_s: float, why: str) -> Step | None:
+    def again(self, rate: Rate, least_s: float, why: str) -> NextRate | None:
         """Another run of a rate, unless it had its share."""
         if rate.unclear or len(rate.runs) >= self.settings.most_runs_per_rate:
             return None
-        return Step(rate.rate_rps, max(least_s, rate.longer_s), why)
+        return NextRate(rate.rate_rps, max(least_s, rate.longer_s), why)
 
 
-Phase = Callable[[Ledger], Step | None]
+Phase = Callable[[Ledger], NextRate | None]
 
 
 def _rps(rate: Rate) -> float:
     return rate.rate_rps
 
 
-def widen(ledger: Ledger) -> Step | None:
+def widen(ledger: Ledger) -> NextRate | None:
     """Double from the start until the server fails, past it while it keeps up, or the client is."""
     settings = ledger.settings
     if not ledger.rates:
-        return Step(settings.start_rps, settings.widen_s, "start")
+        return NextRate(settings.start_rps, settings.widen_s, "start")
     top = ledger.rates[-1]
     if top.standing == "open" and top.count("invalid"):
         return ledger.again(top, settings.widen_s, "was it the client?")
@@ -237,39 +237,39 @@ def widen(ledger: Ledger) -> Step | None:
     enough = FAILING <= failing < len(ledger.rates)
     if ends or enough or 2 * top.rate_rps > settings.highest_rps:
         return None
-    return Step(2 * top.rate_rps, settings.widen_s, "look beyond" if failing else "widen")
+    return NextRate(2 * top.rate_rps, settings.widen_s, "look beyond" if failing else "widen")
 
 
-def settle(ledger: Ledger) -> Step | None:
+def settle(ledger: Ledger) -> NextRate | None:
     """Where a run could not tell, a longer one."""
     candidates = [rate for rate in ledger.above if rate.standing == "open"]
     return ledger.again(candidates[-1], ledger.settings.widen_s, "longer") if candidates else None
 
 
-def descend(ledger: Ledger) -> Step | None:
+def descend(ledger: Ledger) -> NextRate | None:
     """Not even the first rate held."""
     half = ledger.rates[0].rate_rps / 2
     if ledger.held or half < ledger.settings.lowest_rps:
         return None
-    return Step(half, ledger.settings.widen_s, "lower")
+    return NextRate(half, ledger.settings.widen_s, "lower")
 
 
-def narrow(ledger: Ledger) -> Step | None:
+def narrow(ledger: Ledger) -> NextRate | None:
     """The middle of the bracket on the log scale."""
     if ledger.held is None or ledger.ceiling is None or ledger.is_narrow:
         return None
     middle = math.sqrt(ledger.held.rate_rps * ledger.ceiling.rate_rps)
-    return Step(middle, ledger.settings.usual_s(middle), "narrow")
+    return NextRate(middle, ledger.settings.usual_s(middle), "narrow")
 
 
-def unsure_ceiling(ledger: Ledger) -> Step | None:
+def unsure_ceiling(ledger: Ledger) -> NextRate | None:
     """A failure that is seen once may have been a hiccup."""
     if ledger.ceiling is None or ledger.ceiling_is_sure:
         return None
     return ledger.again(ledger.ceiling, ledger.ceiling.failing_s, "does it fail again?")
 
 
-def unsure_held(ledger: Ledger) -> Step | None:
+def unsure_held(ledger: Ledger) -> NextRate | None:
     """The highest of several that held held by luck more often than others do.
 
     Where it cannot be seen again, the next lower one is asked.
@@ -283,7 +283,7 @@ def unsure_held(ledger: Ledger) -> Step | None:
     return next(filter(None, steps), None)
 
 
-def question(ledger: Ledger) -> Step | None:
+def question(ledger: Ledger) -> NextRate | None:
     """A rate that failed below one that held: a hiccup, or a server that is not monotonic."""
     steps = (ledger.again(rate, rate.failing_s, "a higher rate held") for rate in ledger.doubtful)
     return next(filter(None, steps), None)
@@ -294,7 +294,7 @@ EXPLORE = (widen, settle, descend, narrow)
 CONFIRM = (unsure_ceiling, question, unsure_held)
 
 
-def next_step(tried: Sequence[Trial], settings: SearchSettings) -> Step | Found:
+def next_step(tried: Sequence[RateTrial], settings: SearchSettings) -> NextRate | Found:
     """The next run, or the answer when nothing is left to ask or to spend."""
     ledger = Ledger(tried, settings)
     left_s = settings.budget_s - math.fsum(trial.took_s for trial in tried) - settings.pause_s
@@ -303,13 +303,13 @@ def next_step(tried: Sequence[Trial], settings: SearchSettings) -> Step | Found:
     return step if step and len(tried) < settings.most_steps else what_is_known(tried, settings)
 
 
-def affordable(phases: Sequence[Phase], ledger: Ledger, left_s: float) -> Step | None:
+def affordable(phases: Sequence[Phase], ledger: Ledger, left_s: float) -> NextRate | None:
     """The first step that these phases ask for, if there is time for it."""
     step = next(filter(None, (phase(ledger) for phase in phases)), None)
     return step if step and step.duration_s <= left_s else None
 
 
-def what_is_known(tried: Sequence[Trial], settings: SearchSettings) -> Found:
+def what_is_known(tried: Sequence[RateTrial], settings: SearchSettings) -> Found:
     """The answer so far, at any time: the highest rate that held again, else that held at all."""
     ledger = Ledger(tried, settings)
     sure = max(filter(ledger.is_sure, ledger.rates), key=_rps, default=None)

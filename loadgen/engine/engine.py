@@ -23,11 +23,11 @@ from dlbench.loadgen.engine import timerfd
 from dlbench.loadgen.engine.alarm import ALARMS
 from dlbench.loadgen.engine.closed_loop import ClosedLoop
 from dlbench.loadgen.engine.open_loop import OpenLoop
-from dlbench.loadgen.engine.progress import Batch, Watch
+from dlbench.loadgen.engine.progress import EndedRequests, Watch
 from dlbench.loadgen.engine.recorder import PENDING, Recorder
 from dlbench.loadgen.engine.request_loop import FAR_NS
 from dlbench.loadgen.engine.sockets import descriptors
-from dlbench.loadgen.messages import Facts, Progress
+from dlbench.loadgen.messages import Progress, RunFacts
 from dlbench.loadgen.schedule.schedule import WHOLE, Share, offsets_ns
 from dlbench.loadgen.schedule.think import think_times_ns
 
@@ -89,13 +89,13 @@ class Engine:
         self.recorder = Recorder(len(offsets))
         self._common = (self._loop, connect, self.recorder, requests, judge)
         self._on_progress = on_progress
-        self.on_batch: Callable[[Batch], None] = lambda _: None
+        self.on_batch: Callable[[EndedRequests], None] = lambda _: None
         self._watch = Watch(self.recorder, offsets if profile.is_open_loop else None)
         self._next_look_ns = 0
         self.requests: OpenLoop | ClosedLoop
         self._marks: list[tuple[int, float, int]] = []
 
-    def run(self, start_ns: int | None = None) -> tuple[Samples, Facts]:
+    def run(self, start_ns: int | None = None) -> tuple[Samples, RunFacts]:
         """Offer the load, and wait for the last reply or its time-out.
 
         `start_ns` (of `time.monotonic_ns`) lets the processes of one machine begin together.
@@ -109,7 +109,7 @@ class Engine:
         self._look(ended_ns, last=True)
         samples = self._samples()
         cpu, mbps = self._usage()
-        facts = Facts(
+        facts = RunFacts(
             complete=self._stopped_ns is None,
             started_at=started_at,
             client_cpu=cpu,

@@ -23,7 +23,7 @@ RECENT = 4000
 
 
 @dataclass(frozen=True)
-class Batch:
+class EndedRequests:
     """Requests that ended since the last look: the successes' latencies, the failures by kind.
 
     `latencies_ms` are those of all, in the order in which they began, infinite for a failure;
@@ -47,7 +47,7 @@ class Watch:
         self._cursor = 0
         self._last_ns = self._last_ended = self._errors = 0
 
-    def take(self, begun: int, start_ns: int) -> Batch:
+    def take(self, begun: int, start_ns: int) -> EndedRequests:
         """What ended since the last call, up to the first request that has not."""
         recorder, first = self._recorder, self._cursor
         outcome = np.array(recorder.outcome[first:begun], np.int16)
@@ -58,7 +58,7 @@ class Watch:
         done = np.array(recorder.done[first:last], np.int64)
         began = sent if self._offsets is None else self._offsets[first:last] + start_ns
         outcome, took = outcome[:count], done - began
-        return Batch(
+        return EndedRequests(
             took[outcome == OK],
             sent - began,
             self._by_kind(outcome),
@@ -72,7 +72,7 @@ class Watch:
         return {names[code]: int(n) for code, n in zip(codes, counts, strict=True)}
 
     def look(
-        self, batch: Batch, elapsed_ns: int, ended: int, in_flight: int, warm_ns: int
+        self, batch: EndedRequests, elapsed_ns: int, ended: int, in_flight: int, warm_ns: int
     ) -> Progress:
         """Progress after `elapsed_ns`, with the quantiles of the batch just taken."""
         self._errors += sum(batch.errors.values())
@@ -97,5 +97,5 @@ def recent_quantile(values_ms: NDArray[np.float64], q: float) -> float | None:
     return quantile(np.sort(values_ms[-RECENT:]), q)
 
 
-def _lateness(batch: Batch) -> float | None:
+def _lateness(batch: EndedRequests) -> float | None:
     return recent_quantile(batch.lateness_ns / NS_PER_MS, 0.99)

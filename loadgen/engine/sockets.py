@@ -34,7 +34,7 @@ MORE_PORTS = "widen the range (sysctl net.ipv4.ip_local_port_range='1024 65535')
 SOONER_PORTS = "let ports be used again sooner (sysctl net.ipv4.tcp_tw_reuse=1)"
 
 
-class Limits(NamedTuple):
+class SystemLimits(NamedTuple):
     """What this system allows. `ports` is the number of connections to one address of a server.
 
     `tw_reuse` is tcp_tw_reuse: 0 never, 1 always, 2 on the loopback only.
@@ -73,17 +73,17 @@ def descriptors() -> int:
     return limit - RESERVED_DESCRIPTORS
 
 
-def limits(root: Path = ROOT) -> Limits:
+def limits(root: Path = ROOT) -> SystemLimits:
     """What holds now; `root` is where /proc lies."""
     soft, hard = map(_finite, resource.getrlimit(resource.RLIMIT_NOFILE))
     settings = root / "proc/sys/net/ipv4"
     low, high = map(int, _text(settings / "ip_local_port_range", PORT_RANGE).split())
     reserved = _count(_text(settings / "ip_local_reserved_ports", ""), low, high)
     reuse = int(_text(settings / "tcp_tw_reuse", "0"))
-    return Limits(soft, hard, high - low + 1 - reserved, reuse)
+    return SystemLimits(soft, hard, high - low + 1 - reserved, reuse)
 
 
-def check(profile: LoadProfile, target: Target, limits: Limits) -> tuple[str, ...]:
+def check(profile: LoadProfile, target: Target, limits: SystemLimits) -> tuple[str, ...]:
     """Warnings, a line each, for what is likely to fail. Raises BudgetError for what is certain."""
     _check_connections(profile, limits)
     if not profile.keep_alive:
@@ -92,7 +92,7 @@ def check(profile: LoadProfile, target: Target, limits: Limits) -> tuple[str, ..
     return tuple(filter(None, warnings))
 
 
-def check_descriptors(connections: int, limits: Limits) -> None:
+def check_descriptors(connections: int, limits: SystemLimits) -> None:
     """Raises BudgetError where this system's limit has no room for so many connections."""
     _check_descriptors(connections, limits.descriptors_hard)
 
@@ -107,7 +107,7 @@ def _check_descriptors(connections: int, limit: int) -> None:
         )
 
 
-def _check_connections(profile: LoadProfile, limits: Limits) -> None:
+def _check_connections(profile: LoadProfile, limits: SystemLimits) -> None:
     wanted = max(profile.connections, profile.users or 0)
     check_descriptors(wanted or LEAST_CONNECTIONS, limits)
     if wanted > limits.connections:
@@ -117,7 +117,7 @@ def _check_connections(profile: LoadProfile, limits: Limits) -> None:
         )
 
 
-def _check_new_connections(profile: LoadProfile, host: str, limits: Limits) -> None:
+def _check_new_connections(profile: LoadProfile, host: str, limits: SystemLimits) -> None:
     """Each request takes a port, which is not free again before its TIME_WAIT is over."""
     held_s = min(TIME_WAIT_S[limits.reuses_ports(host)], profile.warmup_s + profile.duration_s)
     least = min(profile.rate or 0, profile.rate_to or sys.maxsize)
@@ -128,7 +128,7 @@ def _check_new_connections(profile: LoadProfile, host: str, limits: Limits) -> N
         )
 
 
-def _stall(profile: LoadProfile, limits: Limits) -> str:
+def _stall(profile: LoadProfile, limits: SystemLimits) -> str:
     """An open loop needs rate x stall connections; one with stated connections has chosen."""
     peak = max(profile.rate or 0, profile.rate_to or 0)
     if profile.connections or peak * LIKELY_STALL_S <= limits.connections:
@@ -140,7 +140,7 @@ def _stall(profile: LoadProfile, limits: Limits) -> str:
     )
 
 
-def _busy_users(profile: LoadProfile, host: str, limits: Limits) -> str:
+def _busy_users(profile: LoadProfile, host: str, limits: SystemLimits) -> str:
     """Users without keep-alive open connections as fast as the server answers."""
     if profile.keep_alive or profile.users is None:
         return ""

@@ -15,13 +15,13 @@ from locust.stats import StatsEntry, StatsError
 if TYPE_CHECKING:
     from locust.stats import RequestStats
 
-    from dlbench.loadgen.engine.progress import Batch
+    from dlbench.loadgen.engine.progress import EndedRequests
 
 METHOD = "POST"
 NS_PER_MS = 1e6
 
 
-def feed(stats: RequestStats, name: str, batch: Batch, now_s: float) -> None:
+def feed(stats: RequestStats, name: str, batch: EndedRequests, now_s: float) -> None:
     """Log what ended since the last call, errors by kind among it."""
     if len(batch.latencies_ns) or batch.errors:
         part = entry_of(stats, name, batch, now_s)
@@ -31,7 +31,7 @@ def feed(stats: RequestStats, name: str, batch: Batch, now_s: float) -> None:
             _log_error(stats, name, kind, count, now_s)
 
 
-def entry_of(stats: RequestStats, name: str, batch: Batch, now_s: float) -> StatsEntry:
+def entry_of(stats: RequestStats, name: str, batch: EndedRequests, now_s: float) -> StatsEntry:
     """A batch in Locust's own words. As with Locust, a failure is a request too; it has no time."""
     entry = StatsEntry(stats, name, METHOD)
     times, counts = np.unique(np.rint(batch.latencies_ns / NS_PER_MS), return_counts=True)

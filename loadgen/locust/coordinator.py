@@ -24,7 +24,7 @@ from dlbench.loadgen.errors import GeneratorError, LoadError
 from dlbench.loadgen.locust.parcel import unpacked
 from dlbench.loadgen.locust.participant import TO_COORDINATOR, TO_USER, clock_id
 from dlbench.loadgen.locust.rounds import Report, Rounds
-from dlbench.loadgen.messages import Facts, Job, Progress
+from dlbench.loadgen.messages import Progress, RunFacts, RunJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from locust.rpc import Message
 
 Told = dict[str, Any]
-Outcome = tuple[Samples, Facts] | LoadError
+Outcome = tuple[Samples, RunFacts] | LoadError
 
 # From "go" to the first request: the message is on its way (or not), and the engine makes ready.
 LEAD_NS = {True: 100_000_000, False: 5_000_000}
@@ -52,7 +52,7 @@ class Director(Protocol):
     def loads(self) -> Iterable[str]:
         """The user classes whose users share a load."""
 
-    def job(self, load: str) -> Job:
+    def job(self, load: str) -> RunJob:
         """What to do. Raises LoadError."""
 
     def progressed(self, load: str, progress: Progress) -> None: ...
@@ -61,7 +61,7 @@ class Director(Protocol):
         """Of the loads that were started together; not called when Locust itself stops them."""
 
 
-class Member(NamedTuple):
+class JoinedUser(NamedTuple):
     """A user that has joined: its worker's id, its own, its clock and its machine."""
 
     node: str
@@ -76,7 +76,7 @@ class Gathering:
     def __init__(self, runner: Runner, load: str) -> None:
         self._runner, self._load = runner, load
         self.inbox: Queue[tuple[str, Told]] = Queue()
-        self._members: list[Member] = []
+        self._members: list[JoinedUser] = []
         self._stop_wanted = False
 
     def stop(self) -> None:
@@ -86,8 +86,8 @@ class Gathering:
             self._tell(member, "stop")
 
     def conduct(
-        self, job: Job, of: int, on_progress: Callable[[Progress], None]
-    ) -> tuple[Samples, Facts]:
+        self, job: RunJob, of: int, on_progress: Callable[[Progress], None]
+    ) -> tuple[Samples, RunFacts]:
         """Do a job with `of` users. Raises LoadError."""
         self._members = self._joined(of)
         for index, member in enumerate(self._members):
@@ -104,9 +104,9 @@ class Gathering:
             raise
         return merged(results)
 
-    def _joined(self, of: int) -> list[Member]:
+    def _joined(self, of: int) -> list[JoinedUser]:
         """In the order of their workers, so that a worker has the same share in every run."""
-        joined: dict[str, Member] = {}
+        joined: dict[str, JoinedUser] = {}
         end_s = time.monotonic() + JOIN_S
         while len(joined) < of:
             try:
@@ -114,7 +114,7 @@ class Gathering:
             except Empty:
                 raise GeneratorError(f"{len(joined)} of {of} users have joined the load") from None
             if told["kind"] == "join":
-                joined[told["user"]] = Member(node, told["user"], told["clock"], told["host"])
+                joined[told["user"]] = JoinedUser(node, told["user"], told["clock"], told["host"])
             elif told["kind"] == "left":
                 joined.pop(told["user"], None)
         order = getattr(self._runner, "get_worker_index", lambda _: 0)
@@ -168,13 +168,13 @@ class Gathering:
                     "load, and with it what it had measured"
                 )
 
-    def _broken(self, member: Member, told: Told) -> LoadError:
+    def _broken(self, member: JoinedUser, told: Told) -> LoadError:
         where = f" (on {member.host})" if len(self._members) > 1 else ""
         if told["kind"] == "failure":
             return _error(told["error"], told["message"] + where)
         return GeneratorError("a user was stopped before its share of the load was over" + where)
 
-    def _tell(self, member: Member, kind: str, **data: Any) -> None:  # noqa: ANN401 - for msgpack
+    def _tell(self, member: JoinedUser, kind: str, **data: Any) -> None:  # noqa: ANN401 - for msgpack
         told = {"kind": kind, "user": member.user, **data}
         self._runner.send_message(TO_USER, told, member.node)
 
@@ -263,9 +263,9 @@ class _Gatherings(defaultdict[str, Gathering]):
         return self[load]
 
 
-def merged(results: list[Told]) -> tuple[Samples, Facts]:
+def merged(results: list[Told]) -> tuple[Samples, RunFacts]:
     """One record of what all users handed over. Raises DataError for a broken message."""
-    facts = [Facts.model_validate_json(told["facts"]) for told in results]
+    facts = [RunFacts.model_validate_json(told["facts"]) for told in results]
     samples = [
         told["samples"] if isinstance(told["samples"], Samples) else unpacked(told["samples"])
         for told in results
@@ -273,7 +273,7 @@ def merged(results: list[Told]) -> tuple[Samples, Facts]:
     return (
         (samples[0], facts[0])
         if len(results) == 1
-        else (Samples.merged(samples), Facts.merged(facts))
+        else (Samples.merged(samples), RunFacts.merged(facts))
     )
 
 

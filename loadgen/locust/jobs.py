@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dlbench.loadgen.analysis.samples import Samples
     from dlbench.loadgen.locust.coordinator import Outcome
-    from dlbench.loadgen.messages import Facts, Job, Progress
+    from dlbench.loadgen.messages import Progress, RunFacts, RunJob
 
 LOOK_S = 0.05
 # Workers that were there come back after a run at once.
@@ -34,7 +34,7 @@ WORKERS_BACK_S = 30.0
 QUIT_S = 3.0
 
 
-class Session:
+class JobRunner:
     """Directs Locust: one run for each job of the controller, and one more for its Start button.
 
     The workers, where there are any, are `workers` local processes and as many others as `others`
@@ -45,7 +45,7 @@ class Session:
         self.environment = Environment(user_classes=[LoadUser])
         self._on_progress = on_progress
         self._page: NoPage = NoPage()
-        self._job: Job | None = None
+        self._job: RunJob | None = None
         self._outcome: AsyncResult[Outcome] | None = None
         self._at_rest = Event()
         self._at_rest.set()
@@ -114,7 +114,7 @@ class Session:
         web.server = WSGIServer((host, port), web.app, log=None)
         web.server.start()
 
-    def measure(self, job: Job) -> tuple[Samples, Facts]:
+    def measure(self, job: RunJob) -> tuple[Samples, RunFacts]:
         """Do one job. Raises LoadError."""
         self._at_rest.wait()
         runner = self.environment.runner
@@ -149,7 +149,7 @@ class Session:
     def loads(self) -> tuple[str]:
         return (LoadUser.__name__,)
 
-    def job(self, load: str) -> Job:  # noqa: ARG002 - the interface
+    def job(self, load: str) -> RunJob:  # noqa: ARG002 - the interface
         if self._job is None:
             raise GeneratorError("there is no load to offer yet")
         return self._job
@@ -175,7 +175,7 @@ class Session:
         gevent.spawn(self.environment.runner.stop)
 
 
-def _as_on_the_page(job: Job, users: int) -> Namespace:
+def _as_on_the_page(job: RunJob, users: int) -> Namespace:
     """What the page's form is filled with, and what else Locust reads of its command line."""
     return Namespace(
         num_users=users,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dlbench.loadgen.analysis.summary import summarise
 from dlbench.loadgen.errors import DataError, LoadError
-from dlbench.loadgen.messages import Job
+from dlbench.loadgen.messages import RunJob
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.loadgen.protocols.server_times import Totals, server_clock
@@ -43,19 +43,19 @@ class Locustfile:
 
     def __init__(self, environment: Environment, page: NoPage) -> None:
         self._environment, self._page = environment, page
-        self._jobs: dict[str, tuple[Job, Totals | None]] = {}
+        self._jobs: dict[str, tuple[RunJob, Totals | None]] = {}
 
     def loads(self) -> list[str]:
         return [c.__name__ for c in self._environment.user_classes if _offers_load(c)]
 
-    def job(self, load: str) -> Job:
+    def job(self, load: str) -> RunJob:
         """Raises LoadError."""
         cls: Any = self._environment.user_classes_by_name[load]
         options = self._environment.parsed_options
         run_time = options.run_time if options else None
         profile = profile_of(cls.load, **({"duration_s": run_time} if run_time else {}))
         target = discover(cls.host or "", profile)
-        job = Job(target=target, profile=profile, nonce=time.time_ns(), samples_path="")
+        job = RunJob(target=target, profile=profile, nonce=time.time_ns(), samples_path="")
         self._jobs[load] = job, server_clock(target, profile).read()
         return job
 

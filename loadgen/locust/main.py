@@ -25,12 +25,12 @@ from gevent.queue import Queue
 from pydantic import ValidationError
 
 from dlbench.loadgen.errors import DataError, LoadError
-from dlbench.loadgen.locust.jobs import Session
+from dlbench.loadgen.locust.jobs import JobRunner
 from dlbench.loadgen.messages import (
     Failure,
-    Job,
     Ready,
-    Result,
+    RunJob,
+    RunResult,
     Stop,
     Update,
     parse_command,
@@ -55,8 +55,8 @@ class Controller:
         self._out = os.dup(1)
         os.dup2(2, 1)
         self._buffer = b""
-        self.jobs: Queue[Job] = Queue()
-        self.session = Session(self.update)
+        self.jobs: Queue[RunJob] = Queue()
+        self.session = JobRunner(self.update)
         self._watcher = gevent.get_hub().loop.io(0, READ)
 
     def listen(self) -> None:
@@ -73,7 +73,7 @@ class Controller:
         """Say how the run goes on."""
         self.say(Update(progress=progress))
 
-    def _parse(self, line: bytes) -> Job | Stop:
+    def _parse(self, line: bytes) -> RunJob | Stop:
         try:
             return parse_command(line)
         except ValidationError as error:
@@ -99,14 +99,14 @@ class Controller:
                 self.jobs.put(command)
 
 
-def measure(job: Job, session: Session) -> Result:
+def measure(job: RunJob, session: JobRunner) -> RunResult:
     """Do one job. Raises LoadError."""
     samples, facts = session.measure(job)
     try:
         samples.save(Path(job.samples_path))
     except OSError as error:
         raise DataError(f"cannot keep the samples in {job.samples_path}: {error}") from None
-    return Result(facts=facts)
+    return RunResult(facts=facts)
 
 
 def place(text: str, host: str = LOOPBACK) -> tuple[str, int]:
@@ -125,7 +125,7 @@ def parse(arguments: list[str]) -> Namespace:
     return parser.parse_args(arguments)
 
 
-def begin(session: Session, role: Namespace) -> None:
+def begin(session: JobRunner, role: Namespace) -> None:
     """Become what the role says; returns when all workers are there. Raises OSError."""
     if not (role.processes or role.master_bind or role.web):
         session.work_alone()
@@ -151,7 +151,7 @@ def main() -> None:
     while True:
         job = controller.jobs.get()
         try:
-            answer: Result | Failure = measure(job, controller.session)
+            answer: RunResult | Failure = measure(job, controller.session)
         except LoadError as error:
             answer = Failure(error=type(error).__name__, message=str(error))
         controller.say(answer)

@@ -26,7 +26,7 @@ from dlbench.loadgen.engine.engine import Engine
 from dlbench.loadgen.errors import LoadError
 from dlbench.loadgen.locust.bulk_stats import feed
 from dlbench.loadgen.locust.parcel import packed
-from dlbench.loadgen.messages import Job
+from dlbench.loadgen.messages import RunJob
 from dlbench.loadgen.protocols.judge import judge_of
 from dlbench.loadgen.protocols.payloads import requests_of
 from dlbench.loadgen.schedule.schedule import Share
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from locust.rpc import Message
 
     from dlbench.loadgen.analysis.samples import Samples
-    from dlbench.loadgen.engine.progress import Batch
-    from dlbench.loadgen.messages import Facts, Progress
+    from dlbench.loadgen.engine.progress import EndedRequests
+    from dlbench.loadgen.messages import Progress, RunFacts
 
 TO_COORDINATOR = "dlbench_to_coordinator"
 TO_USER = "dlbench_to_user"
@@ -76,7 +76,7 @@ class Participant:
         self._engine: Engine | None = None
         self._stop_wanted = False
         self._name = ""
-        self._batch: Batch | None = None
+        self._batch: EndedRequests | None = None
 
     def told(self, data: dict[str, Any]) -> None:
         """Take a message. A stop counts at once, also under load."""
@@ -107,7 +107,7 @@ class Participant:
     def _offer(self) -> None:
         self._say("join", clock=clock_id(), host=socket.gethostname())
         order = self._inbox.get()
-        engine = self._prepare(Job.model_validate_json(order["job"]), Share(*order["share"]))
+        engine = self._prepare(RunJob.model_validate_json(order["job"]), Share(*order["share"]))
         self._say("prepared")
         go = self._inbox.get()
         # Between processes that share a clock the coordinator names the time, else only the lead.
@@ -115,7 +115,7 @@ class Participant:
         samples, facts = engine.run(start_ns)
         self._hand_over(samples, facts)
 
-    def _prepare(self, job: Job, share: Share) -> Engine:
+    def _prepare(self, job: RunJob, share: Share) -> Engine:
         target, profile = job.target, job.profile
         requests = requests_of(target, profile, job.nonce)
         judge = judge_of(target, profile, requests)
@@ -127,7 +127,7 @@ class Participant:
             engine.stop()
         return engine
 
-    def _feed(self, batch: Batch) -> None:
+    def _feed(self, batch: EndedRequests) -> None:
         self._batch = batch
         feed(self._environment.stats, self._name, batch, time.time())
 
@@ -140,7 +140,7 @@ class Participant:
             lateness=(self._batch.lateness_ns[-RECENT:] / NS_PER_MS).tobytes(),
         )
 
-    def _hand_over(self, samples: Samples, facts: Facts) -> None:
+    def _hand_over(self, samples: Samples, facts: RunFacts) -> None:
         found: Samples | bytes = samples
         if isinstance(self._runner, WorkerRunner):
             self._runner._send_stats()  # at the end Locust's master waits half a second for them

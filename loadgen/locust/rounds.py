@@ -24,11 +24,15 @@ class Report(NamedTuple):
 
 
 class Rounds:
-    """A round is over when everyone has reported, or someone for the second time."""
+    """A round is over when everyone has reported, or someone for the second time.
+
+    Whoever is silent in it is counted with what they had done when they last reported.
+    """
 
     def __init__(self, of: int) -> None:
         self._of = of
         self._reports: dict[str, Report] = {}
+        self._last: dict[str, Progress] = {}
 
     def add(self, member: str, report: Report) -> Progress | None:
         """The progress of the whole load, if this report ends a round."""
@@ -37,9 +41,16 @@ class Rounds:
         return over or (self._close() if len(self._reports) == self._of else None)
 
     def _close(self) -> Progress:
-        reports = list(self._reports.values())
+        found = merged(self._reports.values())
+        silent = [self._last[member] for member in self._last.keys() - self._reports.keys()]
+        self._last |= {member: report.progress for member, report in self._reports.items()}
         self._reports.clear()
-        return merged(reports)
+        return found.model_copy(
+            update={
+                "requests": found.requests + sum(progress.requests for progress in silent),
+                "errors": found.errors + sum(progress.errors for progress in silent),
+            }
+        )
 
 
 def merged(reports: Collection[Report]) -> Progress:

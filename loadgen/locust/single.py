@@ -33,7 +33,7 @@ class RequestFailed(Exception):
     """What Locust shows of a request that failed: the kind of error."""
 
 
-class Client:
+class SingleRequests:
     """Asks the server once what it serves; then one request at a time. Raises LoadError."""
 
     def __init__(self, environment: Environment, host: str, load: Mapping[str, Any]) -> None:

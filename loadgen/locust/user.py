@@ -19,7 +19,7 @@ from locust.runners import WorkerRunner
 from dlbench.loadgen.locust.coordinator import Coordinator
 from dlbench.loadgen.locust.locustfile import Locustfile
 from dlbench.loadgen.locust.participant import Participant
-from dlbench.loadgen.locust.single import Client
+from dlbench.loadgen.locust.single import SingleRequests
 from dlbench.loadgen.locust.tab import page_of
 from dlbench.loadgen.quantity import digits, duration, latency
 
@@ -58,7 +58,7 @@ class InferenceUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._client: Client | None = None
+        self._client: SingleRequests | None = None
 
     @classmethod
     def offers_load(cls) -> bool:
@@ -81,7 +81,7 @@ class InferenceUser(User):
         Raises TargetError or DataError when the server or the inputs cannot be used at all.
         """
         if self._client is None:
-            self._client = Client(self.environment, self.host or "", self.load)
+            self._client = SingleRequests(self.environment, self.host or "", self.load)
         return self._client.infer(number)
 
     def on_stop(self) -> None:

@@ -77,7 +77,7 @@ class Shapes:
     and of gRPC) was seen with this length, or one of JSON that differs in digits alone.
     """
 
-    def __init__(self, outputs: Sequence[TensorSpec], read: Reader) -> None:
+    def __init__(self, outputs: Sequence[TensorSpec], read: AnswerReader) -> None:
         self._outputs, self._read = outputs, read
         self._heads: dict[bytes, int] = {}
         self._head_lengths: set[int] = set()
@@ -142,7 +142,7 @@ class Checked:
     """Every reply is parsed, and its values compared with those that its row expects."""
 
     def __init__(
-        self, shapes: Judge, read: Reader, expected: Sequence[Row], requests: Requests
+        self, shapes: Judge, read: AnswerReader, expected: Sequence[Row], requests: Requests
     ) -> None:
         self._shapes, self._read = shapes, read
         self._expected, self._row = expected, requests.row
@@ -159,7 +159,7 @@ class Checked:
         return "" if equals(outputs, self._expected[row]) else WRONG_OUTPUT
 
 
-class Reader(Protocol):
+class AnswerReader(Protocol):
     """Understands a reply. Raises BadAnswer."""
 
     def __call__(self, body: bytes, /) -> Answer: ...

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from dlbench.loadgen.transport import http2
-from dlbench.loadgen.transport.http2 import Flag, Frame, Http2Error, Kind, Setting
+from dlbench.loadgen.transport.http2 import Flag, Http2Error, Http2Frame, Kind, Setting
 from dlbench.loadgen.transport.keepalive import CHUNK, IDLE, Connection, Plain
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class GrpcConnection(Connection):
         # The call: what waits for a window, a header block that goes on, the reply so far.
         self._stream = -1
         self._unsent = memoryview(b"")
-        self._unended, self._fragments = Frame(Kind.HEADERS, 0, 0, b""), b""
+        self._unended, self._fragments = Http2Frame(Kind.HEADERS, 0, 0, b""), b""
         self._status = b""
         self._pieces: list[bytes] = []
         self._result: tuple[Result, bytes] | None = None
@@ -186,19 +186,19 @@ class GrpcConnection(Connection):
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def _on_headers(self, frame: Frame) -> None:
+    def _on_headers(self, frame: Http2Frame) -> None:
         block = http2.unpadded(frame.flags, frame.payload)
         if frame.flags & Flag.END_HEADERS:
             self._take_headers(frame, block)
         else:
             self._unended, self._fragments = frame, block
 
-    def _on_continuation(self, frame: Frame) -> None:
+    def _on_continuation(self, frame: Http2Frame) -> None:
         self._fragments += frame.payload
         if frame.flags & Flag.END_HEADERS:
             self._take_headers(self._unended, self._fragments)
 
-    def _take_headers(self, frame: Frame, block: bytes) -> None:
+    def _take_headers(self, frame: Http2Frame, block: bytes) -> None:
         if not self._is_awaited(frame):
             return
         headers = self._blocks.read(block)
@@ -206,7 +206,7 @@ class GrpcConnection(Connection):
         if frame.flags & Flag.END_STREAM:
             self._result = self._outcome(headers)
 
-    def _on_data(self, frame: Frame) -> None:
+    def _on_data(self, frame: Http2Frame) -> None:
         self._received += len(frame.payload)
         if self._received > REFILL_AT:
             self._answers += http2.window_update(self._received)
@@ -217,13 +217,13 @@ class GrpcConnection(Connection):
         if frame.flags & Flag.END_STREAM:
             self._result = self._outcome({})
 
-    def _on_reset(self, frame: Frame) -> None:
+    def _on_reset(self, frame: Http2Frame) -> None:
         if self._is_awaited(frame):
             reason = http2.reason(http2.read_number(frame.payload))
             kind = OF_RESET.get(reason, "grpc_internal")
             self._result = kind, f"RST_STREAM {reason}".encode()
 
-    def _on_settings(self, frame: Frame) -> None:
+    def _on_settings(self, frame: Http2Frame) -> None:
         if frame.flags & Flag.ACK:
             return
         for key, value in http2.read_settings(frame.payload):
@@ -234,11 +234,11 @@ class GrpcConnection(Connection):
                 self._largest_frame = value
         self._answers += http2.frame(Kind.SETTINGS, Flag.ACK) + self._data()
 
-    def _on_ping(self, frame: Frame) -> None:
+    def _on_ping(self, frame: Http2Frame) -> None:
         if not frame.flags & Flag.ACK:
             self._answers += http2.frame(Kind.PING, Flag.ACK, 0, frame.payload)
 
-    def _on_goaway(self, frame: Frame) -> None:
+    def _on_goaway(self, frame: Http2Frame) -> None:
         """The call under way is the last; a connection without one has nothing left to do."""
         last, number = http2.read_number(frame.payload), http2.read_number(frame.payload, 4)
         self.closing = True
@@ -246,7 +246,7 @@ class GrpcConnection(Connection):
             debug = frame.payload[8:].decode(errors="replace")
             raise _GoneError(f"GOAWAY {http2.reason(number)} {debug}")
 
-    def _on_window_update(self, frame: Frame) -> None:
+    def _on_window_update(self, frame: Http2Frame) -> None:
         size = http2.read_number(frame.payload)
         if not frame.stream:
             self._window += size
@@ -254,10 +254,10 @@ class GrpcConnection(Connection):
             self._stream_window += size
         self._answers += self._data()
 
-    def _on_promise(self, _frame: Frame) -> None:
+    def _on_promise(self, _frame: Http2Frame) -> None:
         raise Http2Error("a push that was declined")
 
-    def _is_awaited(self, frame: Frame) -> bool:
+    def _is_awaited(self, frame: Http2Frame) -> bool:
         """Whether it belongs to the call under way, not to an earlier one. Raises Http2Error."""
         if frame.stream > self._stream:
             raise Http2Error("a reply to a call that was never made")
@@ -284,11 +284,11 @@ class GrpcConnection(Connection):
         return 200, body[PREFIX.size :]
 
 
-def _ignore(_connection: GrpcConnection, _frame: Frame) -> None:
+def _ignore(_connection: GrpcConnection, _frame: Http2Frame) -> None:
     """Frames of other kinds are ignored (RFC 9113, 4.1)."""
 
 
-HANDLERS: dict[int, Callable[[GrpcConnection, Frame], None]] = {
+HANDLERS: dict[int, Callable[[GrpcConnection, Http2Frame], None]] = {
     Kind.DATA: GrpcConnection._on_data,
     Kind.HEADERS: GrpcConnection._on_headers,
     Kind.RST_STREAM: GrpcConnection._on_reset,

@@ -73,7 +73,7 @@ class Http2Error(Exception):
     """These bytes are not HTTP/2, or not what was agreed upon."""
 
 
-class Frame(NamedTuple):
+class Http2Frame(NamedTuple):
     """A complete frame."""
 
     kind: int
@@ -158,7 +158,7 @@ class Frames:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Http2Frame]:
         """The frames that these bytes complete. Raises Http2Error for one that is too large."""
         if self._rest:
             data = self._rest + data
@@ -171,7 +171,7 @@ class Frames:
             start, stop = at + HEAD_SIZE, at + HEAD_SIZE + size
             if stop > end:
                 break
-            found.append(Frame(kind, flags, stream & LARGEST_WINDOW, data[start:stop]))
+            found.append(Http2Frame(kind, flags, stream & LARGEST_WINDOW, data[start:stop]))
             at = stop
         self._rest = data[at:]
         return found

@@ -13,7 +13,7 @@ from dlbench.proxy.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dlbench.proxy.cache.shared_backend import Server
+    from dlbench.proxy.cache.shared_backend import ValueServer
     from dlbench.proxy.request import Outputs
     from dlbench.proxy.settings import ServerSettings
 
@@ -63,7 +63,7 @@ class NoBackend:
         return False
 
 
-SERVERS: dict[str, Callable[[str], Server]] = {
+SERVERS: dict[str, Callable[[str], ValueServer]] = {
     "redis": RedisServer,
     "rediss": RedisServer,
     "memcached": MemcachedServer,

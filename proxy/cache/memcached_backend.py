@@ -37,7 +37,7 @@ class MemcachedServer:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         address = (parts.hostname or "", parts.port or DEFAULT_PORT)
-        self._reader, self._writer = Line(address), Line(address)
+        self._reader, self._writer = ClientThread(address), ClientThread(address)
         self._largest = 0
 
     async def connect(self) -> None:
@@ -65,7 +65,7 @@ class MemcachedServer:
             await line.close()
 
 
-class Line:
+class ClientThread:
     """A client and the thread that it lives in, since it must not be used by two at a time."""
 
     def __init__(self, address: tuple[str, int]) -> None:

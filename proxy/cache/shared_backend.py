@@ -50,7 +50,7 @@ class Item(NamedTuple):
         return len(self.value) + 200
 
 
-class Server(Protocol):
+class ValueServer(Protocol):
     """A connection to a server of values; any exception says that the server is away."""
 
     async def connect(self) -> None:
@@ -84,7 +84,7 @@ class SharedBackend:
     What comes up meanwhile goes out with the next one, so a busy server gets few large batches.
     """
 
-    def __init__(self, server: Server, name: str, window_s: float) -> None:
+    def __init__(self, server: ValueServer, name: str, window_s: float) -> None:
         """`name` is the server's in the log, `window_s` how long combined writes are gathered."""
         self.away = True
         self._server, self._name, self._window_s = server, name, window_s

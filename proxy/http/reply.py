@@ -39,7 +39,7 @@ JOIN_BYTES = 32 * 1024
 STATUS_HEADERS = {401: b"www-authenticate: Bearer\r\n"}
 
 
-class Connection(Protocol):
+class Carrier(Protocol):
     """What an exchange needs of the connection that it happens on."""
 
     draining: bool
@@ -113,7 +113,7 @@ class Exchange:
         "rest",
     )
 
-    def __init__(self, connection: Connection, head: RequestHead) -> None:
+    def __init__(self, connection: Carrier, head: RequestHead) -> None:
         self._connection = connection
         self._head = head
         self.keep_alive = head.keep_alive

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dlbench.proxy.models.probes import Arrays, Run, Trial
+    from dlbench.proxy.models.probes import Arrays, ProbeBatch, Run
     from dlbench.proxy.tensors import Signature, TensorSpec
 
 # The first trial is always made, others only if they can be expected to end within this: a slow
@@ -46,7 +46,7 @@ ROLLING = "output {!r} differs from run to run" + UNKNOWN
 REFUSED = "the model refuses all values that were tried" + UNKNOWN
 
 
-class Finding(NamedTuple):
+class Independence(NamedTuple):
     """Why rows must not share a batch, "" if they may; and trials left out for want of time."""
 
     why: str = ""
@@ -63,7 +63,7 @@ def examine(
     run: Run,
     most_rows: int,
     clock: Callable[[], float],
-) -> Finding:
+) -> Independence:
     """Run batches of up to `most_rows` rows and look for answers that depend on other rows.
 
     `one_row` holds the input shapes of one row that runs, `clock` gives seconds. The first trial is
@@ -81,19 +81,19 @@ def examine(
             bench = _Bench(signature, run, probes, trial, seed)
             told += bench.carry_out()
         except Coupled as found:
-            return Finding(str(found))
+            return Independence(str(found))
         for name, gap in bench.gaps.items():
             gaps[name].append(gap)
     if sized := [name for name, found in gaps.items() if median(found) > MOSTLY]:
-        return Finding(SIZED.format(sized[0]))
-    return Finding("", left_out) if told else Finding(REFUSED)
+        return Independence(SIZED.format(sized[0]))
+    return Independence("", left_out) if told else Independence(REFUSED)
 
 
 class _Bench:
     """One trial under way."""
 
     def __init__(
-        self, signature: Signature, run: Run, probes: Probes, trial: Trial, seed: int
+        self, signature: Signature, run: Run, probes: Probes, trial: ProbeBatch, seed: int
     ) -> None:
         self._inputs, self._outputs = signature.inputs, signature.outputs
         self._run, self._probes, self._trial, self._seed = run, probes, trial, seed

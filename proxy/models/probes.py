@@ -29,7 +29,7 @@ SHARED = (1, 2)
 LARGEST = (10_000, 1000, 100, 10, 1)
 
 
-class Trial(NamedTuple):
+class ProbeBatch(NamedTuple):
     """A batch of rows with values of one range, where some give way to others of other ranges."""
 
     rows: int
@@ -42,7 +42,7 @@ class Trial(NamedTuple):
         return self.rows * (2 + len(self.others)) + 1
 
 
-def trials(most_rows: int) -> list[Trial]:
+def trials(most_rows: int) -> list[ProbeBatch]:
     """Trials with batches of up to `most_rows` rows, at least 2; those that find most come first.
 
     Positive and negative, small and large meet each other, since a model may do something else for
@@ -50,14 +50,14 @@ def trials(most_rows: int) -> list[Trial]:
     """
     most_rows = max(2, most_rows)
     return [
-        Trial(2, SIGNED, (SIGNED, SIGNED)),
-        Trial(most_rows, SIGNED, (SIGNED, TENS)),
-        Trial(2, UNIT, (TENS, _negative(TENS), SIXTEEN_BITS, _negative(SIXTEEN_BITS))),
-        Trial(2, HUNDREDS, (UNIT, (-1000, 1000))),
-        Trial(2, _negative(HUNDREDS), (UNIT, UNIT)),
-        Trial(2, ZERO, (UNIT, UNIT)),
-        Trial(2, ONES, (ONES, TENS)),
-        Trial(min(3, most_rows), SIGNED, (SIGNED, SIGNED)),
+        ProbeBatch(2, SIGNED, (SIGNED, SIGNED)),
+        ProbeBatch(most_rows, SIGNED, (SIGNED, TENS)),
+        ProbeBatch(2, UNIT, (TENS, _negative(TENS), SIXTEEN_BITS, _negative(SIXTEEN_BITS))),
+        ProbeBatch(2, HUNDREDS, (UNIT, (-1000, 1000))),
+        ProbeBatch(2, _negative(HUNDREDS), (UNIT, UNIT)),
+        ProbeBatch(2, ZERO, (UNIT, UNIT)),
+        ProbeBatch(2, ONES, (ONES, TENS)),
+        ProbeBatch(min(3, most_rows), SIGNED, (SIGNED, SIGNED)),
     ]
 
 

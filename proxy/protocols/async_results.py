@@ -23,7 +23,7 @@ PATH = "/v2/async/"
 APPLIED = b"preference-applied: respond-async\r\n"
 
 
-class Result(NamedTuple):
+class KeptReply(NamedTuple):
     """A reply as it would have been sent, and until when it is kept."""
 
     status: int
@@ -38,7 +38,7 @@ class Result(NamedTuple):
         return size if size >= COUNTED_FROM else 0
 
 
-PENDING = Result(202, b"retry-after: 1\r\n", b"")
+PENDING = KeptReply(202, b"retry-after: 1\r\n", b"")
 
 
 class AsyncResults:
@@ -52,7 +52,7 @@ class AsyncResults:
         self._most, self._ttl_ns, self._memory = most, ttl_ns, memory
         memory.make_room = self._make_room
         self._pending: set[str] = set()
-        self._finished: dict[str, Result] = {}  # the oldest first, which expires first
+        self._finished: dict[str, KeptReply] = {}  # the oldest first, which expires first
 
     def __len__(self) -> int:
         return len(self._pending) + len(self._finished)
@@ -88,15 +88,15 @@ class AsyncResults:
             return
         self._pending.remove(id)
         body = pieces if isinstance(pieces, Stream) else b"".join(pieces)
-        result = Result(status, headers, body, now_ns + self._ttl_ns)
+        result = KeptReply(status, headers, body, now_ns + self._ttl_ns)
         try:
             self._memory.take(result.size)
         except Overloaded as error:
             headers, text = error_reply(error)
-            result = Result(error.status, headers, b"".join(text), now_ns + self._ttl_ns)
+            result = KeptReply(error.status, headers, b"".join(text), now_ns + self._ttl_ns)
         self._finished[id] = result
 
-    def poll(self, id: str, now_ns: int) -> Result | None:  # noqa: A002 - what it is
+    def poll(self, id: str, now_ns: int) -> KeptReply | None:  # noqa: A002 - what it is
         """The result; PENDING until it is there, None if it is unknown or expired."""
         self._expire(now_ns)
         return PENDING if id in self._pending else self._finished.get(id)

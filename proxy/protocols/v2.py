@@ -10,7 +10,7 @@ from dlbench.proxy.errors import BadRequest
 from dlbench.proxy.http.connection import JSON_TYPE, HttpRequest
 from dlbench.proxy.http.encoding import AT_ONCE
 from dlbench.proxy.protocols.handler import answer, read_aside, send_json
-from dlbench.proxy.protocols.v2_binary import Wire, read_alone
+from dlbench.proxy.protocols.v2_binary import V2Wire, read_alone
 
 if TYPE_CHECKING:
     from dlbench.proxy.http.connection import Respond
@@ -38,7 +38,7 @@ class Infer:
     """Runs the model; answered from a callback. Its wire knows documents again by their bytes."""
 
     def __init__(self, model: ServedModel) -> None:
-        self._wire = Wire(model.name, model.version, model.signature)
+        self._wire = V2Wire(model.name, model.version, model.signature)
 
     def __call__(self, model: ServedModel, request: HttpRequest, respond: Respond) -> None:
         wire = self._wire

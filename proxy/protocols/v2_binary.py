@@ -35,7 +35,7 @@ LONGEST_REMEMBERED = 4096
 LARGEST_MIXED = 1 << 20
 
 
-class Plan(NamedTuple):
+class ReadPlan(NamedTuple):
     """How to read a binary request: its layout, and where each input's bytes lie after the JSON."""
 
     layout: Layout
@@ -51,14 +51,14 @@ class InferReply(NamedTuple):
     stream: Stream | None = None  # instead of both
 
 
-class Wire:
+class V2Wire:
     """Reads requests and writes replies for one model."""
 
     def __init__(self, model: str, version: str, signature: Signature) -> None:
         self._model, self._version = model, version
         self._signature = signature
-        self._documents = document.Reader(signature)
-        self._plans: OrderedDict[Buffer, Plan] = OrderedDict()
+        self._documents = document.DocumentReader(signature)
+        self._plans: OrderedDict[Buffer, ReadPlan] = OrderedDict()
         self._heads: OrderedDict[Hashable, bytes] = OrderedDict()
 
     def read(self, body: Buffer, json_size: int | None) -> InferRequest:
@@ -92,7 +92,7 @@ class Wire:
         chosen = tuple([outputs[one.place].data for one in wanted])
         return InferReply(self._binary_head(request, outputs), chosen)
 
-    def _plan(self, head: bytes, json_size: int) -> Plan | None:
+    def _plan(self, head: bytes, json_size: int) -> ReadPlan | None:
         """How to read a request whose inputs are all binary; None if one of them is not."""
         if not 0 < json_size <= len(head):
             raise BadRequest(
@@ -111,7 +111,7 @@ class Wire:
             position += size
         ordered = [found[i] for i in range(len(found))]
         layout = self._documents.layout(parsed, tuple(shape for shape, _ in ordered))
-        plan = Plan(layout, tuple(place for _, place in ordered), position)
+        plan = ReadPlan(layout, tuple(place for _, place in ordered), position)
         if len(head) <= LONGEST_REMEMBERED:
             _remember(self._plans, head, plan)
         return plan
@@ -223,8 +223,8 @@ class Wire:
 
 
 def read_alone(signature: Signature, body: Buffer, json_size: int | None) -> InferRequest:
-    """A request read without the memory of a model's `Wire`; its errors are the same."""
-    return Wire("", "", signature).read(body, json_size)
+    """A request read without the memory of a model's `V2Wire`; its errors are the same."""
+    return V2Wire("", "", signature).read(body, json_size)
 
 
 def _promised(promised: int, got: int) -> BadRequest:

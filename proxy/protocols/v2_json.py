@@ -47,7 +47,7 @@ def load(text: Buffer) -> dict[str, Any]:
     return document
 
 
-class Reader:
+class DocumentReader:
     """Finds inputs, wanted outputs and parameters in documents for one model."""
 
     def __init__(self, signature: Signature) -> None:

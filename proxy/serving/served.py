@@ -15,7 +15,7 @@ from dlbench.proxy.serving.supervisor import Supervisor
 from dlbench.proxy.telemetry.metrics import WorkerSeen
 from dlbench.proxy.telemetry.stats import ModelStats
 from dlbench.proxy.tensors import signature_from
-from dlbench.proxy.workers.remote import Address, Introduction, RemoteLink
+from dlbench.proxy.workers.remote import Introduction, NodeAddress, RemoteLink
 from dlbench.proxy.workers.start import start_worker, start_workers, started
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ async def serve_model(
     path = str(source.path)
     fingerprint = await asyncio.to_thread(source.fingerprint)
     introduction = Introduction.of(settings, config, fingerprint)
-    addresses = [Address.parse(text) for text in settings.remote_workers]
+    addresses = [NodeAddress.parse(text) for text in settings.remote_workers]
     # Without a number the first worker tells the device, and that the number.
     links = await start_workers(path, settings, config, range(config.workers or 1))
     hello = links[0].hello.result()

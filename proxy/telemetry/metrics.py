@@ -51,7 +51,7 @@ class WorkerSeen(NamedTuple):
     restarts: int = 0
 
 
-class ServedModel(Protocol):
+class ModelFigures(Protocol):
     """What a model has to tell."""
 
     @property
@@ -86,7 +86,7 @@ class ServedModel(Protocol):
         """Its workers, those that are being replaced included."""
 
 
-MODEL_COUNTERS: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
+MODEL_COUNTERS: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
     ("dlbench_inferences", "Rows computed", lambda m: m.stats.inferences),
     ("dlbench_cache_hits", "Requests answered from the cache", lambda m: m.stats.cache_hits),
     ("dlbench_cache_misses", "Requests not found in the cache", lambda m: m.stats.cache_misses),
@@ -96,13 +96,13 @@ MODEL_COUNTERS: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
         lambda m: m.stats.joins,
     ),
 )
-MODEL_GAUGES: tuple[tuple[str, str, Callable[[ServedModel], float]], ...] = (
+MODEL_GAUGES: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
     ("dlbench_queue_length", "Requests that wait for a worker", lambda m: m.waiting),
     ("dlbench_in_flight_requests", "Requests taken, not answered yet", lambda m: m.in_flight),
     ("dlbench_cache_entries", "Results in the cache", lambda m: m.cache_entries),
     ("dlbench_cache_bytes", "Bytes of results in the cache", lambda m: m.cache_bytes),
 )
-MODEL_HISTOGRAMS: tuple[tuple[str, str, Callable[[ServedModel], Histogram]], ...] = (
+MODEL_HISTOGRAMS: tuple[tuple[str, str, Callable[[ModelFigures], Histogram]], ...] = (
     ("dlbench_queue_seconds", "Wait of a request for its batch", lambda m: m.stats.queue),
     ("dlbench_service_seconds", "Run of the model on one batch", lambda m: m.stats.service),
     (
@@ -138,7 +138,7 @@ class Exposition:
 
     def __init__(
         self,
-        models: Callable[[], Sequence[ServedModel]],
+        models: Callable[[], Sequence[ModelFigures]],
         connections: Callable[[], int],
         gpus: Gpus | None = None,
     ) -> None:
@@ -159,7 +159,7 @@ class _Proxy(Collector):
 
     def __init__(
         self,
-        models: Callable[[], Sequence[ServedModel]],
+        models: Callable[[], Sequence[ModelFigures]],
         connections: Callable[[], int],
         gpus: Gpus,
     ) -> None:
@@ -187,7 +187,7 @@ class _Proxy(Collector):
             yield _gauge(name, text, ("gpu",), known)
 
 
-def _of_models(models: Sequence[tuple[Sequence[str], ServedModel]]) -> Iterator[Metric]:
+def _of_models(models: Sequence[tuple[Sequence[str], ModelFigures]]) -> Iterator[Metric]:
     statuses = [((*k, status), n) for k, m in models for status, n in _statuses(m.stats)]
     yield _counter(
         "dlbench_requests", "Requests answered, by status", (*MODEL_LABELS, "status"), statuses

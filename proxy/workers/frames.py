@@ -134,7 +134,7 @@ def decode_result(frame: Frame, item_sizes: tuple[int, ...]) -> Result:
     return Result(input_ns, compute_ns, output_ns, tensors)
 
 
-class Reader:
+class FrameReader:
     """Puts frames together from whatever arrives.
 
     The next bytes belong into `room()`; `received(count)` says how many came. A frame's data are

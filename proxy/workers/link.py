@@ -62,7 +62,7 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
         self.alive = True
         self.broken = False  # it sent what no worker sends
         self.death = ""
-        self._reader = frames.Reader()
+        self._reader = frames.FrameReader()
         self._reader.most_bytes = frames.MOST_HELLO_BYTES
         self._item_sizes: tuple[int, ...] = ()  # of the outputs
         self._outstanding = 0

@@ -40,7 +40,7 @@ from dlbench.proxy.workers.handshake import (
 )
 from dlbench.proxy.workers.link import meaning, reap, spawn_for
 from dlbench.proxy.workers.relay import HUNG_UP, relay
-from dlbench.proxy.workers.remote import Address, tune
+from dlbench.proxy.workers.remote import NodeAddress, tune
 from dlbench.proxy.workers.start import arguments
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Node:
         self._strangers: dict[socket.socket, None] = {}  # the oldest first
         self._lent: dict[int, socket.socket] = {}  # by number: a worker's decides on its device
 
-    def run(self, address: Address, announce: Callable[[Address], None]) -> None:
+    def run(self, address: NodeAddress, announce: Callable[[NodeAddress], None]) -> None:
         """Listen until SIGINT or SIGTERM; no worker is left then.
 
         Raises:
@@ -97,7 +97,7 @@ class Node:
             raise StartError(f"--listen {address}: {error.strerror}") from None
         with listener, contextlib.suppress(KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            announce(Address(host, listener.getsockname()[1]))
+            announce(NodeAddress(host, listener.getsockname()[1]))
             self._main_loop(listener)
         self._shutdown()
 
@@ -112,7 +112,7 @@ class Node:
                 LOG.warning("a connection could not be taken: %s", error)
                 time.sleep(ACCEPT_PAUSE_S)
                 continue
-            name = str(Address(*peer[:2]))
+            name = str(NodeAddress(*peer[:2]))
             thread = threading.Thread(target=self._serve, args=(line, name), daemon=True)
             with self._lock:
                 self._make_room()

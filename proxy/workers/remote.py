@@ -60,7 +60,7 @@ TCP_OPTIONS = {
 }
 
 
-class Address(NamedTuple):
+class NodeAddress(NamedTuple):
     """Where a node listens."""
 
     host: str
@@ -110,7 +110,7 @@ def tune(stream: socket.socket) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-class Line(asyncio.Protocol):
+class FirstLine(asyncio.Protocol):
     """What a node says before the first frame, read so much at a time."""
 
     def __init__(self) -> None:
@@ -151,7 +151,9 @@ class Line(asyncio.Protocol):
 class RemoteLink(WorkerLink):
     """A worker that a node runs for us, over TCP."""
 
-    def __init__(self, address: Address, introduction: Introduction, signature: Signature) -> None:
+    def __init__(
+        self, address: NodeAddress, introduction: Introduction, signature: Signature
+    ) -> None:
         """`signature` is that of our own workers: the node's has to be the same."""
         super().__init__()
         self._address, self._introduction, self._signature = address, introduction, signature
@@ -182,7 +184,7 @@ class RemoteLink(WorkerLink):
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         tls = self._introduction.tls
-        transport, line = await loop.create_connection(Line, *self._address, ssl=tls)
+        transport, line = await loop.create_connection(FirstLine, *self._address, ssl=tls)
         try:
             await self._introduce(transport, line)
         except BaseException:
@@ -193,7 +195,7 @@ class RemoteLink(WorkerLink):
         self.connection_made(transport)
         self.feed(line.heard)
 
-    async def _introduce(self, transport: asyncio.Transport, line: Line) -> None:
+    async def _introduce(self, transport: asyncio.Transport, line: FirstLine) -> None:
         """Prove that we know the secret, and hear the node prove it.
 
         Raises:

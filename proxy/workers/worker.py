@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from dlbench.proxy.errors import ModelError, ProxyError
-from dlbench.proxy.models.independence import Finding, examine
+from dlbench.proxy.models.independence import Independence, examine
 from dlbench.proxy.models.model import ModelFile
 from dlbench.proxy.models.signature import first_line, noted, row_shapes, settle, unbatchable
 from dlbench.proxy.workers import frames
@@ -156,7 +156,7 @@ class Worker:
 
     def _settle_independence(self, known: bool | None, most_rows: int) -> None:
         """One request at a time where a batch would change the answers."""
-        found = Finding("as the first worker found")
+        found = Independence("as the first worker found")
         if known is None:
             run = self._session.run
             # Of this thread alone: how much is tried must not depend on what else the machine does.

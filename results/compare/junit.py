@@ -14,7 +14,7 @@ from dlbench.results.compare.renderings import conclusion, how_to_read, rows
 
 if TYPE_CHECKING:
     from dlbench.results.compare.regression import Judgement
-    from dlbench.results.compare.renderings import Row
+    from dlbench.results.compare.renderings import ChangeRow
 
 # XML 1.0, section 2.2: what may not stand in a document at all, as in the log of a crashed server.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -57,7 +57,7 @@ def _add(suite: ET.Element, subject: str, name: str, verdict: str, told: str) ->
         ET.SubElement(case, "system-out").text = told
 
 
-def _told(row: Row) -> str:
+def _told(row: ChangeRow) -> str:
     return f"{row.verdict}: {row.first} to {row.second}, {row.change or '?'} ({row.interval})"
 
 

@@ -22,7 +22,7 @@ SAID: dict[Outcome, str] = {
 }
 
 
-class Row(NamedTuple):
+class ChangeRow(NamedTuple):
     """A change as text; of an error rate `change` is the difference, of all else the ratio."""
 
     subject: str
@@ -48,7 +48,7 @@ def how_to_read(judgement: Judgement) -> str:
     )
 
 
-def rows(judgement: Judgement) -> list[Row]:
+def rows(judgement: Judgement) -> list[ChangeRow]:
     """One for each change."""
     return [_row(change, verdict) for change, verdict in judgement.judged]
 
@@ -97,9 +97,9 @@ def _entry(change: Change, verdict: str) -> dict[str, Any]:
     }
 
 
-def _row(change: Change, verdict: str) -> Row:
+def _row(change: Change, verdict: str) -> ChangeRow:
     first, second = values(change)
-    return Row(
+    return ChangeRow(
         change.subject,
         change.figure,
         first,

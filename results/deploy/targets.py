@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlbench.results.deploy.deployment import Deployment
 
 
-class Target(NamedTuple):
+class DeploymentTarget(NamedTuple):
     """A file's usual name, in which {label} is the deployment's, and what writes it."""
 
     file_name: str
@@ -31,11 +31,11 @@ def serve_toml(deployment: Deployment) -> str:
 
 
 TARGETS = {
-    "toml": Target("{label}.toml", serve_toml),
-    "triton": Target("config.pbtxt", config_pbtxt),
-    "kserve": Target("{label}.kserve.yaml", inference_service),
-    "docker": Target("Dockerfile", dockerfile),
-    "compose": Target("compose.yaml", compose_yaml),
-    "k8s": Target("{label}.k8s.yaml", manifests),
-    "systemd": Target("{label}.service", unit),
+    "toml": DeploymentTarget("{label}.toml", serve_toml),
+    "triton": DeploymentTarget("config.pbtxt", config_pbtxt),
+    "kserve": DeploymentTarget("{label}.kserve.yaml", inference_service),
+    "docker": DeploymentTarget("Dockerfile", dockerfile),
+    "compose": DeploymentTarget("compose.yaml", compose_yaml),
+    "k8s": DeploymentTarget("{label}.k8s.yaml", manifests),
+    "systemd": DeploymentTarget("{label}.service", unit),
 }

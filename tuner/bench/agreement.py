@@ -47,7 +47,7 @@ DIGITS, QUANTISED = 1e-3, 0.1
 SAME = "the model does not give the same answers twice: those of configurations are not compared"
 
 
-class Answers:
+class ReferenceAnswers:
     """The default configuration's answers; `differs` compares those of another."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Answers:
         return () if math.isfinite(self._tolerance) else (SAME,)
 
     @classmethod
-    def of(cls, target: Target, profile: LoadProfile) -> Answers:
+    def of(cls, target: Target, profile: LoadProfile) -> ReferenceAnswers:
         """Ask the default configuration: one by one, again, together, and in one request.
 
         Raises:
@@ -117,27 +117,27 @@ def own_tolerance(expected: Sequence[Row], seen: Sequence[tuple[int, Row]]) -> f
     return math.inf
 
 
-class Difference(NamedTuple):
+class Disagreement(NamedTuple):
     """The output, and what it says against what it should."""
 
     output: str
     text: str
 
 
-def difference(expected: Row, found: Row, tolerance: float) -> Difference | None:
+def difference(expected: Row, found: Row, tolerance: float) -> Disagreement | None:
     """The first output that is not as expected; floats may be off by a share of the largest. Pure.
 
     A tolerance above `DIGITS` is one for quantised models: it leaves out what is no float.
     """
     for name, wanted in expected.items():
         if name not in found:
-            return Difference(name, "it is missing")
+            return Disagreement(name, "it is missing")
         got = found[name]
         if got.shape != wanted.shape:
-            return Difference(name, f"shape {list(got.shape)} against {list(wanted.shape)}")
+            return Disagreement(name, f"shape {list(got.shape)} against {list(wanted.shape)}")
         if off := _off(wanted.ravel(), got.ravel(), tolerance):
             at = off[0]
-            return Difference(name, f"{_shown(got.flat[at])} against {_shown(wanted.flat[at])}")
+            return Disagreement(name, f"{_shown(got.flat[at])} against {_shown(wanted.flat[at])}")
     return None
 
 

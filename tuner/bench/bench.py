@@ -14,7 +14,7 @@ from dlbench.loadgen.engine.sockets import check_descriptors, limits
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.protocols.discovery import discover
 from dlbench.proxy.config import physical_cores
-from dlbench.tuner.bench.agreement import Answers
+from dlbench.tuner.bench.agreement import ReferenceAnswers
 from dlbench.tuner.bench.calibrate import Subject, calibrate, client_rps
 from dlbench.tuner.bench.disturbance import disturbances, is_calm, now
 from dlbench.tuner.budget import SERVICES_S, SWITCH_S, WARMUP_S
@@ -100,7 +100,7 @@ class Bench:
         ready = self._server.start(config)
         self._target = discover(ready["url"], self._profile)
         started = time.perf_counter()
-        self._answers = Answers.of(self._target, self._profile)
+        self._answers = ReferenceAnswers.of(self._target, self._profile)
         request_s = self._answers.request_s
         waits_s = 2 * min(self._profile.timeout_s, _users(config, request_s) * request_s)
         self.start_s = started - began

@@ -33,7 +33,7 @@ from dlbench.tuner.errors import OutOfTime, TuneError
 from dlbench.tuner.targets.own_proxy import OwnProxy
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.calibration_parts import Parts
-from dlbench.tuner.twin.fit import Seen, beside_ms, fitted
+from dlbench.tuner.twin.fit import ObservedLoad, beside_ms, fitted
 from dlbench.tuner.twin.service_times import FEWEST_BATCHES as VISITED
 from dlbench.tuner.twin.service_times import MOST_WORKERS, Cell, Visits, busy_levels, cells
 
@@ -176,7 +176,7 @@ def with_costs(subject: Subject, known: Calibration) -> Calibration:
     return found.model_copy(update=_hits(subject, known, full.front_s))
 
 
-def _closed_loop(subject: Subject, known: Calibration) -> Seen | None:
+def _closed_loop(subject: Subject, known: Calibration) -> ObservedLoad | None:
     drain_s = USERS * known.service_s(PLAIN.max_batch_size) / PLAIN.max_batch_size
 
     def measure() -> dict[str, Any]:
@@ -185,10 +185,12 @@ def _closed_loop(subject: Subject, known: Calibration) -> Seen | None:
 
     wanted_s = _expected_s(subject, closed_s(known, strict=False) + drain_s)
     part = subject.parts.get("what a request costs the front", wanted_s, measure)
-    return None if part is None else Seen(**part)
+    return None if part is None else ObservedLoad(**part)
 
 
-def _light_loop(subject: Subject, full_rps: float) -> tuple[Seen, NDArray[np.float64]] | None:
+def _light_loop(
+    subject: Subject, full_rps: float
+) -> tuple[ObservedLoad, NDArray[np.float64]] | None:
     rate = LIGHT_SHARE * full_rps
 
     def measure() -> dict[str, Any]:
@@ -197,7 +199,7 @@ def _light_loop(subject: Subject, full_rps: float) -> tuple[Seen, NDArray[np.flo
 
     wanted_s = _expected_s(subject, open_s(rate))
     part = subject.parts.get("what a wake-up costs it", wanted_s, measure)
-    return None if part is None else (Seen(**part["seen"]), np.array(part["latencies_ms"]))
+    return None if part is None else (ObservedLoad(**part["seen"]), np.array(part["latencies_ms"]))
 
 
 def _hits(subject: Subject, known: Calibration, front_s: float) -> dict[str, Any]:
@@ -309,7 +311,7 @@ def cache_hit_s(subject: Subject, front_s: float, duration_s: float) -> float:
     return max(0.0, run.front_s - missed * front_s) / max(1, run.hits)
 
 
-class Observed(NamedTuple):
+class ObservedRun(NamedTuple):
     """A run: the front's processor seconds over it all, what the client took of them per request."""
 
     front_s: float
@@ -320,14 +322,14 @@ class Observed(NamedTuple):
     latencies_ms: NDArray[np.float64]
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> ObservedLoad:
         """Per request."""
-        return Seen(self.rate_rps, self.front_s / self.requests, self.client_s)
+        return ObservedLoad(self.rate_rps, self.front_s / self.requests, self.client_s)
 
 
 def observed(
     subject: Subject, config: ServingConfig, profile: LoadProfile, **load: float
-) -> Observed:
+) -> ObservedRun:
     """What a load (`users` or `rate`, `duration_s`) takes of a proxy with this configuration.
 
     Raises TuneError where there is nothing to see, OutOfTime where it takes far too long,
@@ -358,7 +360,7 @@ def observed(
     client_cpu = 0.0 if subject.apart else measured.client_cpu
     client_s = client_cpu * measured.duration_s / measured.requests
     requests, hits = (after[name] - before[name] for name in ("requests", "cache_hits"))
-    return Observed(
+    return ObservedRun(
         front_s, client_s, requests, hits, measured.throughput_rps, latencies_ns / NS * MS
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dlbench.loadgen.analysis.statistics import Z_95
 from dlbench.tuner.front import Outcome
-from dlbench.tuner.search.gaussian import GaussianProcess, Inputs, Prior, fit
+from dlbench.tuner.search.gaussian import Coordinates, GaussianProcess, Prior, fit
 from dlbench.tuner.twin.predictions import MOST_LOAD
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Estimate(NamedTuple):
         return Outcome(self.throughput_rps, self.p99_ms)
 
 
-class Seen(NamedTuple):
+class Residual(NamedTuple):
     """One observation: the row of its configuration, its load share, and log(measured/predicted)."""
 
     row: int
@@ -165,19 +165,19 @@ def _estimate(
     return Estimate(*(min(rate, end) for end in ends), *p99)
 
 
-def _capacities(points: Iterable[Point], predictions: Predictions) -> list[Seen]:
+def _capacities(points: Iterable[Point], predictions: Predictions) -> list[Residual]:
     found = []
     for p in points:
         row = predictions.rows.get(p.config)
         if p.share is None and p.measurement and p.measurement.throughput_rps and row is not None:
             ratio = p.measurement.throughput_rps / predictions.capacity_rps[row]
-            found.append(Seen(row, 0.0, math.log(ratio)))
+            found.append(Residual(row, 0.0, math.log(ratio)))
     return found
 
 
 def _tails(
     points: Iterable[Point], predictions: Predictions, capacity: GaussianProcess
-) -> list[Seen]:
+) -> list[Residual]:
     """The p99s, each at the share of the *smoothed* capacity that was really offered."""
     measured = [
         (predictions.rows[p.config], rate, p.outcome.p99_ms)
@@ -188,7 +188,7 @@ def _tails(
     found = []
     for (row, rate, p99_ms), limit in zip(measured, capacities, strict=True):
         load = min(rate / limit, MOST_LOAD)
-        found.append(Seen(row, load, math.log(p99_ms) - predictions.log_p99_at(row, load)))
+        found.append(Residual(row, load, math.log(p99_ms) - predictions.log_p99_at(row, load)))
     return found
 
 
@@ -208,7 +208,7 @@ def _capacity_of(
 
 
 def _fitted(
-    prior: Prior, seen: Sequence[Seen], predictions: Predictions, usual_noise: float
+    prior: Prior, seen: Sequence[Residual], predictions: Predictions, usual_noise: float
 ) -> GaussianProcess:
     inputs = _inputs([s.row for s in seen], [s.share for s in seen], predictions)
     return fit(prior, inputs, np.array([s.error for s in seen]), noise(seen, usual_noise))
@@ -218,12 +218,12 @@ def _inputs(
     rows: Sequence[int] | NDArray[np.int64],
     shares: Sequence[float] | Vector,
     predictions: Predictions,
-) -> Inputs:
+) -> Coordinates:
     group = np.asarray(rows, dtype=np.int64)
-    return Inputs(predictions.knobs[group], np.asarray(shares, float), group)
+    return Coordinates(predictions.knobs[group], np.asarray(shares, float), group)
 
 
-def noise(seen: Sequence[Seen], usual: float) -> float:
+def noise(seen: Sequence[Residual], usual: float) -> float:
     """Standard deviation of one observation, from repeats at (nearly) the same operating point."""
     repeats: dict[tuple[int, float], list[float]] = defaultdict(list)
     for row, share, error in seen:
@@ -233,7 +233,7 @@ def noise(seen: Sequence[Seen], usual: float) -> float:
     return math.sqrt((NOISE_REPEATS * usual**2 + squares) / (NOISE_REPEATS + freedom))
 
 
-def _spread(probes: Sequence[Seen]) -> float | None:
+def _spread(probes: Sequence[Residual]) -> float | None:
     by_row: dict[int, list[float]] = defaultdict(list)
     for probe in probes:
         by_row[probe.row].append(probe.error)

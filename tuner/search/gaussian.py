@@ -26,7 +26,7 @@ LOAD_LENGTH = 0.5
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Coordinates:
     """Where observations lie: `knobs` (n, d) in 0..1, `share` (n,) of capacity, `group` (n,).
 
     Observations of one configuration have the same `group`.
@@ -38,7 +38,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class ErrorKernel:
     """Covariance: constant + RBF over the knobs + same configuration, all smooth in the load.
 
     `constant`, `signal` and `own` are standard deviations, `length` is in units of a knob's range.
@@ -57,7 +57,7 @@ class Kernel:
         """Covariances (n, m) of what is so far apart in knobs, configuration and load."""
         return np.asarray((self.near(rbf) + self.own**2 * same) * load)
 
-    def between(self, a: Inputs, b: Inputs) -> Matrix:
+    def between(self, a: Coordinates, b: Coordinates) -> Matrix:
         """Covariances between the observations of `a` and `b` (n, m)."""
         rbf = resemblance(a.knobs, b.knobs, self.length)
         return self.matrix(rbf, a.group[:, None] == b.group, alike(a.share, b.share))
@@ -77,18 +77,18 @@ class Prior:
     owns: tuple[float, ...]
     lengths: tuple[float, ...] = (0.5, 1.0, 2.0)
 
-    def kernels(self, length: float) -> Iterator[Kernel]:
+    def kernels(self, length: float) -> Iterator[ErrorKernel]:
         """Every kernel of the grid that is this long."""
         for signal, own in itertools.product(self.signals, self.owns):
-            yield Kernel(self.constant, signal, own, length)
+            yield ErrorKernel(self.constant, signal, own, length)
 
 
 @dataclass(frozen=True)
 class GaussianProcess:
     """A process with observations behind it; with none it is its prior, of mean 0."""
 
-    kernel: Kernel
-    inputs: Inputs
+    kernel: ErrorKernel
+    inputs: Coordinates
     cholesky: Matrix
     weights: Vector
 
@@ -102,7 +102,7 @@ class GaussianProcess:
         rbf = resemblance(knobs, self.inputs.knobs, self.kernel.length)
         return np.asarray(self.kernel.near(rbf) @ by_share)
 
-    def posterior(self, inputs: Inputs) -> tuple[Vector, Vector]:
+    def posterior(self, inputs: Coordinates) -> tuple[Vector, Vector]:
         """Mean and standard deviation at each input, without the noise of a measurement."""
         cross = self.kernel.between(self.inputs, inputs)
         explained = np.linalg.solve(self.cholesky, cross)
@@ -110,7 +110,7 @@ class GaussianProcess:
         return cross.T @ self.weights, np.sqrt(np.maximum(variance, 0.0))
 
 
-def fit(prior: Prior, inputs: Inputs, values: Vector, noise_sd: float) -> GaussianProcess:
+def fit(prior: Prior, inputs: Coordinates, values: Vector, noise_sd: float) -> GaussianProcess:
     """The process of the likeliest kernel; `noise_sd` is that of one observation."""
     same, load = inputs.group[:, None] == inputs.group, alike(inputs.share, inputs.share)
     noise = noise_sd**2 * np.eye(len(values))

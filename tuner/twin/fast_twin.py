@@ -17,7 +17,7 @@ from dlbench.proxy.cache.cache import SMALL_SHARE
 from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
 from dlbench.proxy.knob import KNOBS
 from dlbench.proxy.workers.link import SMOOTHING
-from dlbench.tuner.twin.scenario import NO_INPUTS, NS, Run
+from dlbench.tuner.twin.scenario import NO_INPUTS, NS, SimulatedRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +119,7 @@ def knows(config: ServingConfig) -> bool:
     return plain and config.scheduling_policy in POLICIES and not per_worker
 
 
-def simulate(config: ServingConfig, scenario: Scenario, entries: int) -> Run:
+def simulate(config: ServingConfig, scenario: Scenario, entries: int) -> SimulatedRun:
     """Run a scenario; `entries` is what the cache holds."""
     policy = POLICIES[config.scheduling_policy]
     delay_ns = int(config.max_queue_delay_ms * 1e-3 * NS)
@@ -138,7 +138,7 @@ def simulate(config: ServingConfig, scenario: Scenario, entries: int) -> Run:
     run(knobs, drawn, state, cached)
     sums = state.sums
     kept = (BATCHES, ROWS, BUSY_NS, WAKES, HITS, JOINED)
-    return Run(state.done, *(int(sums[i]) for i in kept))
+    return SimulatedRun(state.done, *(int(sums[i]) for i in kept))
 
 
 @lru_cache(4)

@@ -29,7 +29,7 @@ QUANTILES, LAST = 201, 0.999
 MS = 1e3
 
 
-class Seen(NamedTuple):
+class ObservedLoad(NamedTuple):
     """A proxy under a load: requests per second, and processor seconds per request."""
 
     rate_rps: float
@@ -38,7 +38,11 @@ class Seen(NamedTuple):
 
 
 def fitted(
-    calibration: Calibration, config: ServingConfig, users: int, closed: Seen, opened: Seen
+    calibration: Calibration,
+    config: ServingConfig,
+    users: int,
+    closed: ObservedLoad,
+    opened: ObservedLoad,
 ) -> Calibration:
     """With the costs of front and client, after a closed loop of so many users and an open one."""
     found = calibration.model_copy(
@@ -76,7 +80,9 @@ class Wakes(NamedTuple):
     slowdown: float
 
 
-def _wakes(config: ServingConfig, calibration: Calibration, seen: Seen, users: int) -> Wakes:
+def _wakes(
+    config: ServingConfig, calibration: Calibration, seen: ObservedLoad, users: int
+) -> Wakes:
     load = Load(rate_rps=seen.rate_rps)
     others = Others(min(1.0, seen.rate_rps * seen.front_s), min(1.0, seen.rate_rps * seen.client_s))
     run = simulate(config, scenario(config, load, calibration, users, others), calibration)
@@ -87,7 +93,9 @@ def _wakes(config: ServingConfig, calibration: Calibration, seen: Seen, users: i
     return Wakes(run.wakes / load.requests, float(slower[0]))
 
 
-def _solved(closed: Seen, awake: Wakes, opened: Seen, asleep: Wakes) -> dict[str, float]:
+def _solved(
+    closed: ObservedLoad, awake: Wakes, opened: ObservedLoad, asleep: Wakes
+) -> dict[str, float]:
     one, other = closed.front_s / awake.slowdown, opened.front_s / asleep.slowdown
     apart = asleep.per_request - awake.per_request
     wake_s = max(0.0, (other - one) / apart) if apart > 0 else 0.0

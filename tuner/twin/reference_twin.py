@@ -23,7 +23,7 @@ from dlbench.proxy.errors import Overloaded
 from dlbench.proxy.request import InferRequest, Layout
 from dlbench.proxy.tensors import Tensor
 from dlbench.proxy.workers.link import SMOOTHING
-from dlbench.tuner.twin.scenario import Run
+from dlbench.tuner.twin.scenario import SimulatedRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Worker:
         self.service_ns = before + SMOOTHING * (compute_ns - before)
 
 
-def simulate(config: ServingConfig, scenario: Scenario) -> Run:
+def simulate(config: ServingConfig, scenario: Scenario) -> SimulatedRun:
     """Run a scenario; of all twins this one knows every knob that Queues, Batcher and Cache know."""
     proxy = Proxy(config, scenario)
     number, front = 0, proxy.front
@@ -123,10 +123,10 @@ class Proxy:
         """Workers that have something to do."""
         return sum(bool(slot.batches) for slot in self.slots)
 
-    def summed(self) -> Run:
+    def summed(self) -> SimulatedRun:
         """What came of it."""
         results, front = self._results, self.front
-        return Run(
+        return SimulatedRun(
             self._done_ns, self._batches, self._rows, self._busy_ns, front.wakes, results.hits, results.joined
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ class Scenario(NamedTuple):
     result_bytes: int
 
 
-class Run(NamedTuple):
+class SimulatedRun(NamedTuple):
     """What came of it: when each request was answered (-1: refused), and sums over the run."""
 
     done_ns: NDArray[np.int64]

@@ -15,8 +15,8 @@ from dlbench.tuner.twin.scenario import (
     NS,
     Load,
     Others,
-    Run,
     Scenario,
+    SimulatedRun,
     beside_ms,
     cache_entries,
     scenario,
@@ -121,7 +121,7 @@ def infeasible(config: ServingConfig, calibration: Calibration) -> str:
     return ""
 
 
-def others_in(run: Run, calibration: Calibration, client_s: float) -> Others:
+def others_in(run: SimulatedRun, calibration: Calibration, client_s: float) -> Others:
     """What front and client took of a core during a run, the client so much per request."""
     computed = len(run.done_ns) - run.hits
     front_s = computed * calibration.front_s + run.hits * calibration.hit_s
@@ -130,7 +130,7 @@ def others_in(run: Run, calibration: Calibration, client_s: float) -> Others:
     return Others(min(1.0, front / span_s), min(1.0, client / span_s))
 
 
-def simulate(config: ServingConfig, drawn: Scenario, calibration: Calibration) -> Run:
+def simulate(config: ServingConfig, drawn: Scenario, calibration: Calibration) -> SimulatedRun:
     """The compiled twin, or the reference where something is asked that only that one knows."""
     if fast_twin.knows(config):
         return fast_twin.simulate(config, drawn, cache_entries(config, calibration))
@@ -146,7 +146,7 @@ def _whole_curve(
 
 
 def _summed_up(
-    config: ServingConfig, load: Load, drawn: Scenario, run: Run, calibration: Calibration
+    config: ServingConfig, load: Load, drawn: Scenario, run: SimulatedRun, calibration: Calibration
 ) -> Prediction:
     first = int(SETTLING_SHARE * load.requests)
     arrivals, done = drawn.arrivals_ns[first:], run.done_ns[first:]
@@ -173,7 +173,7 @@ def _probe_users(config: ServingConfig) -> int:
     return min(MOST_USERS, SPARE_USERS + 2 * config.workers * config.max_batch_size)
 
 
-def _closed_loop_rps(run: Run, users: int) -> float:
+def _closed_loop_rps(run: SimulatedRun, users: int) -> float:
     """Between the settling and the moment when the last users find nothing more to send."""
     done = np.sort(run.done_ns[run.done_ns >= 0])
     first, last = int(SETTLING_SHARE * len(done)), len(done) - users - 1

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from dlbench.proxy.errors import BadRequest, NotFound
 from dlbench.proxy.protocols.grpc import grpc_service_pb2
-from dlbench.proxy.protocols.v2_json import Reader
+from dlbench.proxy.protocols.v2_json import DocumentReader
 from dlbench.proxy.request import make_request
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def read(
     Raises:
         BadRequest: with a text that names the tensor and what is wrong.
     """
-    reader = Reader(signature)
+    reader = DocumentReader(signature)
     document = _document(message)
     raw = raw or message.raw_input_contents
     if raw and len(raw) != len(message.inputs):

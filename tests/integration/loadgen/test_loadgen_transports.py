@@ -395,7 +395,7 @@ class Peer:
         if not head:
             raise ConnectionResetError
         high, low, kind, flags, stream = http2.FRAME_HEAD.unpack(head)
-        return http2.Frame(kind, flags, stream, self._lines.read(high << 8 | low))
+        return http2.Http2Frame(kind, flags, stream, self._lines.read(high << 8 | low))
 
     def until(self, kind, flag=0):
         while True:

@@ -9,7 +9,7 @@ from dlbench.doctor.idle import Idle
 from dlbench.doctor.kernel import Kernel
 from dlbench.doctor.timing import Timing
 from dlbench.loadgen.analysis.machine import MachineFacts
-from dlbench.loadgen.engine.sockets import Limits
+from dlbench.loadgen.engine.sockets import SystemLimits
 from dlbench.proxy.telemetry.resources import GpuUsage
 
 GIB = 1 << 30
@@ -43,7 +43,7 @@ SOUND = Facts(
         swap_used_mb=0,
         stolen_share=0,
     ),
-    limits=Limits(65536, 65536, 28232, 2),
+    limits=SystemLimits(65536, 65536, 28232, 2),
     idle=Idle(length_s=1, others_cores=0.02, stolen_cores=0, swapped_mb=0),
     timing=Timing(clock_step_ns=30, late_p50_ms=0.06, late_p99_ms=0.2),
     providers=tuple(

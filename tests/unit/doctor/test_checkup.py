@@ -8,7 +8,7 @@ from dlbench.doctor.checkup import CHECKS, examine
 from dlbench.doctor.cuda import Cuda, Library
 from dlbench.doctor.devices import Provider
 from dlbench.doctor.finding import SEVERITY, at_least, at_most, worst
-from dlbench.loadgen.engine.sockets import Limits
+from dlbench.loadgen.engine.sockets import SystemLimits
 from dlbench.proxy.telemetry.resources import GpuUsage
 
 # What the report leaves for an advice in 80 columns.
@@ -99,12 +99,12 @@ def test_no_name_stands_for_two_things():
             "TimerSlackNSec",
         ),
         ("real time", {"machine__real_time": False}, "note", "SYS_NICE"),
-        ("descriptors", {"limits": Limits(1024, 65536, 28232, 2)}, "note", "ulimit -n 8320"),
-        ("descriptors", {"limits": Limits(1024, 2048, 28232, 2)}, "note", "nofile=65536"),
-        ("descriptors", {"limits": Limits(256, 256, 28232, 2)}, "bad", "nofile=65536"),
-        ("ports", {"limits": Limits(65536, 65536, 5000, 2)}, "note", "ip_local_port_range"),
-        ("ports", {"limits": Limits(65536, 65536, 500, 2)}, "bad", "500 for clients"),
-        ("port reuse", {"limits": Limits(65536, 65536, 28232, 0)}, "note", "tcp_tw_reuse=1"),
+        ("descriptors", {"limits": SystemLimits(1024, 65536, 28232, 2)}, "note", "ulimit -n 8320"),
+        ("descriptors", {"limits": SystemLimits(1024, 2048, 28232, 2)}, "note", "nofile=65536"),
+        ("descriptors", {"limits": SystemLimits(256, 256, 28232, 2)}, "bad", "nofile=65536"),
+        ("ports", {"limits": SystemLimits(65536, 65536, 5000, 2)}, "note", "ip_local_port_range"),
+        ("ports", {"limits": SystemLimits(65536, 65536, 500, 2)}, "bad", "500 for clients"),
+        ("port reuse", {"limits": SystemLimits(65536, 65536, 28232, 0)}, "note", "tcp_tw_reuse=1"),
         ("backlog", {"kernel__listen_backlog": 128}, "note", "somaxconn=4096"),
         ("backlog", {"kernel__listen_backlog": None}, "unknown", "not said"),
     ],
@@ -176,7 +176,7 @@ ANY_CHANGES = st.fixed_dictionaries(
         "kernel__swap_used_mb": maybe,
         "kernel__stolen_share": st.one_of(st.none(), st.floats(0, 1)),
         "limits": st.builds(
-            Limits,
+            SystemLimits,
             *(st.integers(0, 1 << 63), st.integers(0, 1 << 63)),
             *(st.integers(0, 65536), st.integers(0, 4)),
         ),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.results.ratio import Figure, ratio
+from dlbench.results.ratio import Estimated, ratio
 
 SIDES = st.floats(1.0, 3.0)
 
@@ -13,7 +13,7 @@ SIDES = st.floats(1.0, 3.0)
 @st.composite
 def a_figure(draw):
     value = draw(st.floats(0.1, 1e4))
-    return Figure(value, value / draw(SIDES), value * draw(SIDES))
+    return Estimated(value, value / draw(SIDES), value * draw(SIDES))
 
 
 @given(a_figure(), a_figure())
@@ -35,7 +35,7 @@ def test_it_is_wider_than_either_and_narrower_than_both_at_their_worst(one, othe
 
 @given(a_figure(), st.floats(0.1, 10))
 def test_against_what_is_known_exactly_only_the_scale_changes(one, exact):
-    assert ratio(one, Figure(exact, exact, exact)) == pytest.approx([v / exact for v in one])
+    assert ratio(one, Estimated(exact, exact, exact)) == pytest.approx([v / exact for v in one])
 
 
 def test_it_holds_the_truth_as_often_as_it_says():
@@ -45,7 +45,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
     held = 0
     for a, b in logs:
         one, other = (
-            Figure(*np.exp([x, x - 1.96 * s, x + 1.96 * s]))
+            Estimated(*np.exp([x, x - 1.96 * s, x + 1.96 * s]))
             for x, s in zip((a, b), sd, strict=True)
         )
         found = ratio(one, other)
@@ -54,8 +54,8 @@ def test_it_holds_the_truth_as_often_as_it_says():
 
 
 def test_without_an_interval_there_is_none_and_anything_may_be():
-    found = ratio(Figure(2, None, None), Figure(1, 0.9, 1.1))
-    assert found == Figure(2, None, None)
+    found = ratio(Estimated(2, None, None), Estimated(1, 0.9, 1.1))
+    assert found == Estimated(2, None, None)
     assert found.holds_one
-    assert ratio(Figure(2, 0.0, 3), Figure(1, 0.9, 1.1)).low is None
-    assert not Figure(2, 1.5, 3).holds_one
+    assert ratio(Estimated(2, 0.0, 3), Estimated(1, 0.9, 1.1)).low is None
+    assert not Estimated(2, 1.5, 3).holds_one

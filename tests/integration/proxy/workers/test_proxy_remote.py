@@ -33,7 +33,7 @@ from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.workers import node as nodes
 from dlbench.proxy.workers.frames import BATCH, HEAD, HELLO, RESULT, SIZE, TIMES
 from dlbench.proxy.workers.handshake import ANSWER, GREETING_BYTES, KIND, MAGIC, VERSION, FrontHello
-from dlbench.proxy.workers.remote import Address, Introduction, RemoteLink
+from dlbench.proxy.workers.remote import Introduction, NodeAddress, RemoteLink
 from dlbench.proxy.workers.start import start_worker, started
 
 PATIENCE_S = 60
@@ -56,7 +56,7 @@ class RunningNode:
         self.process = subprocess.Popen(
             [*COMMAND, str(model), *listen, *map(str, options)], stderr=subprocess.PIPE, text=True
         )
-        self.address = Address.parse(self.says(r"for fronts at (\S+)")[1])
+        self.address = NodeAddress.parse(self.says(r"for fronts at (\S+)")[1])
 
     def says(self, pattern):
         """Wait until it does."""
@@ -263,7 +263,7 @@ def connected(node, model, secret=b"", host="", ca="", **settings):
         await own.shutdown()
         hello = FrontHello(8, resolve_model(str(model)).fingerprint())
         introduction = Introduction(hello, secret, node_context(ca))
-        address = Address(host or node.address.host, node.address.port)
+        address = NodeAddress(host or node.address.host, node.address.port)
         try:
             link = await started(RemoteLink(address, introduction, signature))
         except StartError as error:
@@ -474,7 +474,7 @@ class Spoiler:
     def __init__(self, node, spoil):
         self._node, self._spoil = node.address, spoil
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address(*self._listener.getsockname())
+        self.address = NodeAddress(*self._listener.getsockname())
         self.spoilt = 0
         self._streams = [self._listener]
         threading.Thread(target=self._accept, daemon=True).start()

@@ -30,7 +30,7 @@ class Worker:
         told = arguments(str(model), settings, ServingConfig(**config))
         self.process, self._socket = spawn(told)
         self._socket.settimeout(TIMEOUT_S)
-        self._reader = frames.Reader()
+        self._reader = frames.FrameReader()
         self._frames = []
         self.first = self.frame()
 

@@ -11,11 +11,11 @@ from dlbench.cli.commands.load import _append
 from dlbench.loadgen.analysis.samples import Samples
 from dlbench.loadgen.analysis.summary import summarise
 from dlbench.loadgen.measurement import Measurement
-from dlbench.loadgen.messages import Facts
+from dlbench.loadgen.messages import RunFacts
 from dlbench.loadgen.profile import LoadProfile, RequestClass
 
 MS = 1_000_000
-FACTS = Facts(
+FACTS = RunFacts(
     complete=True,
     started_at="2026-01-01T00:00:00Z",
     client_cpu=0.1,

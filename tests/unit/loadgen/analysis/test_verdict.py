@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dlbench.loadgen.analysis.evidence import Evidence
 from dlbench.loadgen.analysis.samples import Samples
 from dlbench.loadgen.analysis.verdict import judge
-from dlbench.loadgen.messages import Facts
+from dlbench.loadgen.messages import RunFacts
 from dlbench.loadgen.profile import LoadProfile
 
 FINE = Evidence(
@@ -177,7 +177,7 @@ STEADY = LoadProfile(rate=1)
 
 
 def judged(samples, profile=STEADY, cpu=0.2):
-    facts = Facts(
+    facts = RunFacts(
         complete=True,
         started_at="",
         client_cpu=cpu,

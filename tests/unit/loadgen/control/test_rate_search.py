@@ -13,9 +13,9 @@ from dlbench.loadgen.control.capacity import Capacity, describe, find_capacity, 
 from dlbench.loadgen.control.objective import Objective
 from dlbench.loadgen.control.rate_search import (
     Found,
+    NextRate,
+    RateTrial,
     SearchSettings,
-    Step,
-    Trial,
     next_step,
     what_is_known,
 )
@@ -35,9 +35,9 @@ PLENTY = SearchSettings(least_requests=1)
 def drive(answer, settings=PLENTY):
     """Search a server that is a function (rate, runs before) -> outcome; all trials, and what was found."""
     tried = []
-    while isinstance(step := next_step(tried, settings), Step):
+    while isinstance(step := next_step(tried, settings), NextRate):
         outcome = answer(step.rate_rps, len(tried))
-        tried.append(Trial(step.rate_rps, step.duration_s, outcome, step.duration_s + 1))
+        tried.append(RateTrial(step.rate_rps, step.duration_s, outcome, step.duration_s + 1))
     return tried, step
 
 
@@ -277,7 +277,7 @@ def test_steps_and_trials_are_told_as_they_happen_with_fresh_seeds():
     )
     assert seeds == list(range(7, 7 + len(capacity.trials)))
     assert heard[1::2] == list(capacity.trials)
-    assert all(isinstance(step, Step) for step in heard[::2])
+    assert all(isinstance(step, NextRate) for step in heard[::2])
     assert capacity.complete
     assert capacity.took_s == pytest.approx(server.now_s)
 

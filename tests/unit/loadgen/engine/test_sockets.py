@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dlbench.loadgen.engine.sockets import (
     RESERVED_DESCRIPTORS,
     TIME_WAIT_S,
-    Limits,
+    SystemLimits,
     check,
     descriptors,
     limits,
@@ -18,7 +18,7 @@ from dlbench.loadgen.errors import BudgetError
 from dlbench.loadgen.profile import LoadProfile
 
 NEVER, ALWAYS, ON_LOOPBACK = 0, 1, 2
-AMPLE = Limits(1024, 1_000_000, 64_000, ON_LOOPBACK)
+AMPLE = SystemLimits(1024, 1_000_000, 64_000, ON_LOOPBACK)
 
 
 class At:
@@ -102,7 +102,7 @@ def test_more_connections_than_ports():
 
 @given(st.integers(1, 100_000), st.integers(65, 100_000), st.integers(1, 100_000))
 def test_what_fits_is_never_refused_and_what_does_not_always(users, hard, ports):
-    given_limits = Limits(64, hard, ports, NEVER)
+    given_limits = SystemLimits(64, hard, ports, NEVER)
     profile = LoadProfile(users=users)
     if users <= min(hard - RESERVED_DESCRIPTORS, ports):
         check(profile, HERE, given_limits)

@@ -65,6 +65,15 @@ def test_who_is_silent_does_not_silence_the_others():
     assert rounds.add("b", report(requests=3)).requests == 5
 
 
+def test_what_the_silent_have_done_still_counts():
+    rounds = Rounds(2)
+    rounds.add("a", report(requests=10, errors=1))
+    assert rounds.add("b", report(requests=10, errors=2)).requests == 20
+    rounds.add("a", report(requests=15, errors=1))
+    found = rounds.add("a", report(requests=20))
+    assert (found.requests, found.errors, found.rate_rps) == (25, 3, 5.0)
+
+
 @given(
     st.lists(st.integers(0, 10**9), min_size=1, max_size=60),
     st.integers(1, 5),

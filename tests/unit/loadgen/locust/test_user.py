@@ -16,7 +16,7 @@ from dlbench.loadgen.errors import DataError
 from dlbench.loadgen.locust.locustfile import profile_of
 from dlbench.loadgen.locust.tab import progress_rows, result_rows, standing
 from dlbench.loadgen.messages import Progress
-from dlbench.loadgen.engine.progress import Batch
+from dlbench.loadgen.engine.progress import EndedRequests
 from dlbench.loadgen.locust.user import InferenceUser, in_words
 from dlbench.loadgen.measurement import Measurement
 
@@ -26,7 +26,7 @@ def entry(stats):
 
 def batch(times_ms, **errors):
     times = np.array(times_ms, np.int64) * 1_000_000
-    return Batch(times, np.zeros(len(times), np.int64), errors, times / 1e6, 0.0)
+    return EndedRequests(times, np.zeros(len(times), np.int64), errors, times / 1e6, 0.0)
 
 # Locust's own way, one call for each request, is what ours is held against.
 ours, locusts = RequestStats(), RequestStats()

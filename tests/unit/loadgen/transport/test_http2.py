@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.loadgen.transport import http2
-from dlbench.loadgen.transport.http2 import Blocks, Flag, Frame, Frames, Http2Error, Kind
+from dlbench.loadgen.transport.http2 import Blocks, Flag, Frames, Http2Error, Http2Frame, Kind
 
 frames = st.builds(
-    Frame,
+    Http2Frame,
     st.integers(0, 255),
     st.integers(0, 255),
     st.integers(0, http2.LAST_STREAM),

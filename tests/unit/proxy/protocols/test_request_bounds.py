@@ -8,7 +8,7 @@ import pytest
 from dlbench.proxy.errors import LONGEST_TEXT, BadRequest, TooLarge
 from dlbench.proxy.protocols import plain, tfserving, torchserve, v2
 from dlbench.proxy.protocols.json_tensors import read_nested
-from dlbench.proxy.protocols.v2_binary import Wire
+from dlbench.proxy.protocols.v2_binary import V2Wire
 from dlbench.proxy.protocols.v2_json import LONGEST_ID
 from dlbench.proxy.request import MOST_EMPTY
 from dlbench.proxy.serving.repository import load_parameters
@@ -116,9 +116,9 @@ def test_nesting_is_refused_however_deep():
         body = b'{"inputs": [%b]}' % given
         spec = TensorSpec("x", "FP32", ("n",), 0)
         with pytest.raises(BadRequest):
-            Wire("m", "1", _one(spec)).read(b"[" * 2000 + body, None)
+            V2Wire("m", "1", _one(spec)).read(b"[" * 2000 + body, None)
         try:
-            request = Wire("m", "1", _one(spec)).read(body, None)
+            request = V2Wire("m", "1", _one(spec)).read(body, None)
         except BadRequest:
             continue
         assert bytes(request.data[0]) == np.float32(1).tobytes()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlbench.proxy.errors import BadRequest
-from dlbench.proxy.protocols.v2_binary import Wire
+from dlbench.proxy.protocols.v2_binary import V2Wire
 from dlbench.proxy.tensors import DATATYPES, Signature, Tensor, TensorSpec
 
 FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
@@ -59,7 +59,7 @@ def described(name, datatype, array, **more):
 @given(tensors())
 def test_binary_tensors_come_and_go_byte_for_byte(case):
     datatype, array = case
-    wire = Wire("m", "1", signature(datatype))
+    wire = V2Wire("m", "1", signature(datatype))
     size = {"binary_data_size": array.nbytes}
     head = orjson.dumps(
         {
@@ -84,7 +84,7 @@ def test_binary_tensors_come_and_go_byte_for_byte(case):
 @given(tensors(), st.booleans())
 def test_json_tensors_come_and_go_exactly(case, nested):
     datatype, array = case
-    wire = Wire("m", "1", signature(datatype))
+    wire = V2Wire("m", "1", signature(datatype))
     data = array.tolist() if nested else array.ravel().tolist()
     request = wire.read(
         json.dumps({"inputs": [described("x", datatype, array, data=data)]}).encode(), None
@@ -100,7 +100,7 @@ def test_json_tensors_come_and_go_exactly(case, nested):
 @given(st.lists(st.floats(width=32), min_size=1, max_size=4))
 def test_binary_carries_what_json_cannot(values):
     array = np.array([values], np.float32)
-    wire = Wire("m", "1", signature())
+    wire = V2Wire("m", "1", signature())
     head = orjson.dumps(
         {"inputs": [described("x", "FP32", array, parameters={"binary_data_size": array.nbytes})]}
     )
@@ -111,16 +111,16 @@ def test_binary_carries_what_json_cannot(values):
 
 def test_a_raw_body_is_the_only_input():
     spec = TensorSpec("x", "FP32", ("n", 2), 0)
-    wire = Wire("m", "1", Signature((spec,), (spec,), batchable=True))
+    wire = V2Wire("m", "1", Signature((spec,), (spec,), batchable=True))
     body = np.arange(6, dtype=np.float32).tobytes()
     assert wire.read(body, 0).layout.shapes[0] == (3, 2)
     for broken in (body[:-1], b"", body[:4]):
         with pytest.raises(BadRequest, match="row"):
             wire.read(broken, 0)
     with pytest.raises(BadRequest, match="exactly one input"):
-        Wire("m", "1", two_inputs()).read(body, 0)
+        V2Wire("m", "1", two_inputs()).read(body, 0)
     with pytest.raises(BadRequest, match="open sizes"):
-        Wire("m", "1", signature()).read(body, 0)
+        V2Wire("m", "1", signature()).read(body, 0)
 
 
 X = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
@@ -132,7 +132,7 @@ def test_a_request_may_mix_json_and_binary_tensors():
     del x["data"]
     head = orjson.dumps({"inputs": [S, x], "outputs": [{"name": "z"}]})
     raw = np.array([1, 2], np.float32).tobytes()
-    wire = Wire("m", "1", two_inputs())
+    wire = V2Wire("m", "1", two_inputs())
     request = wire.read(head + raw, len(head))
     assert bytes(request.data[0]) == raw
     assert bytes(request.data[1]) == np.array([3]).tobytes()
@@ -146,7 +146,7 @@ def test_some_outputs_binary_and_some_not():
         "inputs": [X, S],
         "outputs": [{"name": "z"}, {"name": "y", "parameters": {"binary_data": True}}],
     }
-    wire = Wire("m", "1", two_inputs())
+    wire = V2Wire("m", "1", two_inputs())
     request = wire.read(orjson.dumps(document), None)
     y, z = Tensor((1, 2), b"12345678"), Tensor((1,), b"\0\0\0\0")
     reply = wire.write(request, (y, z))
@@ -224,18 +224,18 @@ BAD = {
 def test_a_bad_request_says_what_is_wrong(case):
     document, text = BAD[case]
     with pytest.raises(BadRequest, match=text):
-        Wire("m", "1", two_inputs()).read(orjson.dumps(document), None)
+        V2Wire("m", "1", two_inputs()).read(orjson.dumps(document), None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[nan]", b'{"a": 1e999}'])
 def test_broken_json(body):
     with pytest.raises(BadRequest, match="JSON is broken"):
-        Wire("m", "1", two_inputs()).read(body, None)
+        V2Wire("m", "1", two_inputs()).read(body, None)
 
 
 def test_a_header_length_that_does_not_fit_the_body():
     with pytest.raises(BadRequest, match="does not fit a body of 2 bytes"):
-        Wire("m", "1", two_inputs()).read(b"{}", 3)
+        V2Wire("m", "1", two_inputs()).read(b"{}", 3)
 
 
 @pytest.mark.parametrize("extra", [-1, 1])
@@ -246,7 +246,7 @@ def test_binary_sizes_that_do_not_add_up(extra):
     )
     raw = bytes(8 + extra)
     with pytest.raises(BadRequest, match="promises 8 bytes"):
-        Wire("m", "1", signature()).read(head + raw, len(head))
+        V2Wire("m", "1", signature()).read(head + raw, len(head))
 
 
 @pytest.mark.parametrize("size", [2**32, 2**63, 2**64 - 1])
@@ -254,7 +254,7 @@ def test_a_size_that_no_tensor_has_is_refused_even_without_elements(size):
     wide = {"name": "x", "datatype": "FP32", "shape": [1, 0, size], "data": []}
     spec = TensorSpec("x", "FP32", ("n", "", ""), 0)
     with pytest.raises(BadRequest, match="'x'"):
-        Wire("m", "1", Signature((spec,), (spec,), batchable=True)).read(
+        V2Wire("m", "1", Signature((spec,), (spec,), batchable=True)).read(
             orjson.dumps({"inputs": [wide]}), None
         )
 
@@ -262,7 +262,7 @@ def test_a_size_that_no_tensor_has_is_refused_even_without_elements(size):
 def test_large_heads_are_not_remembered():
     array = np.zeros((1, 2), np.float32)
     given = described("x", "FP32", array, parameters={"binary_data_size": 8})
-    wire = Wire("m", "1", signature())
+    wire = V2Wire("m", "1", signature())
     for size in (1, 1 << 20):
         head = orjson.dumps({"inputs": [given], "parameters": {"padding": "p" * size}})
         wire.read(head + bytes(8), len(head))
@@ -295,7 +295,7 @@ FIELDS = ["name", "shape", "datatype", "data", "parameters"]
 @given(st.binary(max_size=60), st.none() | st.integers(0, 80))
 def test_arbitrary_bytes_are_a_bad_request_and_nothing_worse(body, size):
     with pytest.raises(BadRequest):
-        Wire("m", "1", two_inputs()).read(body, size)
+        V2Wire("m", "1", two_inputs()).read(body, size)
 
 
 @settings(max_examples=100, deadline=None)
@@ -307,13 +307,13 @@ def test_arbitrary_json_in_any_place_is_a_bad_request_or_is_read(
     if spread:
         document |= {"outputs": outputs, "parameters": parameters}
     with suppress(BadRequest):
-        assert len(Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).data) == 2
+        assert len(V2Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).data) == 2
 
 
 def test_small_and_very_large_unsigned_integers_together_stay_exact():
     values = [1, 2**63, 2**64 - 1]
     given = {"name": "x", "datatype": "UINT64", "shape": [1, 3], "data": values}
-    request = Wire("m", "1", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
+    request = V2Wire("m", "1", signature("UINT64")).read(orjson.dumps({"inputs": [given]}), None)
     assert np.frombuffer(request.data[0], np.uint64).tolist() == values
 
 
@@ -359,7 +359,7 @@ def asking(where, name, value):
 
 @pytest.mark.parametrize(("where", "name", "value"), MEANINGFUL)
 def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
-    wire = Wire("m", "1", two_inputs())
+    wire = V2Wire("m", "1", two_inputs())
     body = orjson.dumps(asking(where, name, value))
     with pytest.raises(BadRequest, match=f"parameter '{name}'"):
         wire.read(body, None)
@@ -379,7 +379,7 @@ def test_what_would_change_the_reply_is_refused_by_name(where, name, value):
 
 @pytest.mark.parametrize(("where", "name", "value"), HARMLESS)
 def test_what_changes_nothing_is_let_through(where, name, value):
-    request = Wire("m", "1", two_inputs()).read(orjson.dumps(asking(where, name, value)), None)
+    request = V2Wire("m", "1", two_inputs()).read(orjson.dumps(asking(where, name, value)), None)
     assert request.rows == 1
 
 
@@ -390,7 +390,7 @@ def test_a_request_may_say_whom_it_is_for():
         {"model_name": ""},
     ):
         document = {"inputs": [X, S], **more}
-        assert Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).rows == 1
+        assert V2Wire("m", "1", two_inputs()).read(orjson.dumps(document), None).rows == 1
 
 
 SCALAR = Signature(
@@ -402,7 +402,7 @@ SCALAR = Signature(
 
 @pytest.mark.parametrize("shape", [[], [1]])
 def test_a_scalar_may_be_sent_as_a_list_of_one(shape):
-    wire = Wire("m", "1", SCALAR)
+    wire = V2Wire("m", "1", SCALAR)
     scale = {"name": "scale", "datatype": "INT64", "shape": shape}
     request = wire.read(orjson.dumps({"inputs": [X, {**scale, "data": [7]}]}), None)
     assert request.layout.shapes == ((1, 2), ())
@@ -421,4 +421,4 @@ def test_a_scalar_may_be_sent_as_a_list_of_one(shape):
 def test_nothing_else_is_a_scalar(shape, data):
     scale = {"name": "scale", "datatype": "INT64", "shape": shape, "data": data}
     with pytest.raises(BadRequest, match="'scale'"):
-        Wire("m", "1", SCALAR).read(orjson.dumps({"inputs": [X, scale]}), None)
+        V2Wire("m", "1", SCALAR).read(orjson.dumps({"inputs": [X, scale]}), None)

@@ -21,7 +21,7 @@ FRAMES = st.lists(
 
 def read(stream, cuts=(1 << 30,), room_bytes=ROOM_BYTES):
     """All frames of a stream that arrives in pieces of these sizes, over and over."""
-    reader, found, position, turn = frames.Reader(room_bytes), [], 0, 0
+    reader, found, position, turn = frames.FrameReader(room_bytes), [], 0, 0
     while position < len(stream):
         room = reader.room()
         size = min(cuts[turn % len(cuts)], len(room), len(stream) - position)

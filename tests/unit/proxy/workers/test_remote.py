@@ -28,7 +28,7 @@ from dlbench.proxy.workers.handshake import (
     prove,
 )
 from dlbench.proxy.workers.node import hear
-from dlbench.proxy.workers.remote import TCP_OPTIONS, Address, Introduction, RemoteLink, tune
+from dlbench.proxy.workers.remote import TCP_OPTIONS, Introduction, NodeAddress, RemoteLink, tune
 
 HELLO = FrontHello(8, bytes(range(64)))
 SECRET = b"secret"
@@ -157,13 +157,13 @@ def test_both_ends_notice_when_the_other_machine_vanishes():
 
 @pytest.mark.parametrize("text", ["10.0.0.2:9000", "node-1:0", "[::1]:65535"])
 def test_an_address_is_read_and_written(text):
-    assert str(Address.parse(text)) == text
+    assert str(NodeAddress.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "host", ":9000", "host:", "host:x", "host:65536", "host:-1"])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(StartError, match="write HOST:PORT"):
-        Address.parse(text)
+        NodeAddress.parse(text)
 
 
 def test_the_secret_of_a_front_is_the_first_in_its_file(tmp_path):
@@ -181,7 +181,7 @@ class Stranger:
 
     def __init__(self, said):
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address(*self._listener.getsockname())
+        self.address = NodeAddress(*self._listener.getsockname())
         self._said, self.asked = said, b""
         self._thread = threading.Thread(target=self._talk)
 
@@ -267,7 +267,7 @@ def test_a_listener_that_sends_our_own_proof_back_is_none():
     thread = threading.Thread(target=reflect)
     thread.start()
     try:
-        asyncio.run(scenario(Address(*listener.getsockname())))
+        asyncio.run(scenario(NodeAddress(*listener.getsockname())))
     finally:
         thread.join()
         listener.close()

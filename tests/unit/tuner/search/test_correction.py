@@ -8,7 +8,7 @@ import pytest
 from dlbench.tuner.search.correction import (
     CAPACITY_NOISE,
     Correction,
-    Seen,
+    Residual,
     for_choice,
     for_report,
     noise,
@@ -181,15 +181,15 @@ def test_configurations_that_were_not_predicted_are_left_out(build, twin):
 
 def test_noise_is_what_repeats_differ_by():
     rng = np.random.default_rng(4)
-    quiet = [Seen(row, 0.5, row + 0.01 * rng.normal()) for row in range(40) for _ in range(5)]
+    quiet = [Residual(row, 0.5, row + 0.01 * rng.normal()) for row in range(40) for _ in range(5)]
     assert noise(quiet, 0.3) == pytest.approx(0.01, rel=7)
     assert noise(quiet, 0.01) == pytest.approx(0.01, rel=0.2)
-    loud = [Seen(0, 0.5, 0.5 * rng.normal()) for _ in range(200)]
+    loud = [Residual(0, 0.5, 0.5 * rng.normal()) for _ in range(200)]
     assert noise(loud, 0.07) == pytest.approx(0.5, rel=0.15)
 
 
 def test_without_repeats_noise_is_what_it_usually_is():
-    assert noise([Seen(row, 0.5, row) for row in range(9)], CAPACITY_NOISE) == CAPACITY_NOISE
+    assert noise([Residual(row, 0.5, row) for row in range(9)], CAPACITY_NOISE) == CAPACITY_NOISE
     assert noise([], CAPACITY_NOISE) == CAPACITY_NOISE
 
 

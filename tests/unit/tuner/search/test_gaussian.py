@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.tuner.search.gaussian import Inputs, Kernel, Prior, alike, fit
+from dlbench.tuner.search.gaussian import Coordinates, ErrorKernel, Prior, alike, fit
 
 ONE = Prior(0.5, (0.2,), (0.1,), (1.0,))
 
 
 def inputs(rng, configs, loads=(0.3, 0.5, 0.7, 0.9), knobs=3):
     group = np.repeat(np.arange(configs), len(loads))
-    return Inputs(rng.random((configs, knobs))[group], np.tile(loads, configs), group)
+    return Coordinates(rng.random((configs, knobs))[group], np.tile(loads, configs), group)
 
 
 @settings(max_examples=40, deadline=None)
@@ -34,7 +34,7 @@ def test_posterior_is_the_textbook_formula(seed, configs, noise):
 
 
 def test_one_observation_in_closed_form():
-    at = Inputs(np.zeros((1, 2)), np.zeros(1), np.zeros(1, int))
+    at = Coordinates(np.zeros((1, 2)), np.zeros(1), np.zeros(1, int))
     mean, sd = fit(ONE, at, np.array([1.0]), 0.3).posterior(at)
     prior = 0.5**2 + 0.2**2 + 0.1**2
     assert mean[0] == pytest.approx(prior / (prior + 0.09))
@@ -42,9 +42,9 @@ def test_one_observation_in_closed_form():
 
 
 def test_without_observations_it_is_its_prior():
-    none = Inputs(np.zeros((0, 2)), np.zeros(0), np.zeros(0, int))
+    none = Coordinates(np.zeros((0, 2)), np.zeros(0), np.zeros(0, int))
     process = fit(ONE, none, np.zeros(0), 0.1)
-    mean, sd = process.posterior(Inputs(np.zeros((1, 2)), np.zeros(1), np.zeros(1, int)))
+    mean, sd = process.posterior(Coordinates(np.zeros((1, 2)), np.zeros(1), np.zeros(1, int)))
     assert (mean[0], sd[0]) == (0.0, pytest.approx(math.sqrt(process.kernel.variance)))
     assert (process.means(np.zeros((5, 2)), np.array([0.3, 0.9])) == 0).all()
 
@@ -55,13 +55,15 @@ def test_curves_of_unmeasured_configurations_are_the_posterior_there(seed):
     seen = inputs(rng, 6)
     process = fit(ONE, seen, rng.normal(size=len(seen.group)), 0.2)
     shares, knobs = np.array([0.3, 0.6]), rng.random((4, 3))
-    new = Inputs(np.repeat(knobs, 2, axis=0), np.tile(shares, 4), np.repeat(np.arange(100, 104), 2))
+    new = Coordinates(
+        np.repeat(knobs, 2, axis=0), np.tile(shares, 4), np.repeat(np.arange(100, 104), 2)
+    )
     assert process.means(knobs, shares).ravel() == pytest.approx(process.posterior(new)[0])
 
 
 def test_the_likeliest_length_is_found():
     rng = np.random.default_rng(1)
-    truth = Kernel(0.5, 1.0, 0.05, 0.5)
+    truth = ErrorKernel(0.5, 1.0, 0.05, 0.5)
     prior = Prior(0.5, (0.1, 1.0), (0.05, 1.0), (0.5, 2.0))
     for _ in range(5):
         seen = inputs(rng, 60, loads=(0.5,), knobs=1)
@@ -75,7 +77,7 @@ def test_a_smooth_error_is_learnt_elsewhere_too():
     rng = np.random.default_rng(2)
     prior = Prior(0.5, (0.1, 0.3), (0.02, 0.1))
     seen, new = inputs(rng, 40, knobs=1), inputs(rng, 40, knobs=1)
-    new = Inputs(new.knobs, new.share, new.group + 100)
+    new = Coordinates(new.knobs, new.share, new.group + 100)
     error = lambda at: 0.3 * np.sin(3 * at.knobs[:, 0]) + 0.2 * at.share  # noqa: E731
     noisy = error(seen) + 0.1 * rng.normal(size=len(seen.group))
     mean, sd = fit(prior, seen, noisy, 0.1).posterior(new)
@@ -85,7 +87,7 @@ def test_a_smooth_error_is_learnt_elsewhere_too():
 
 def test_a_configurations_own_error_stays_its_own():
     knobs, group = np.zeros((8, 1)), np.repeat([0, 1], 4)
-    seen = Inputs(knobs, np.tile([0.3, 0.5, 0.7, 0.9], 2), group)
+    seen = Coordinates(knobs, np.tile([0.3, 0.5, 0.7, 0.9], 2), group)
     own = Prior(0.1, (0.01,), (0.5,), (1.0,))
     mean, _ = fit(own, seen, np.where(group, -0.5, 0.5), 0.05).posterior(seen)
     assert (mean[:4] > 0.4).all()

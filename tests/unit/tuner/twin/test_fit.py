@@ -3,7 +3,7 @@ import pytest
 
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
-from dlbench.tuner.twin.fit import Seen, beside_ms, fitted
+from dlbench.tuner.twin.fit import ObservedLoad, beside_ms, fitted
 from dlbench.tuner.twin.scenario import NS, Load, scenario
 from dlbench.tuner.twin.twin import others_in, predict, simulate
 
@@ -24,7 +24,7 @@ def seen(rate_rps, users, client_s):
     run = simulate(CONFIG, scenario(CONFIG, load, TRUTH, users), TRUTH)
     span_s = run.done_ns.max() / NS
     front_s = others_in(run, TRUTH, client_s).front * span_s / load.requests
-    return Seen(load.requests / span_s, front_s, client_s)
+    return ObservedLoad(load.requests / span_s, front_s, client_s)
 
 
 def test_the_price_of_a_request_and_of_a_wake_up_are_told_apart():
@@ -35,7 +35,9 @@ def test_the_price_of_a_request_and_of_a_wake_up_are_told_apart():
 
 
 def test_a_front_that_costs_no_more_when_it_is_woken_has_no_price_for_it():
-    found = fitted(UNKNOWN, CONFIG, USERS, Seen(5000.0, 4e-5, 0.0), Seen(500.0, 3e-5, 0.0))
+    found = fitted(
+        UNKNOWN, CONFIG, USERS, ObservedLoad(5000.0, 4e-5, 0.0), ObservedLoad(500.0, 3e-5, 0.0)
+    )
     assert found.wake_s == 0
     assert found.front_s == pytest.approx(4e-5, rel=0.01)
 

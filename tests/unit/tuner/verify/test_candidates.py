@@ -3,12 +3,12 @@
 import pytest
 
 from dlbench.tuner.budget import REPEAT_S, Candidate, verify_s
-from dlbench.tuner.constraint import Constraints, Objective
+from dlbench.tuner.constraint import Constraints, Demand
 from dlbench.tuner.point import Resources
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.verify.candidates import candidates, contenders
 
-BOUND = Constraints((Objective("p99_ms", 20.0, "--slo-p99 20ms"),))
+BOUND = Constraints((Demand("p99_ms", 20.0, "--slo-p99 20ms"),))
 
 
 @pytest.fixture
