@@ -86,7 +86,7 @@ class Control(asyncio.Protocol):
     def _configure(self, command: dict[str, Any]) -> dict[str, Any]:
         """Change knobs in place; the cache is empty afterwards."""
         dispatcher = self._served()[1].dispatcher
-        now = dispatcher.config.model_dump()
+        now = dispatcher.core.config.model_dump()
         wanted = ServingConfig.model_validate({**now, **command["knobs"]})
         for name in sorted(restart_knobs()):
             if getattr(wanted, name) != now[name]:

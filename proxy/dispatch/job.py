@@ -1,12 +1,12 @@
-"""A request on its way through the proxy, and the worker that it is on its way to."""
+"""A request on its way through the proxy, and the worker that it is on its way to. Pure."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
-from dlbench.proxy.clock import now_ns
+from dlbench.proxy.dispatch.rows import spread
 from dlbench.proxy.errors import RequestError
 
 if TYPE_CHECKING:
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from dlbench.proxy.cache.cache import Cache
     from dlbench.proxy.dispatch.batcher import Batcher, Waiting
     from dlbench.proxy.request import InferRequest, Outputs, Reply
-    from dlbench.proxy.telemetry.stats import ModelStats
-    from dlbench.proxy.workers.link import WorkerLink
+    from dlbench.proxy.tensors import Buffer, Signature
 
 
 LOG = logging.getLogger(__name__)
+
+# How fast the smoothed service time follows: about the last ten batches.
+SMOOTHING: Final = 0.1
 
 
 class Job:
@@ -59,8 +61,8 @@ class Job:
         self.deadline_ns = 0
         self.cache_key = b""
         self.deaths = 0
-        self.home: WorkerSlot | None = None
-        self.slot: WorkerSlot | None = None
+        self.home: Slot | None = None
+        self.slot: Slot | None = None
         self.place: Waiting[Job] | None = None
         self.whole: Whole | None = None
         self.part = 0
@@ -71,15 +73,6 @@ class Job:
         self.gone = False  # whoever asked does not wait any more
         self.done = False
 
-    def answer(self, outcome: Outputs | RequestError, stats: ModelStats) -> None:
-        """Count how it ended, and tell whoever asked."""
-        latency_ns = now_ns() - self.since_ns
-        if isinstance(outcome, RequestError):
-            stats.failed(latency_ns, outcome.status)
-        else:
-            stats.succeeded(latency_ns)
-        self.tell(outcome)
-
     def tell(self, outcome: Outputs | RequestError) -> None:
         """Tell whoever asked, who is then let go of: a client may hold on to its job."""
         reply, self.reply, self.done = self.reply, _told, True
@@ -87,6 +80,19 @@ class Job:
             reply(outcome)
         except Exception:  # whoever else is answered in the same breath must not pay for it
             LOG.exception("an answer broke the proxy")
+
+    def spread(self, signature: Signature, parts: int) -> None:
+        """Cut it into so many parts, each a job."""
+        whole = Whole(self, parts)
+        requests = enumerate(spread(signature, self.request, parts))
+        self.parts = tuple(self._part(whole, number, request) for number, request in requests)
+
+    def _part(self, whole: Whole, number: int, request: InferRequest) -> Job:
+        part = Job(request, self.reply, self.since_ns)
+        part.deadline_ns, part.whole, part.part = self.deadline_ns, whole, number
+        part.cache_key = b"%b%d" % (self.cache_key, number)
+        request.trace = self.request.trace
+        return part
 
 
 class Refused:
@@ -131,24 +137,34 @@ class Whole:
         return [self._outcomes[number] for number in range(self._parts)]
 
 
-class WorkerSlot:
-    """A worker as the dispatcher sees it: its link, the queue it takes from, what it has to do.
+class Slot(ABC):
+    """A worker as the core sees it: the queue it takes from, what it has to do, and how to send it more.
 
     A slot outlives its process: a replacement takes the place, the name and the weight.
     """
 
-    def __init__(self, number: int, weight: float, link: WorkerLink) -> None:
+    def __init__(self, number: int, weight: float) -> None:
         self.number = number
         self.name = f"worker-{number}"
         self.weight = weight
-        self.link = link
         self.index = -1  # among the live ones, -1 while it is not one of them
         self.requests = 0
-        self.restarts = 0
         self.batches: dict[int, list[Job]] = {}
-        self.idle = asyncio.Event()  # set while it is not live and nothing runs on it
         self.queue: Batcher[Job]
         self.cache: Cache
+        self.service_ns = 0.0  # of a batch, smoothed; 0 before the first
+        # Since when the oldest batch has been running; None while it has nothing to do.
+        self.running_since_ns: int | None = None
+
+    @abstractmethod
+    def send(
+        self, number: int, rows: list[int], shapes: list[Sequence[int]], pieces: list[Buffer]
+    ) -> None:
+        """Hand a batch to the worker: the rows of each request, and per input its shape and bytes."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """It gets nothing any more, and all that it had to do is done."""
 
     @property
     def running(self) -> list[Job]:
@@ -159,3 +175,29 @@ class WorkerSlot:
     def outstanding(self) -> int:
         """Requests that run on it, or wait for it alone."""
         return sum(map(len, self.batches.values())) + len(self.queue)
+
+    def begin(self, number: int, jobs: list[Job], now: int) -> None:
+        """A batch is on its way there."""
+        if not self.batches:
+            self.running_since_ns = now
+        self.batches[number] = jobs
+        self.requests += len(jobs)
+
+    def end(self, number: int, now: int) -> list[Job]:
+        """A batch is back."""
+        jobs = self.batches.pop(number)
+        self.running_since_ns = now if self.batches else None
+        return jobs
+
+    def lose(self) -> list[Job]:
+        """The process is gone; what ran on it is not done there."""
+        jobs = [job for batch in self.batches.values() for job in batch]
+        self.batches.clear()
+        self.running_since_ns = None
+        self.service_ns = 0.0
+        return jobs
+
+    def took(self, compute_ns: int) -> None:
+        """Remember how long a batch took, smoothed."""
+        before = self.service_ns or compute_ns
+        self.service_ns = before + SMOOTHING * (compute_ns - before)

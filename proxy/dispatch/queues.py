@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from dlbench.proxy.config import ServingConfig
-    from dlbench.proxy.dispatch.job import Job, WorkerSlot
+    from dlbench.proxy.dispatch.job import Job, Slot
 
 NS_PER_MS = 1_000_000
 
@@ -22,7 +22,7 @@ class Queues:
     """Where a job waits. With no live worker, or under shared_queue, that is the shared queue."""
 
     def __init__(self, config: ServingConfig, max_batch_size: int) -> None:
-        self.live: list[WorkerSlot] = []
+        self.live: list[Slot] = []
         self.waiting = 0
         self._loads = Loads()
         self._settle(config, max_batch_size)
@@ -38,28 +38,27 @@ class Queues:
         self._count_running()
         return jobs
 
-    def join(self, slot: WorkerSlot) -> list[Job]:
+    def join(self, slot: Slot) -> list[Job]:
         """One more live worker; returns what waited for there to be one."""
-        slot.idle.clear()
         slot.queue = self._new_queue()
         self.live.append(slot)
         self._fill_slots()
         return [] if self.shares else self._drained(self.shared)
 
-    def leave(self, slot: WorkerSlot) -> list[Job]:
+    def leave(self, slot: Slot) -> list[Job]:
         """A worker gets nothing any more; returns what waited for it alone."""
         self.live.remove(slot)
         slot.index = -1
         self._fill_slots()
         return [] if self.shares else self._drained(slot.queue)
 
-    def home(self, key: bytes) -> WorkerSlot | None:
+    def home(self, key: bytes) -> Slot | None:
         """The worker in whose cache a result belongs; None if they have none, or none is live."""
         if self.shares or not self.live:
             return None
         return self.live[self._policy.home(self._loads, key)]
 
-    def choose(self, key: bytes, home: WorkerSlot | None = None) -> WorkerSlot | None:
+    def choose(self, key: bytes, home: Slot | None = None) -> Slot | None:
         """The worker for the next request; None: any that is idle, or none is live.
 
         That is where it was looked for, unless the policy has a reason to send it elsewhere.
@@ -71,7 +70,7 @@ class Queues:
         choice = self._policy.choose(self._loads, key)
         return None if choice == SHARED else self.live[choice]
 
-    def add(self, job: Job, batch_key: Hashable, slot: WorkerSlot | None) -> None:
+    def add(self, job: Job, batch_key: Hashable, slot: Slot | None) -> None:
         """Queue a job before the worker that was chosen for it, or where any idle one takes it."""
         request = job.request
         queue = self.shared
@@ -84,7 +83,7 @@ class Queues:
             batch_key, request.rows, job, job.since_ns, request.layout.priority, job.deadline_ns
         )
 
-    def ended(self, slot: WorkerSlot, requests: int, rows: int, compute_ns: int) -> None:
+    def ended(self, slot: Slot, requests: int, rows: int, compute_ns: int) -> None:
         """A worker is done with a batch; `compute_ns` is 0 for one that failed."""
         if self.shares or slot.index < 0:
             return
@@ -106,13 +105,13 @@ class Queues:
         self.taken_back(job)
         return True
 
-    def queue_of(self, slot: WorkerSlot) -> Batcher[Job]:
+    def queue_of(self, slot: Slot) -> Batcher[Job]:
         """The queue that a worker takes from."""
         return self.shared if self.shares else slot.queue
 
     def limit_batches(self, rows: int) -> None:
         """From now on batches are cut at so many rows."""
-        self._rows = rows
+        self.rows = rows
         for queue in self.all():
             queue.max_batch_size = rows
 
@@ -129,7 +128,7 @@ class Queues:
 
     def _settle(self, config: ServingConfig, max_batch_size: int) -> None:
         self._config = config
-        self._rows = max_batch_size
+        self.rows = max_batch_size
         self._policy = POLICIES[config.scheduling_policy]()
         self.shares = config.scheduling_policy == "shared_queue"
         self.needs_key = self._policy.needs_key
@@ -155,7 +154,7 @@ class Queues:
     def _new_queue(self) -> Batcher[Job]:
         config = self._config
         return Batcher(
-            self._rows,
+            self.rows,
             int(config.max_queue_delay_ms * NS_PER_MS),
             config.preferred_batch_sizes,
             rank_by(config.queue_order, int(config.priority_ageing_ms * NS_PER_MS)),

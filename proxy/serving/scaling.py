@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dlbench.proxy.clock import now_ns
 from dlbench.proxy.serving.autoscaler import AUTOSCALERS, Observed
 
 if TYPE_CHECKING:
-    from dlbench.proxy.config import ServingConfig
-    from dlbench.proxy.dispatch.dispatcher import Dispatcher
+    from dlbench.proxy.dispatch.core import Core
     from dlbench.proxy.serving.supervisor import Supervisor
+    from dlbench.proxy.telemetry.stats import ModelStats
 
 NS_PER_S = 1e9
 
@@ -18,19 +17,16 @@ NS_PER_S = 1e9
 class Scaling:
     """Turns counters into observations, one per look."""
 
-    def __init__(
-        self, config: ServingConfig, dispatcher: Dispatcher, supervisor: Supervisor
-    ) -> None:
-        self._autoscaler = AUTOSCALERS[config.autoscaler](config)
-        self._dispatcher, self._supervisor = dispatcher, supervisor
-        self._stats = dispatcher.stats
-        self._remember(now_ns())
+    def __init__(self, core: Core, stats: ModelStats, supervisor: Supervisor, now: int) -> None:
+        self._autoscaler = AUTOSCALERS[core.config.autoscaler](core.config)
+        self._core, self._stats, self._supervisor = core, stats, supervisor
+        self._remember(now)
 
     def look(self, now: int) -> None:
         """Decide again, for what has happened since the last look."""
         observed = self._observed(now)
         if observed.service_s:  # else nothing new is known
-            self._dispatcher.served_per_s = observed.workers / observed.service_s
+            self._core.served_per_s = observed.workers / observed.service_s
         self._remember(now)
         wanted = self._autoscaler.decide(observed)
         if wanted != self._supervisor.size:
@@ -45,7 +41,7 @@ class Scaling:
             now_s=now / NS_PER_S,
             workers=workers,
             utilisation=min(1.0, busy_ns / (passed_ns * max(1, workers))),
-            waiting=self._dispatcher.waiting,
+            waiting=self._core.waiting,
             arrivals_per_s=(stats.requests - self._requests) / (passed_ns / NS_PER_S),
             service_s=busy_ns / computed / NS_PER_S if computed else 0.0,
             latency_p99_s=(stats.latency_quantile(0.99, self._latency) or 0.0) / NS_PER_S,

@@ -61,7 +61,7 @@ class ServedModel:
         self.name, self.version = source.name, source.version
         self.signature = signature
         self.info = _info(source, signature, hello)
-        self.dispatcher = dispatcher
+        self.dispatcher, self.core = dispatcher, dispatcher.core
         self.stats = dispatcher.stats
         dispatcher.on_less = self._batches_less
         self.submit: Callable[[InferRequest, Reply], Job] = dispatcher.submit
@@ -74,37 +74,37 @@ class ServedModel:
     @property
     def config(self) -> ServingConfig:
         """The knobs that it is served with."""
-        return self.dispatcher.config
+        return self.core.config
 
     @property
     def caches(self) -> bool:
         """Whether results are kept."""
-        return self.dispatcher.looks_up
+        return self.core.looks_up
 
     @property
     def ready(self) -> bool:
         """Whether any worker takes requests."""
-        return bool(self.dispatcher.live)
+        return bool(self.core.live)
 
     @property
     def waiting(self) -> int:
         """Requests in queues."""
-        return self.dispatcher.waiting
+        return self.core.waiting
 
     @property
     def in_flight(self) -> int:
         """Requests admitted and not answered."""
-        return self.dispatcher.in_flight
+        return self.core.in_flight
 
     @property
     def cache_entries(self) -> int:
         """Results kept."""
-        return sum(map(len, self.dispatcher.caches))
+        return sum(map(len, self.core.caches))
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of the results kept."""
-        return sum(cache.size_bytes for cache in self.dispatcher.caches)
+        return sum(cache.size_bytes for cache in self.core.caches)
 
     def workers_seen(self) -> list[WorkerSeen]:
         """The workers, dead ones included."""
@@ -141,8 +141,8 @@ class ServedModel:
 
     async def _main_loop(self) -> None:
         """Look for hung workers often, and at the load every second."""
-        scaling = Scaling(self.config, self.dispatcher, self.supervisor)
         looked = now_ns()
+        scaling = Scaling(self.core, self.stats, self.supervisor, looked)
         while True:
             await asyncio.sleep(min(LOOK_S, self.config.worker_timeout_s / 2))
             now = now_ns()

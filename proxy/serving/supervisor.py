@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dlbench.proxy.dispatch.admission import GIVEN_UP
-from dlbench.proxy.dispatch.job import WorkerSlot
+from dlbench.proxy.dispatch.dispatcher import WorkerSlot
 from dlbench.proxy.errors import ProxyError
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ class Supervisor:
 
     def check(self, now: int) -> None:
         """Kill workers whose batch runs for too long: their end is handled like any other."""
-        timeout_s = self._dispatcher.config.worker_timeout_s
+        timeout_s = self._dispatcher.core.config.worker_timeout_s
         for slot in self._all():
-            since = slot.link.running_since_ns
+            since = slot.running_since_ns
             if since is not None and now - since > timeout_s * 1e9:
                 LOG.warning("%s has run one batch for over %gs: killed", slot.name, timeout_s)
                 slot.link.kill()
@@ -177,7 +177,7 @@ class Supervisor:
                     said = str(error)
                     LOG.warning("worker-%d does not start: %s", number, error)
                 if not self._any_alive() and number not in self._remote:
-                    self._dispatcher.hold_off(pause_s)
+                    self._dispatcher.core.hold_off(pause_s)
                     if failures >= MOST_FAILURES:
                         self._give_up(error)
                         return None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from dlbench.proxy.clock import now_ns
 from dlbench.proxy.errors import BrokenFrame, DeviceError, ModelError, StartError
 from dlbench.proxy.tensors import signature_from
 from dlbench.proxy.workers import frames
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 # Large enough that two batches of a few hundred kilobytes fit and nobody waits for the other.
 SOCKET_BUFFER_BYTES = 4 << 20
 STOP_TIMEOUT_S = 5.0
-# How fast the smoothed service time follows: about the last ten batches.
-SMOOTHING = 0.1
 # Of what a worker says of a failure: more than a line helps nobody.
 MOST_TEXT_BYTES = 2000
 # What ends a worker without a word of its own.
@@ -56,9 +53,6 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
         self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.on_result: Callable[[WorkerLink, int, Result | str], None]
         self.on_lost: Callable[[WorkerLink], None] = lambda _: None
-        self.service_ns = 0.0
-        # Since when the oldest batch has been running; None while the worker has nothing to do.
-        self.running_since_ns: int | None = None
         self.alive = True
         self.broken = False  # it sent what no worker sends
         self.death = ""
@@ -85,16 +79,9 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
 
     def send(self, pieces: Sequence[Buffer]) -> None:
         """Hand over a batch; to a worker that is gone already, its loss is about to be told."""
-        if not self._outstanding:
-            self.running_since_ns = now_ns()
         self._outstanding += 1
         if not self._transport.is_closing():
             self._transport.writelines(pieces)
-
-    def took(self, compute_ns: int) -> None:
-        """Remember how long a batch took, smoothed."""
-        before = self.service_ns or compute_ns
-        self.service_ns = before + SMOOTHING * (compute_ns - before)
 
     async def shutdown(self) -> None:
         """Close the stream, which ends the worker."""
@@ -140,7 +127,6 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
-        self.running_since_ns = None
         self._burial = asyncio.get_running_loop().create_task(self._bury(exc))
         self.on_lost(self)
 
@@ -182,7 +168,6 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
         if not self._outstanding:
             raise BrokenFrame("an answer that nobody waits for")
         self._outstanding -= 1
-        self.running_since_ns = now_ns() if self._outstanding else None
 
     async def _bury(self, exc: Exception | None) -> None:
         """Wait for the worker's end: a socket may end a moment before its process."""

@@ -14,9 +14,9 @@ import numba
 import numpy as np
 
 from dlbench.proxy.cache.cache import SMALL_SHARE
-from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
+from dlbench.proxy.dispatch.core import PREFETCH_BELOW_NS
+from dlbench.proxy.dispatch.job import SMOOTHING
 from dlbench.proxy.knob import KNOBS
-from dlbench.proxy.workers.link import SMOOTHING
 from dlbench.tuner.twin.scenario import NO_INPUTS, NS, SimulatedRun
 
 if TYPE_CHECKING:

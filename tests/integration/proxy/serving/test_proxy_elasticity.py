@@ -117,7 +117,7 @@ class Model:
 
     @property
     def live(self):
-        return len(self.dispatcher.live)
+        return len(self.dispatcher.core.live)
 
     async def settle(self):
         """Everything is answered, and everybody got their own."""
@@ -196,7 +196,7 @@ def test_a_worker_killed_under_the_autoscaler_is_replaced_and_costs_nobody_an_an
             async with it.load(10):
                 for _ in range(2):
                     await until(lambda: it.live == 2)
-                    victim = it.dispatcher.live[0]
+                    victim = it.dispatcher.core.live[0]
                     pid, restarts = victim.link.pid, victim.restarts
                     os.kill(pid, signal.SIGKILL)
                     await until(lambda victim=victim, restarts=restarts: victim.restarts > restarts)

@@ -21,8 +21,7 @@ import pytest
 
 from dlbench.proxy.cache.backend import NoBackend
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.dispatch.dispatcher import Dispatcher
-from dlbench.proxy.dispatch.job import WorkerSlot
+from dlbench.proxy.dispatch.dispatcher import Dispatcher, WorkerSlot
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.http.tls import node_context
 from dlbench.proxy.models.model import resolve_model

@@ -368,31 +368,6 @@ def test_a_killed_worker_is_reaped_without_waiting_for_it(models):
     asyncio.run(scenario())
 
 
-def test_a_link_knows_since_when_its_oldest_batch_runs(models):
-    async def scenario():
-        link = await link_of(models.slow())
-        results = asyncio.Queue()
-        seen = []
-
-        def on_result(link, number, result):
-            seen.append(link.running_since_ns)
-            results.put_nowait((number, result))
-
-        link.on_result = on_result
-        assert link.running_since_ns is None
-        link.send(batch(1))
-        first = link.running_since_ns
-        link.send(batch(2))
-        assert link.running_since_ns == first
-        assert [(await results.get())[0] for _ in range(2)] == [1, 2]
-        assert seen[0] >= first
-        assert seen[1] is None
-        await link.shutdown()
-        assert link.running_since_ns is None
-
-    asyncio.run(scenario())
-
-
 def test_large_results_arrive_whole(models):
     async def scenario():
         link = await link_of(models.affine())

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.dispatch.job import Job, WorkerSlot
+from dlbench.proxy.dispatch.dispatcher import WorkerSlot
+from dlbench.proxy.dispatch.job import Job
 from dlbench.proxy.dispatch.policy import POLICIES
 from dlbench.proxy.dispatch.queues import Queues
 from dlbench.proxy.request import InferRequest, Layout

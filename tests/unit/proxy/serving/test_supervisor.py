@@ -21,7 +21,6 @@ class Link:
         self.alive = True
         self.broken = False
         self.death = ""
-        self.running_since_ns = None
         self.told = []
 
     async def shutdown(self):
@@ -37,6 +36,7 @@ class Dispatcher:
 
     def __init__(self):
         self.config = ServingConfig(worker_timeout_s=10)
+        self.core = self
         self.live = []
         self.held_off, self.ended = [], []
 
@@ -174,7 +174,7 @@ async def test_a_place_is_taken_anew_while_its_last_worker_still_finishes():
 async def test_a_worker_that_hangs_while_it_drains_is_killed():
     it = Story(2)
     leaving = it.supervisor.slots[1]
-    leaving.link.running_since_ns = 0
+    leaving.running_since_ns = 0
     await it.scale(1)
     it.supervisor.check(9 * NS_PER_S)
     assert leaving.link.told == []

@@ -24,6 +24,7 @@ class FakeDispatcher:
     """Remembers who is live; a worker that leaves is idle at once."""
 
     def __init__(self):
+        self.core = self
         self.live = []
 
     def join(self, slot):
