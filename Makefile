@@ -44,12 +44,13 @@ check: .venv/dev.stamp
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-BENCHMARKS = policies batcher autoscalers cache_policies worker front hits memory overload faults unequal split scaling \
-	loadgen truth omission intervals rate_search foreign proxy twin twin_speed tuner batch_sizes hostile
-# These go on for an hour or more, in pieces: exhaustive, agreement, cases.
+BENCHMARKS = $(addprefix simulated.,policies batcher autoscalers cache_policies intervals rate_search twin_speed tuner) \
+	$(addprefix live.,worker front hits memory overload faults unequal split scaling hostile proxy) \
+	$(addprefix generator.,loadgen truth omission) peers.foreign $(addprefix tuning.,twin batch_sizes)
+# These go on for an hour or more, in pieces: tuning.exhaustive, tuning.agreement, tuning.cases.
 
 bench: .venv/dev.stamp
-	$(foreach name,$(BENCHMARKS),$(BIN)/python benchmarks/$(name).py &&) true
+	$(foreach name,$(BENCHMARKS),$(BIN)/python -m benchmarks.$(name) &&) true
 
 .venv/created.stamp: pyproject.toml
 	$(VENV)

@@ -1,6 +1,6 @@
 """Writes tables and picture of batch-sizes.md: `python docs/batch_sizes.py [FILE]`.
 
-FILE is what `benchmarks/batch_sizes.py --json` keeps; it is kept beside the page, so that without
+FILE is what `benchmarks/tuning/batch_sizes.py --json` keeps; it is kept beside the page, so that without
 one the page is made anew from that.
 """
 

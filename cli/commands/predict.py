@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, isinf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from dlbench.tuner.bench.calibrate import calibrated
 from dlbench.tuner.twin.bottleneck import bottleneck
 from dlbench.tuner.twin.foresight import load_of
 from dlbench.tuner.twin.kept_calibration import KeptCalibration, read_calibration
+from dlbench.tuner.twin.textbook import left_out, textbook
 from dlbench.tuner.twin.twin import capacity_rps, infeasible, predict
 
 if TYPE_CHECKING:
@@ -65,15 +67,24 @@ LEFT_OUT = [
 NEARLY_FULL = 0.95
 
 
+GROWS = "grows"
+
+
 def _ms(value: float) -> str:
-    return f"{digits(value)} ms"
+    return GROWS if isinf(value) else f"{digits(value)} ms"
 
 
-# What is printed: name, title, and how it is written.
+def _count(value: float) -> str:
+    return GROWS if isinf(value) else digits(value)
+
+
+# What is printed: name, title, and how it is written. The textbook's queue has some of it.
 SHOWN = (
     ("throughput_rps", "throughput", "{:,.1f}/s".format),
+    ("mean_ms", "mean", _ms),
     ("p50_ms", "p50", _ms),
     ("p99_ms", "p99", _ms),
+    ("in_flight", "in flight (Little's law)", _count),
     ("mean_batch", "mean batch", digits),
     ("utilisation", "workers busy", "{:.0%}".format),
     ("hit_ratio", "cache hits", "{:.1%}".format),
@@ -143,11 +154,17 @@ def _document(config: ServingConfig, load: Load, calibration: Calibration) -> di
     full = predict(
         config, load.model_copy(update={"rate_rps": NEARLY_FULL * capacity}), calibration
     )
+    overloaded = load.rate_rps > capacity
     return {
         **found._asdict(),
+        "in_flight": inf if overloaded else found.throughput_rps * found.mean_ms / 1000,
+        "queueing": {
+            **textbook(config, load, calibration)._asdict(),
+            "left_out": left_out(config, load, calibration, found),
+        },
         "capacity_rps": capacity,
         "limit": bottleneck(config, calibration, capacity, full),
-        "overloaded": load.rate_rps > capacity,
+        "overloaded": overloaded,
         "configuration": config.model_dump(mode="json"),
         "load": load.model_dump(mode="json"),
         "guessed": calibration.guessed,
@@ -158,11 +175,14 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    theory = document["queueing"]
+    table = Table("", "simulated", theory["queue"], box=None, padding=(0, 2, 0, 0))
     for name, title, form in SHOWN:
-        table.add_row(title, form(document[name]))
-    table.add_row("limited by", document["limit"])
+        table.add_row(title, form(document[name]), form(theory[name]) if name in theory else "")
     console = result_console()
     console.print(table)
+    console.print(f"limited by {document['limit']}")
+    if theory["left_out"]:
+        console.print(f"{theory['queue']} leaves out: {', '.join(theory['left_out'])}")
     if document["overloaded"]:
         console.print("more is asked for than can be done: latencies grow for as long as it lasts")

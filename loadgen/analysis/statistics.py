@@ -5,7 +5,7 @@ among the samples, and is what a quantile, or the end of an interval, is where i
 
 Requests of one run are not independent: a queue that is long now is long in a millisecond too.
 Order statistics alone would promise too much, so they are read at the *effective* number of samples,
-and where a run is too short to know that number, nothing is promised. `benchmarks/intervals.py`
+and where a run is too short to know that number, nothing is promised. `benchmarks/simulated/intervals.py`
 measures how often the intervals hold the truth.
 """
 

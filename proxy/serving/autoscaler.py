@@ -28,7 +28,7 @@ SCALE_OUT_COOL_DOWN_S = 2.0
 # second scatter by 10 % at 100/s, and the highest of a window lies two such deviations up.
 SCALE_IN_MARGIN = 1.25
 # What waits counts as if it arrived over this time, so a backlog is worked off, not only halted.
-# benchmarks/autoscalers.py: at 1 s fewer requests of a spike are late (18 % against 24 %), but the
+# benchmarks/simulated/autoscalers.py: at 1 s fewer requests of a spike are late (18 % against 24 %), but the
 # noise of short queues passes for load and workers come and go twice as often; 5 s is the reverse.
 DRAIN_S = 2.0
 

@@ -1,7 +1,5 @@
 """What every autoscaler keeps to, under loads that step, ramp, spike and tremble."""
 
-import runpy
-from pathlib import Path
 from statistics import mean
 from typing import get_args
 
@@ -9,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulated.autoscalers import changes, late, simulate
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.serving.autoscaler import (
     AUTOSCALERS,
@@ -19,9 +18,6 @@ from dlbench.proxy.serving.autoscaler import (
     Observed,
     Predictive,
 )
-
-SIMULATION = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "autoscalers.py"))
-simulate, late, changes = (SIMULATION[name] for name in ("simulate", "late", "changes"))
 
 CONFIG = ServingConfig(min_workers=1, max_workers=12, slo_ms=100)
 every_autoscaler = pytest.mark.parametrize("name", AUTOSCALERS)

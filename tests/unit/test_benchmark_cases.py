@@ -1,32 +1,27 @@
 """The pure parts of the benchmarks that run in pieces: what is kept, chosen and concluded."""
 
+import io
 import math
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _on_the_path():
-    """Scripts find each other beside themselves; nobody else should find them."""
-    before = set(sys.modules)
-    sys.path.insert(0, BENCHMARKS)
-    yield
-    sys.path.remove(BENCHMARKS)
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(BENCHMARKS):
-            del sys.modules[name]
+from benchmarks.harness import tuned
+from benchmarks.harness.in_pieces import Kept, OutOfTime
+from benchmarks.tuning import exhaustive
+from benchmarks.tuning.cases import Ratio, ceiling_rps, ratio, standing
+from benchmarks.tuning.exhaustive import Chosen, settled, shares
+from dlbench.loadgen.measurement import Measurement
+from dlbench.proxy.config import ServingConfig
+from dlbench.results.records import write_csv
+from dlbench.tuner.front import Outcome
+from dlbench.tuner.point import Point
+from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 
 
 @pytest.fixture
 def kept_in(tmp_path):
-    from in_pieces import Kept
-
     return lambda for_s=60.0: Kept(tmp_path / "kept.jsonl", for_s)
 
 
@@ -36,8 +31,6 @@ def test_what_was_measured_is_not_measured_again(kept_in):
 
 
 def test_out_of_time_gives_what_is_kept_and_makes_nothing(kept_in):
-    from in_pieces import OutOfTime
-
     kept_in().once("a", lambda: 1)
     late = kept_in(for_s=-1.0)
     assert late.once("a", lambda: pytest.fail("made")) == 1
@@ -54,15 +47,6 @@ def test_a_record_cut_short_by_a_kill_is_made_again(kept_in, tmp_path):
 
 
 def test_a_csv_row_is_the_configuration_that_was_written():
-    import io
-
-    import tuned
-
-    from dlbench.loadgen.measurement import Measurement
-    from dlbench.proxy.config import ServingConfig
-    from dlbench.results.records import write_csv
-    from dlbench.tuner.point import Point
-
     config = ServingConfig(workers=3, max_batch_size=24, max_queue_delay_ms=0.5)
     measured = Measurement(
         verdict="ok", latency_from="scheduled", offered_rps=812.5, throughput_rps=800.0, p99_ms=3.0,
@@ -81,8 +65,6 @@ def test_a_csv_row_is_the_configuration_that_was_written():
 
 
 def test_the_grid_is_the_space_that_tune_makes_of_its_file():
-    import exhaustive
-
     default = exhaustive.space(exhaustive.space_file(exhaustive.GRID))
     configs = list(default.configurations())
     assert len(configs) == len(set(configs))
@@ -91,8 +73,6 @@ def test_the_grid_is_the_space_that_tune_makes_of_its_file():
 
 
 def test_most_repeats_have_to_hold():
-    from exhaustive import settled
-
     good, bad = point(100.0, 5.0), point(100.0, 5.0, "saturated")
     assert settled([good, bad]) is None
     assert settled([good, point(110.0, 7.0), point(120.0, 9.0), bad]) == (110.0, 7.0)
@@ -100,11 +80,6 @@ def test_most_repeats_have_to_hold():
 
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(0.1, 900)), min_size=1, max_size=6))
 def test_fewer_of_the_same_points_never_have_the_larger_share(pairs):
-    from exhaustive import Chosen, shares
-
-    from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.front import Outcome
-
     chosen = [Chosen(ServingConfig(workers=1), float(n)) for n in range(len(pairs))]
     outcomes = {c: Outcome(*pair) for c, pair in zip(chosen, pairs, strict=True)}
     sides = {"exhaustive": chosen, "tune": chosen[:1]}
@@ -115,15 +90,11 @@ def test_fewer_of_the_same_points_never_have_the_larger_share(pairs):
 
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=8), st.floats(0.01, 100))
 def test_equal_ratios_are_their_mean_and_lie_in_its_interval(under, factor):
-    from cases import ratio
-
     found = ratio([factor * value for value in under], under)
     assert found == pytest.approx((factor, factor, factor))
 
 
 def test_one_round_has_a_ratio_and_no_interval_and_decides_nothing():
-    from cases import ratio, standing
-
     found = ratio([3.0, None], [2.0, 5.0])
     assert found.middle == pytest.approx(1.5)
     assert math.isnan(found.low)
@@ -143,16 +114,10 @@ def test_one_round_has_a_ratio_and_no_interval_and_decides_nothing():
     ],
 )
 def test_a_claim_stands_by_the_whole_interval(low, high, factor, stands):
-    from cases import Ratio, standing
-
     assert standing(Ratio((low + high) / 2, low, high), factor) == stands
 
 
 def test_the_ceiling_is_what_all_workers_computed_together():
-    from cases import ceiling_rps
-
-    from dlbench.tuner.twin.calibration import Calibration, ServiceTime
-
     times = (
         ServiceTime(batch=1, busy=1, seconds=0.01),
         ServiceTime(batch=8, busy=1, seconds=0.02),
@@ -162,10 +127,6 @@ def test_the_ceiling_is_what_all_workers_computed_together():
 
 
 def point(rate, p99_ms, verdict="ok"):
-    from dlbench.loadgen.measurement import Measurement
-    from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.point import Point
-
     measured = Measurement(
         verdict=verdict, latency_from="scheduled", offered_rps=rate, throughput_rps=rate,
         p99_ms=p99_ms, error_rate=0.0, requests=500, duration_s=1.0, client_cpu=0.1, net_mbps=1.0,

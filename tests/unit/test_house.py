@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("cli", "doctor", "loadgen", "proxy", "results", "tuner")
 ROOMS = [init.parent for name in PACKAGES for init in (ROOT / name).rglob("__init__.py")]
+BENCHMARKS = [folder for folder in (ROOT / "benchmarks").iterdir() if any(folder.glob("*.py"))]
 TESTS = [folder for folder in (ROOT / "tests").rglob("*") if any(folder.glob("*.py"))]
 MOST_MODULES = 16
 # Each process has its `main` and each package its tree of `errors`. What is spoken on a wire is
@@ -38,7 +39,7 @@ def test_every_package_of_the_tree_is_in_the_wheel():
 
 def test_a_listing_of_two_levels_tells_the_architecture():
     """A room's name says what lives there, and it is small enough to be read at a glance."""
-    crowded = [room for room in [*ROOMS, *TESTS] if len(modules(room)) > MOST_MODULES]
+    crowded = [room for room in [*ROOMS, *BENCHMARKS, *TESTS] if len(modules(room)) > MOST_MODULES]
     assert crowded == []
 
 
@@ -64,6 +65,21 @@ def test_the_architecture_names_files_that_are_there():
     assert set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text)) <= there
     rooms = {room.name for room in ROOMS}
     assert set(re.findall(r"\*\*`(?:\w+/)?(\w+)/`\*\*", text)) == rooms - set(PACKAGES) | {"doctor"}
+
+
+def test_the_benchmarks_are_listed_by_room():
+    """A table for each folder, and each of its files in it."""
+    parts = re.split(
+        r"^\*\*(\w+)/\*\*", (ROOT / "benchmarks" / "README.md").read_text(), flags=re.M
+    )
+    listed = {
+        room: set(re.findall(r"`(\w+\.\w+)`", text))
+        for room, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    assert listed == {
+        folder.name: {file.name for file in folder.iterdir() if file.is_file()}
+        for folder in BENCHMARKS
+    }
 
 
 def test_every_dependency_has_its_reason():

@@ -1,11 +1,9 @@
 """The benchmarks' server of known latency: its analytic quantiles against large samples."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from itertools import islice
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,19 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "known_server.py"
+from benchmarks.generator import known_server
+from benchmarks.generator.known_server import KNOWN, Known, Stall
 
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("known_server", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["known_server"] = module  # where dataclasses look their types up
-    spec.loader.exec_module(module)
-    return module
-
-
-known_server = load_script()
-KNOWN, Known, Stall = known_server.KNOWN, known_server.Known, known_server.Stall
 SAMPLES = 400_000
 MS = 1e6
 SHARES = (0.1, 0.5, 0.9, 0.97, 0.99, 0.995)
@@ -112,7 +100,7 @@ def test_a_drain_is_timed_burst_by_burst():
 
 
 def test_it_answers_as_a_v2_server_and_never_early():
-    command = [sys.executable, SCRIPT, "constant", "3"]
+    command = [sys.executable, known_server.__file__, "constant", "3"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         url = json.loads(process.stdout.readline())["url"]

@@ -48,6 +48,7 @@ class Prediction(NamedTuple):
     """What is expected of an operating point; the hit ratio counts joined requests, as the proxy does."""
 
     throughput_rps: float
+    mean_ms: float
     p50_ms: float
     p99_ms: float
     mean_batch: float
@@ -160,6 +161,7 @@ def _summed_up(
     span_ns = max(int(run.done_ns.max()), int(arrivals[-1]), 1)
     return Prediction(
         throughput_rps=load.rate_rps * min(1.0, in_time / len(arrivals)),
+        mean_ms=float(np.mean(latency_ms)),
         p50_ms=float(p50),
         p99_ms=float(p99),
         mean_batch=run.rows / max(1, run.batches),

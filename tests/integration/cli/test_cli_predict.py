@@ -57,6 +57,26 @@ def test_figures_for_machines(kept):
     assert not found["overloaded"]
 
 
+def test_what_queueing_theory_says_stands_beside_it(kept):
+    found = figures("demo:mlp", "--calibration", kept, "--rate", 250, "--workers", 1)
+    theory = found["queueing"]
+    assert theory["queue"] == "M/M/1"
+    assert theory["mean_ms"] == pytest.approx(4)
+    assert theory["in_flight"] == pytest.approx(1)
+    assert found["in_flight"] == pytest.approx(250 * found["mean_ms"] / 1000, rel=0.01)
+    assert found["mean_ms"] < theory["mean_ms"]
+    assert [reason for reason in theory["left_out"] if "vary less" in reason]
+    asked = predict("demo:mlp", "--calibration", kept, "--rate", 250, "--workers", 1).stdout
+    assert "M/M/1 leaves out: " in asked
+    assert all(len(line) <= 80 for line in asked.splitlines())
+
+
+def test_a_queue_without_batches_may_have_no_steady_state(kept):
+    known = ("demo:mlp", "--calibration", kept, "--rate", 700, "--workers", 1)
+    assert figures(*known)["queueing"]["p99_ms"] == "Infinity"
+    assert "grows" in predict(*known).stdout
+
+
 def test_what_a_person_reads(kept):
     done = predict("demo:mlp", "--calibration", kept, "--rate", 10_000, "--workers", 1)
     assert done.returncode == 0

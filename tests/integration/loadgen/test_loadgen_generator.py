@@ -19,7 +19,7 @@ from dlbench.loadgen.errors import BudgetError, DataError, GeneratorError
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
 
-KNOWN_SERVER = Path(__file__).parents[3] / "benchmarks" / "known_server.py"
+KNOWN_SERVER = Path(__file__).parents[3] / "benchmarks" / "generator" / "known_server.py"
 
 
 def null_server(*arguments):

@@ -1,14 +1,12 @@
 """The search: its decisions on servers that answer as told, its answers on simulated ones."""
 
 import math
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.simulated import rate_search
 from dlbench.loadgen.control.capacity import Capacity, describe, find_capacity, plan
 from dlbench.loadgen.control.objective import Objective
 from dlbench.loadgen.control.rate_search import (
@@ -20,11 +18,6 @@ from dlbench.loadgen.control.rate_search import (
     what_is_known,
 )
 from dlbench.loadgen.errors import BudgetError
-
-BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(BENCHMARKS))  # it prints with the benchmarks' own modules
-    SIMULATION = SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "rate_search.py")))
 
 P99 = Objective.parse("p99<50ms")
 OUTCOMES = ["held", "failed", "saturated", "undetermined", "invalid"]
@@ -211,17 +204,17 @@ def test_nothing_was_tried():
 def test_the_answer_is_not_beyond_the_truth_and_not_far_below(name):
     ratios = []
     for number in range(4):
-        case = SIMULATION.KINDS[name](number)
-        capacity = SIMULATION.search(case.server, case.objective, number)
-        assert capacity.took_s <= SearchSettings().budget_s + SIMULATION.TIMEOUT_S
+        case = rate_search.KINDS[name](number)
+        capacity = rate_search.search(case.server, case.objective, number)
+        assert capacity.took_s <= SearchSettings().budget_s + rate_search.TIMEOUT_S
         assert not capacity.confirmed or capacity.rate_rps < 1.05 * case.truth_rps
         ratios.append((capacity.rate_rps or 0) / case.truth_rps)
     assert sorted(ratios)[2] > 0.5
 
 
 def test_a_fast_server_is_found_within_a_tenth():
-    server = SIMULATION.MM1(5000)
-    capacity = SIMULATION.search(server, P99, 1)
+    server = rate_search.MM1(5000)
+    capacity = rate_search.search(server, P99, 1)
     # Sojourn times of an M/M/1 are exponential with the rate mu - lambda.
     truth_rps = 5000 - math.log(100) / 0.050
     assert 0.9 * truth_rps < capacity.rate_rps <= truth_rps
@@ -229,8 +222,8 @@ def test_a_fast_server_is_found_within_a_tenth():
 
 
 def test_a_simulated_server_that_waits_for_batches_is_reported():
-    server = SIMULATION.FullBatches(2000, 8, 0.1)
-    capacity = SIMULATION.search(server, P99, 1)
+    server = rate_search.FullBatches(2000, 8, 0.1)
+    capacity = rate_search.search(server, P99, 1)
     assert capacity.rate_rps > 1500
     assert set(capacity.failed_below_rps) >= {10, 20, 40, 80}
     assert capacity.non_monotonic
@@ -238,18 +231,18 @@ def test_a_simulated_server_that_waits_for_batches_is_reported():
 
 
 def test_a_simulated_dip_is_reported():
-    capacity = SIMULATION.search(SIMULATION.Dip(3000, 300, 500), P99, 1)
+    capacity = rate_search.search(rate_search.Dip(3000, 300, 500), P99, 1)
     assert capacity.rate_rps > 2500
     assert capacity.failed_below_rps == (320,)
 
 
 def test_long_stalls_leave_no_rate_that_holds():
-    capacity = SIMULATION.search(SIMULATION.Stalling(2000, 5.0, 0.5), P99, 1)
+    capacity = rate_search.search(rate_search.Stalling(2000, 5.0, 0.5), P99, 1)
     assert not capacity.confirmed
 
 
 def test_a_slow_client_is_named_as_the_limit():
-    capacity = SIMULATION.search(SIMULATION.MM1(5000), P99, 1, client_rps=1000)
+    capacity = rate_search.search(rate_search.MM1(5000), P99, 1, client_rps=1000)
     assert 900 < capacity.rate_rps <= 1000
     assert 1000 <= capacity.client_limit_rps < 1100
     assert capacity.failed_rps is None
@@ -260,7 +253,7 @@ def test_a_slow_client_is_named_as_the_limit():
 
 
 def test_steps_and_trials_are_told_as_they_happen_with_fresh_seeds():
-    server = SIMULATION.Simulated(SIMULATION.MM1(2000))
+    server = rate_search.Simulated(rate_search.MM1(2000))
     seeds, heard = [], []
 
     def measure(rate_rps, duration_s, seed):
@@ -283,7 +276,7 @@ def test_steps_and_trials_are_told_as_they_happen_with_fresh_seeds():
 
 
 def test_ctrl_c_returns_what_is_known():
-    server = SIMULATION.Simulated(SIMULATION.MM1(2000))
+    server = rate_search.Simulated(rate_search.MM1(2000))
 
     def measure(rate_rps, duration_s, seed):
         if rate_rps > 1000:
@@ -297,7 +290,7 @@ def test_ctrl_c_returns_what_is_known():
 
 
 def test_a_run_that_was_stopped_early_proves_nothing():
-    server = SIMULATION.Simulated(SIMULATION.MM1(2000))
+    server = rate_search.Simulated(rate_search.MM1(2000))
 
     def measure(rate_rps, duration_s, seed):
         run = server.measure(rate_rps, duration_s, seed)
@@ -310,7 +303,7 @@ def test_a_run_that_was_stopped_early_proves_nothing():
 
 
 def test_a_load_that_the_client_cannot_make_is_its_limit():
-    server = SIMULATION.Simulated(SIMULATION.MM1(20_000))
+    server = rate_search.Simulated(rate_search.MM1(20_000))
 
     def measure(rate_rps, duration_s, seed):
         if rate_rps > 1000:
@@ -323,7 +316,7 @@ def test_a_load_that_the_client_cannot_make_is_its_limit():
 
 
 def test_the_answer_survives_json_and_is_told_in_plain_lines():
-    capacity = SIMULATION.search(SIMULATION.MM1(5000), P99, 1)
+    capacity = rate_search.search(rate_search.MM1(5000), P99, 1)
     text = capacity.model_dump_json()
     assert '"non_monotonic":false' in text
     assert Capacity.model_validate_json(capacity.model_dump_json(exclude={"non_monotonic"})) == (
@@ -336,6 +329,6 @@ def test_the_answer_survives_json_and_is_told_in_plain_lines():
 
 
 def test_no_rate_is_said():
-    server = SIMULATION.FullBatches(2000, 10_000, 0.1)
-    capacity = SIMULATION.search(server, P99, 1)
+    server = rate_search.FullBatches(2000, 10_000, 0.1)
+    capacity = rate_search.search(server, P99, 1)
     assert describe(capacity)[0] == "no rate was found at which p99<50ms holds"

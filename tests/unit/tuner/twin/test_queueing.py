@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.tuner.twin.queueing import MG1, MMc, little_holds, littles_law, mm1, mm1_quantile_s
+from dlbench.tuner.twin.queueing import (
+    MG1,
+    MMc,
+    little_holds,
+    littles_law,
+    mm1,
+    mm1_quantile_s,
+    mmc_quantile_s,
+)
 
 RATES = st.floats(0.1, 1e4)
 RHOS = st.floats(0.01, 0.99)
@@ -39,10 +47,31 @@ def test_an_mm1_quantile_is_where_the_tail_says(rate, rho, share):
     assert mm1(rate, rho / rate).sojourn_tail(found) == pytest.approx(1 - share)
 
 
+def test_the_p99_of_a_textbook_queue():
+    # M/M/2 with rho = 3/4 waits with C = 9/14: the tail is 9/7 x - 2/7 x^2 with x = exp(-t / 2).
+    x = (9 - math.sqrt(81 - 8 * 0.07)) / 4
+    assert mmc_quantile_s(MMc(2, 1.5, 1.0), 0.99) == pytest.approx(-2 * math.log(x))
+
+
+@given(st.integers(1, 64), RATES, RHOS, st.floats(0.01, 0.999))
+def test_an_mmc_quantile_is_where_the_tail_says(workers, rate, rho, share):
+    queue = MMc(workers, rate, workers * rho / rate)
+    found = mmc_quantile_s(queue, share)
+    assert queue.sojourn_tail(found) == pytest.approx(1 - share)
+
+
+@given(RATES, RHOS, st.floats(0.01, 0.999))
+def test_one_worker_is_a_case_of_many(rate, rho, share):
+    assert mmc_quantile_s(mm1(rate, rho / rate), share) == pytest.approx(
+        mm1_quantile_s(rate, rho / rate, share)
+    )
+
+
 def test_an_overloaded_queue_never_ends():
     assert mm1(2.0, 1.0).mean_wait_s() == math.inf
     assert MG1(1.0, 1.0, 0.5).mean_wait_s() == math.inf
     assert mm1_quantile_s(1.0, 1.0, 0.5) == math.inf
+    assert mmc_quantile_s(MMc(2, 2.0, 1.0), 0.5) == math.inf
 
 
 def test_littles_law_says_by_how_much_three_numbers_disagree():
