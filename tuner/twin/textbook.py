@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dlbench.proxy.dispatch.runner import PREFETCH_BELOW_NS
+from dlbench.proxy.dispatch.core import PREFETCH_BELOW_NS
 from dlbench.tuner.twin.queueing import MMc, mmc_quantile_s
 from dlbench.tuner.twin.scenario import NS
 
