@@ -13,22 +13,23 @@ import inspect
 import os
 import re
 import tomllib
-import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
 from dlbench.cli.failure import UsageError
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.declaration import declarations
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.spelling import instead, meant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pydantic.fields import FieldInfo
+    from dlbench.proxy.declaration import Declaration
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,11 +37,9 @@ ENVIRONMENT_PREFIX = "DLBENCH_"
 UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORECASE)
 NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*")
-SUFFIX_S = {"_s": 1.0, "_ms": 1e-3}
 # Tables that a file may have, so that several commands can share it.
 TABLES = ("serve", "tune")
 NO_MODEL = "MODEL is missing: name an .onnx file, demo:mlp or demo:cnn"
-CHOICE = "CHOICE"
 
 # What commands have in common, under the same names and with the same help.
 AsJson = Annotated[
@@ -72,19 +71,20 @@ def options_from(
     fields = {
         name: (model, field)
         for model in models
-        for name, field in model.model_fields.items()
+        for name, field in declarations(model).items()
         if name not in skipped
     }
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.name != "given"]
-        derived = [_parameter(name, model, field) for name, (model, field) in fields.items()]
+        derived = [_parameter(model, field) for model, field in fields.values()]
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:  # noqa: ANN401 - whatever the command returns
             given = {name: values.pop(name) for name in fields}
-            return command(**values, given=_set_values(given))
+            given = {name: value for name, value in given.items() if value not in (None, [])}
+            return command(**values, given=given)
 
         order = sorted([*own, *derived], key=lambda p: p.kind)
         run.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
@@ -101,14 +101,12 @@ def read(model: type[M], given: Mapping[str, Any], file: Mapping[str, Any]) -> M
         UsageError: a value is wrong; the text names the option and the bounds.
     """
     _check_environment()
-    fields = model.model_fields
-    values = {name: _named(name, fields[name], file[name]) for name in fields if name in file}
+    fields = declarations(model)
+    values = {name: _named(fields[name], file[name]) for name in fields if name in file}
     for name, field in fields.items():
         if (text := os.environ.get(ENVIRONMENT_PREFIX + name.upper())) is not None:
-            values[name] = _named(name, field, _from_text(field, text, name))
-    values |= {
-        name: _typed(name, fields[name], value) for name, value in given.items() if name in fields
-    }
+            values[name] = _named(field, _from_text(field, text))
+    values |= {name: _typed(fields[name], value) for name, value in given.items() if name in fields}
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -189,8 +187,8 @@ def read_file(
 
 def option_name(name: str, model: type[BaseModel]) -> str:
     """The option of a field, for help and error texts."""
-    short = name if model is ServingConfig else _without_suffix(name)
-    return "--" + short.replace("_", "-")
+    takes_unit = _takes_unit(model, declarations(model)[name])
+    return "--" + (name.rpartition("_")[0] if takes_unit else name).replace("_", "-")
 
 
 def duration(text: str, *, option: str = "") -> float:
@@ -215,19 +213,21 @@ def duration(text: str, *, option: str = "") -> float:
     return found
 
 
-def _parameter(name: str, model: type[BaseModel], field: FieldInfo) -> inspect.Parameter:
-    kind, metavar = _shown(name, model, field)
-    choices = get_args(plain_type(field)) if metavar == CHOICE else ()
+def _parameter(model: type[BaseModel], field: Declaration) -> inspect.Parameter:
+    kind, metavar = _shown(model, field)
     option = typer.Option(
-        option_name(name, model),
-        help=_help(field, name, model),
+        option_name(field.name, model),
+        help=_help(model, field),
         metavar=metavar,
         show_default=False,
         rich_help_panel=PANELS.get(model.__name__, "Options"),
-        autocompletion=lambda incomplete: [c for c in choices if c.startswith(incomplete)],
+        autocompletion=lambda incomplete: [c for c in field.words if c.startswith(incomplete)],
     )
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind, option],
     )
 
 
@@ -239,34 +239,31 @@ PANELS = {
 }
 
 
-def _shown(name: str, model: type[BaseModel], field: FieldInfo) -> tuple[Any, str | None]:
+def _shown(model: type[BaseModel], field: Declaration) -> tuple[Any, str | None]:
     """How an option looks to Typer: its type, and a metavar that leaves the help its room."""
-    plain = plain_type(field)
-    if plain is bool:
+    if field.kind is bool:
         # A switch that is on by default takes a value: how else could it be switched off?
         return (str | None, "on|off") if field.default else (bool | None, None)
-    if get_origin(plain) is dict:
+    if field.kind is dict:
         return (list[str] | None), "NAME=VALUE"
-    if get_origin(plain) is tuple:
+    if field.kind is tuple:
         return (str | None), "LIST"
-    if _is_duration(name, model):
+    if _takes_unit(model, field):
         return (str | None), "DURATION"
-    if get_origin(plain) is Literal:
-        return (str | None), CHOICE
-    return (plain | None), METAVARS.get(plain)
+    return (field.kind | None), "CHOICE" if field.words else METAVARS.get(field.kind)
 
 
 METAVARS = {int: "N", float: "NUMBER", str: "TEXT"}
 
 
-def _help(field: FieldInfo, name: str, model: type[BaseModel]) -> str:
-    text = (field.description or "").replace("[", r"\[")
-    if get_origin(plain_type(field)) is Literal:
-        text = f"{', '.join(get_args(plain_type(field)))}: {text}"
-    default = field.get_default(call_default_factory=True)
-    if default in (None, "", (), {}) or "(default" in text or field.is_required():
+def _help(model: type[BaseModel], field: Declaration) -> str:
+    text = field.help.replace("[", r"\[")
+    if field.words:
+        text = f"{', '.join(field.words)}: {text}"
+    default = field.default
+    if default in (None, "", (), {}) or "(default" in text or default is PydanticUndefined:
         return text
-    unit = name.rsplit("_", 1)[1] if _is_duration(name, model) else ""
+    unit = field.unit if _takes_unit(model, field) else ""
     shown = f"{default:g}{unit}" if isinstance(default, float) else _plain(default)
     return f"{text} (default {shown})"
 
@@ -277,72 +274,45 @@ def _plain(default: Any) -> str:  # noqa: ANN401 - a field's default
     return ("off", "on")[default] if isinstance(default, bool) else str(default)
 
 
-def _set_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value not in (None, [])}
-
-
-def _typed(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - whatever Typer parsed
+def _typed(field: Declaration, value: Any) -> Any:  # noqa: ANN401 - whatever Typer parsed
     """A value as the command line gives it, as the model wants it."""
     if isinstance(value, list):
-        return dict(_pair(name, field, text) for text in value)
+        return dict(_pair(field, text) for text in value)
     if not isinstance(value, str):
         return value
-    if suffix := _suffix(name, field):
-        option = "--" + name.removesuffix(suffix).replace("_", "-")
-        return duration(value, option=option) / SUFFIX_S[suffix]
-    return _from_text(field, value, name)
+    if field.is_duration:
+        option = "--" + field.name.rpartition("_")[0].replace("_", "-")
+        return duration(value, option=option) / UNITS_S[field.unit]
+    return _from_text(field, value)
 
 
-def _named(name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - what a file may hold
+def _named(field: Declaration, value: Any) -> Any:  # noqa: ANN401 - what a file may hold
     """A value under a name that says its unit: a number is in that, a text may be in another."""
-    suffix = _suffix(name, field)
-    if suffix is None or not isinstance(value, str) or NUMBER.fullmatch(value):
+    if not field.is_duration or not isinstance(value, str) or NUMBER.fullmatch(value):
         return value
-    return duration(value, option=name) / SUFFIX_S[suffix]
+    return duration(value, option=field.name) / UNITS_S[field.unit]
 
 
-def _suffix(name: str, field: FieldInfo) -> str | None:
-    """The unit in the name of a duration's field; None: it is something else."""
-    found = next((suffix for suffix in SUFFIX_S if name.endswith(suffix)), None)
-    return found if plain_type(field) is float else None
-
-
-def _from_text(field: FieldInfo, text: str, name: str) -> Any:  # noqa: ANN401 - the field's type
-    plain = plain_type(field)
-    if get_origin(plain) is dict:
-        return dict(_pair(name, field, part) for part in text.split())
-    if get_origin(plain) is tuple:
+def _from_text(field: Declaration, text: str) -> Any:  # noqa: ANN401 - the field's type
+    if field.kind is dict:
+        return dict(_pair(field, part) for part in text.split())
+    if field.kind is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
 
 
-def _pair(name: str, field: FieldInfo, text: str) -> tuple[str, Any]:
+def _pair(field: Declaration, text: str) -> tuple[str, Any]:
     """`NAME=1,2` or `NAME=1`, by what the field maps to."""
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
-        raise UsageError(f"--{name.replace('_', '-')} {text}: write NAME=VALUE")
-    many = get_origin(get_args(plain_type(field))[1]) is tuple
+        raise UsageError(f"--{field.name.replace('_', '-')} {text}: write NAME=VALUE")
+    many = get_origin(get_args(field.annotation)[1]) is tuple
     return key, (tuple(value.split(",")) if many else value)
 
 
-def plain_type(field: FieldInfo) -> Any:  # noqa: ANN401 - a type
-    """The annotation without its `| None`."""
-    annotation = field.annotation
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
-
-
-def _is_duration(name: str, model: type[BaseModel]) -> bool:
-    return (
-        model is not ServingConfig
-        and _without_suffix(name) != name
-        and plain_type(model.model_fields[name]) is float
-    )
-
-
-def _without_suffix(name: str) -> str:
-    return next((name.removesuffix(s) for s in SUFFIX_S if name.endswith(s)), name)
+def _takes_unit(model: type[BaseModel], field: Declaration) -> bool:
+    """Whether its option is a duration: a knob's name says the unit, and a number is enough."""
+    return model is not ServingConfig and field.is_duration
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
@@ -358,7 +328,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     message = str(first["msg"]).replace("Input should be ", "must be ")
     if first["type"] == "literal_error" and (close := meant(str(first["input"]), _choices(first))):
         message += f"; did you mean {close}?"
-    bounds = _bounds(model.model_fields[name])
+    bounds = _bounds(declarations(model)[name])
     inner = "".join(f" {part}" for part in first["loc"][1:])
     return f"{option_name(name, model)}{inner} {first['input']}: {message}{bounds}"
 
@@ -370,14 +340,13 @@ def _choices(error: Any) -> list[str]:  # noqa: ANN401 - pydantic's ErrorDetails
 
 def _unknown_part(model: type[BaseModel], name: str, where: tuple[Any, ...]) -> str:
     """An unknown field of a model within a field, as of `--request-class`."""
-    parts = get_args(plain_type(model.model_fields[name]))[-1].model_fields
+    parts = get_args(declarations(model)[name].annotation)[-1].model_fields
     told = " ".join(map(str, where[1:-1]))
     return (
         f"{option_name(name, model)} {told}: no such key {where[-1]!r}; {instead(where[-1], parts)}"
     )
 
 
-def _bounds(field: FieldInfo) -> str:
-    low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-    high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+def _bounds(field: Declaration) -> str:
+    low, high = field.bounds.get("ge"), field.bounds.get("le")
     return f" (from {low:g} to {high:g})" if low is not None and high is not None else ""

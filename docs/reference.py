@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
 
 from dlbench.cli import failure
 from dlbench.cli.main import COMMANDS, app
-from dlbench.cli.options import ENVIRONMENT_PREFIX, PANELS, option_name, plain_type
+from dlbench.cli.options import ENVIRONMENT_PREFIX, PANELS, option_name
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.knob import restart_knobs, search_values
+from dlbench.proxy.declaration import declarations
+from dlbench.proxy.knob import KNOBS
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.records import COLUMNS, HEAD
 from dlbench.tuner.study_config import StudyConfig
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
+
+    from dlbench.proxy.declaration import Declaration
 
 PAGE = Path(__file__).with_name("reference.md")
 INTRODUCTION = f"""\
@@ -40,8 +42,6 @@ GROUPS: dict[str, type[BaseModel]] = {
     PANELS[model.__name__]: model
     for model in (ServingConfig, ServerSettings, LoadProfile, StudyConfig)
 }
-# What a field's name says of its unit.
-UNITS = {"_ms": " ms", "_s": " s", "_mb": " MiB", "_kb": " KiB"}
 KINDS = {
     bool: "on or off",
     int: "integer",
@@ -171,12 +171,15 @@ def fields(model: type[BaseModel]) -> str:
     """Every field of a declaration, in its order."""
     if model is not ServingConfig:
         return table(FIELD_HEAD, _rows(model)) + "\n"
-    in_place, searched = set(ServingConfig.model_fields) - restart_knobs(), search_values()
     rows = (
-        (*row, "no" if name in in_place else "yes", "yes" if name in searched else "no")
-        for name, row in zip(model.model_fields, _rows(model), strict=True)
+        (*row, _yes(knob.restart), _yes(knob.searched))
+        for knob, row in zip(KNOBS.values(), _rows(model), strict=True)
     )
     return table((*FIELD_HEAD, "restart", "searched"), rows) + "\n"
+
+
+def _yes(it_is: object) -> str:
+    return "yes" if it_is else "no"
 
 
 def columns() -> str:
@@ -195,15 +198,15 @@ def exit_codes() -> str:
 
 
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        unit = next((text for suffix, text in UNITS.items() if name.endswith(suffix)), "")
+    for name, field in declarations(model).items():
+        unit = f" {field.unit}" if field.unit else ""
         yield (
             _option(name, model),
             f"`{name}`",
-            _values(name, model, field),
+            _values(model, field),
             _bounds(field, unit),
-            _default(field.get_default(call_default_factory=True), unit),
-            escaped(field.description or ""),
+            _default(field.default, unit),
+            escaped(field.help),
         )
 
 
@@ -216,20 +219,14 @@ def escaped(said: str) -> str:
     return " ".join(said.replace("|", r"\|").replace("<", "&lt;").split())
 
 
-def _values(name: str, model: type[BaseModel], field: FieldInfo) -> str:
-    takes_unit = option_name(name, model) != option_name(name, ServingConfig)
-    return "duration" if takes_unit else _kind(plain_type(field))
+def _values(model: type[BaseModel], field: Declaration) -> str:
+    if model is not ServingConfig and field.is_duration:
+        return "duration"
+    return ", ".join(f"`{word}`" for word in field.words) or KINDS[field.kind]
 
 
-def _kind(annotation: Any) -> str:  # noqa: ANN401 - a type
-    origin = get_origin(annotation) or annotation
-    if origin is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
-    return KINDS[origin]
-
-
-def _bounds(field: FieldInfo, unit: str) -> str:
-    found = {sign: getattr(m, sign) for m in field.metadata for sign in SIGNS if hasattr(m, sign)}
+def _bounds(field: Declaration, unit: str) -> str:
+    found = field.bounds
     if {"ge", "le"} <= found.keys():
         return f"{found['ge']:,} to {found['le']:,}{unit}"
     return ", ".join(f"{SIGNS[sign]}{bound:,}{unit}" for sign, bound in found.items())

@@ -68,38 +68,31 @@ class RequestError(ProxyError):
     # The client may try again after so many seconds; None: no use in trying.
     retry_after_s: int | None = None
 
+    def __init_subclass__(cls, status: int) -> None:
+        cls.status = status
+
     def __init__(self, text: str) -> None:
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")
 
 
-class BadRequest(RequestError):
+class BadRequest(RequestError, status=400):
     """The request makes no sense; sending it again will not help."""
 
-    status = 400
 
-
-class Unauthorized(RequestError):
+class Unauthorized(RequestError, status=401):
     """No bearer token, or one that is not known."""
 
-    status = 401
 
-
-class Forbidden(RequestError):
+class Forbidden(RequestError, status=403):
     """A web page from elsewhere asks for more than a read."""
 
-    status = 403
 
-
-class NotFound(RequestError):
+class NotFound(RequestError, status=404):
     """No such path or model."""
 
-    status = 404
 
-
-class MethodNotAllowed(RequestError):
+class MethodNotAllowed(RequestError, status=405):
     """The path is there, the method is not; `headers` names those that are."""
-
-    status = 405
 
     def __init__(self, methods: Collection[bytes]) -> None:
         allowed = b", ".join(sorted({*methods, *([b"HEAD"] if b"GET" in methods else [])}))
@@ -107,72 +100,52 @@ class MethodNotAllowed(RequestError):
         self.headers = b"allow: %b\r\n" % allowed
 
 
-class RequestTimeout(RequestError):
+class RequestTimeout(RequestError, status=408):
     """The request did not arrive in time."""
 
-    status = 408
 
-
-class TooLarge(RequestError):
+class TooLarge(RequestError, status=413):
     """The body is over the limit, compressed or not."""
 
-    status = 413
 
-
-class BadEncoding(RequestError):
+class BadEncoding(RequestError, status=415):
     """A content encoding that is not understood."""
 
-    status = 415
 
-
-class BadExpectation(RequestError):
+class BadExpectation(RequestError, status=417):
     """An Expect header that is not 100-continue."""
 
-    status = 417
 
-
-class Misdirected(RequestError):
+class Misdirected(RequestError, status=421):
     """The request is for a host that we are not."""
 
-    status = 421
 
-
-class TooMany(RequestError):
+class TooMany(RequestError, status=429):
     """More is kept for clients than the limit allows; later there may be room."""
 
-    status = 429
     retry_after_s = 1
 
 
-class HeadTooLarge(RequestError):
+class HeadTooLarge(RequestError, status=431):
     """Request line and headers are over the limit."""
 
-    status = 431
 
-
-class ClientGone(RequestError):
+class ClientGone(RequestError, status=499):
     """Nobody waits for the answer any more; the status is nginx's, and no client sees it."""
-
-    status = 499
 
     def __init__(self) -> None:
         super().__init__("the client was gone before the request could run")
 
 
-class WorkerFailed(RequestError):
+class WorkerFailed(RequestError, status=500):
     """A worker died with the request."""
 
-    status = 500
 
-
-class Overloaded(RequestError):
+class Overloaded(RequestError, status=503):
     """The queue is full, or the proxy is about to stop."""
 
-    status = 503
     retry_after_s = 1
 
 
-class DeadlineExceeded(RequestError):
+class DeadlineExceeded(RequestError, status=504):
     """The request's deadline passed before it could be run."""
-
-    status = 504

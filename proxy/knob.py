@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.declaration import Declaration, declare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Knob:
+class Knob(Declaration):
     """What a knob may be and when it matters.
 
     `kind` is int, float, bool, str or tuple; numbers have `low` and `high`, the others `choices`
@@ -23,33 +24,25 @@ class Knob:
     None: the default. More than `per_core` times the cores is no value to search; 0: any is.
     """
 
-    name: str
-    kind: type
-    default: Any
-    low: Any
-    high: Any
-    choices: tuple[Any, ...]
     searched: tuple[Any, ...]
     restart: bool
     moot: tuple[str, Any] | None
     naive: Any
     per_core: int
 
+    @property
+    def low(self) -> Any:  # noqa: ANN401 - a number of the knob's kind
+        return self.kind(self.bounds["ge"])
+
+    @property
+    def high(self) -> Any:  # noqa: ANN401 - the same
+        return self.kind(self.bounds["le"])
+
 
 def _knob(name: str, field: FieldInfo) -> Knob:
-    origin = get_origin(field.annotation)
-    kind: Any = str if origin is Literal else origin or field.annotation
-    names = get_args(field.annotation) if kind is str else ()
-    low, high = (
-        next((kind(getattr(m, end)) for m in field.metadata if hasattr(m, end)), None)
-        for end in ("ge", "le")
-    )
     extra: Any = field.json_schema_extra
-    declared: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in extra.items()
-    }
-    choices = (False, True) if kind is bool else names
-    return Knob(name, kind, field.default, low, high, choices, **declared)
+    own: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in extra.items()}
+    return Knob(**declare(name, field), **own)
 
 
 KNOBS: Mapping[str, Knob] = {n: _knob(n, field) for n, field in ServingConfig.model_fields.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dlbench.loadgen.analysis.differences import compare_figures, excludes_one, reported
 from dlbench.loadgen.quantity import (
     HIGHER,
     UNDETERMINED,
@@ -14,18 +15,20 @@ from dlbench.loadgen.quantity import (
     latency,
 )
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.ratio import Estimated, ratio
 from dlbench.tuner.constraint import figure
 from dlbench.tuner.recommend import Option, cost_per_million
+from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.verify.pool import TRUSTED_REQUESTS, is_indicative
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dlbench.loadgen.analysis.differences import Difference
+    from dlbench.loadgen.measurement import Measurement
     from dlbench.tuner.constraint import Demand
     from dlbench.tuner.point import Point
     from dlbench.tuner.search.insight import Insight
-    from dlbench.tuner.study_config import StudyConfig
+    from dlbench.tuner.storage.study import Study
     from dlbench.tuner.verify.verification import Verified
 
 BASELINES = ("naive", "default")
@@ -47,25 +50,33 @@ def findings(result: Verified, config: StudyConfig) -> dict[str, str]:
     return {heading: text for heading, text in said.items() if text}
 
 
+def answer(study: Study, result: Verified) -> dict[str, str]:
+    """The findings, from the study file alone; empty while the study is under way."""
+    return findings(result, asked(study)) if result.points else {}
+
+
+def asked(study: Study) -> StudyConfig:
+    """What the study was asked for when it was last worked on, as far as it keeps that.
+
+    Not validated again: its cores may be ones that the reader's machine does not have.
+    """
+    sittings = study.sittings
+    return StudyConfig.model_construct(**sittings[-1]["study"] if sittings else {})
+
+
 def numbers(point: Point) -> str:
     """Throughput and p99 of a point, each with its 95 % interval."""
-    rate, p99 = _figures(point)
-    assert point.measurement is not None
-    longest_ms = point.measurement.longest_ms
-    tail = f"{latency(p99.value, longest_ms)} ms{_interval(p99, longest_ms=longest_ms)}"
-    return f"{rate.value:,.0f}/s{_interval(rate, 1)} at p99 {tail}"
+    m, p99_ms = point.measured, point.measured.p99_ms
+    assert p99_ms is not None
+    rate = _interval(m.throughput_low_rps, m.throughput_high_rps, 1)
+    p99 = _interval(m.p99_low_ms, m.p99_high_ms, longest_ms=m.longest_ms)
+    return f"{m.throughput_rps:,.0f}/s{rate} at p99 {latency(p99_ms, m.longest_ms)} ms{p99}"
 
 
-def _figures(point: Point) -> tuple[Estimated, Estimated]:
-    m = point.measurement
-    assert m is not None
-    assert m.p99_ms is not None
-    rate = Estimated(m.throughput_rps, m.throughput_low_rps, m.throughput_high_rps)
-    return rate, Estimated(m.p99_ms, m.p99_low_ms, m.p99_high_ms)
-
-
-def _interval(figure: Estimated, count: int = 3, longest_ms: float | None = None) -> str:
-    found = interval(figure.low, figure.high, longest_ms, count, "-")
+def _interval(
+    low: float | None, high: float | None, count: int = 3, longest_ms: float | None = None
+) -> str:
+    found = interval(low, high, longest_ms, count, "-")
     return " [undetermined]" if found == UNDETERMINED else f" {found}"
 
 
@@ -76,25 +87,28 @@ def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
     said += [f"{' and '.join(held)} met by the whole 95 % interval"] if held else []
     said += [f"{' and '.join(missed)} MISSED by the whole 95 % interval"] if missed else []
     if config.price_per_hour:
-        said.append(_cost(_figures(pick)[0], config.price_per_hour))
+        said.append(_cost(pick.measured, config.price_per_hour))
     return "; ".join(said)
 
 
-def _cost(rate: Estimated, price_per_hour: float) -> str:
+def _cost(m: Measurement, price_per_hour: float) -> str:
     """Of a million requests; the most requests per second cost the least."""
-    ends = (rate.value, rate.high, rate.low)
+    ends = (m.throughput_rps, m.throughput_high_rps, m.throughput_low_rps)
     value, low, high = (
         cost_per_million(Option(end, 0.0), price_per_hour) if end else None for end in ends
     )
-    cost = Estimated(value or 0.0, low, high)
-    return f"a million requests cost {digits(cost.value)}{_interval(cost)} at {price_per_hour:g} per hour"
+    cost = f"{digits(value or 0.0)}{_interval(low, high)}"
+    return f"a million requests cost {cost} at {price_per_hour:g} per hour"
 
 
 def changes(config: ServingConfig, result: Verified) -> str:
     """The knobs that differ from the default configuration's."""
-    base = default_config(result)
-    changed = [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
-    return ", ".join(changed) or "the default configuration"
+    return ", ".join(changed(config, default_config(result))) or "the default configuration"
+
+
+def changed(config: ServingConfig, base: ServingConfig) -> list[str]:
+    """The knobs that differ between two configurations, each with the value that the first has."""
+    return [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
 
 
 def default_config(result: Verified) -> ServingConfig:
@@ -119,14 +133,18 @@ def _against(other: Point, pick: Point) -> str:
         return f"{name} is the same configuration"
     if other.outcome is None:
         return f"{name} did not hold when it was measured again"
-    more, longer = (ratio(a, b) for a, b in zip(_figures(pick), _figures(other), strict=True))
-    unsure = ", no difference that is sure" if more.holds_one and longer.holds_one else ""
+    found = compare_figures(reported(other.measured), reported(pick.measured))
+    more, longer = found["throughput_rps"], found["p99_ms"]
+    sure = excludes_one(more.interval) or excludes_one(longer.interval)
+    unsure = "" if sure else ", no difference that is sure"
     return f"against {name}: throughput {_changed(more)}, p99 {_changed(longer)}{unsure}"
 
 
-def _changed(times: Estimated) -> str:
+def _changed(times: Difference) -> str:
     """The larger over the smaller, and the interval of that."""
-    return f"{change(times.value, HIGHER)} [{change_interval(times.low, times.high, HIGHER)}]"
+    low, high = times.interval
+    ends = change_interval(low, high, HIGHER)
+    return f"{change(times.ratio or 1.0, HIGHER)} [{ends}]"
 
 
 def _nothing(result: Verified, config: StudyConfig) -> str:
@@ -136,7 +154,7 @@ def _nothing(result: Verified, config: StudyConfig) -> str:
         return "No recommendation: every candidate failed re-measurement"
     if not config.constraints.objectives:
         return f"No recommendation: what --recommend {config.rule} goes by was not measured"
-    best = min(result.front, key=lambda p: _figures(p)[1].value)
+    best = min(result.front, key=lambda p: p.measured.p99_ms or 0.0)
     return (
         "No recommendation: no operating point meets every bound; the lowest p99 is that of "
         f"{best.name}, {numbers(best)}"
@@ -179,8 +197,7 @@ def _undecided(objective: Demand, about: list[Point]) -> Iterator[str]:
 
 
 def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
-    m = pick.measurement
-    assert m is not None
+    m = pick.measured
     if is_indicative(pick):
         yield f"p99 is indicative, from {m.requests:,} requests and not {TRUSTED_REQUESTS:,}"
     if m.p99_low_ms is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic_core import to_json
 
-from dlbench.results.conclusion import answer
+from dlbench.results.findings import answer
 from dlbench.results.markdown import markdown
 from dlbench.results.parquet import parquet
 from dlbench.results.picture import front_svg, png

@@ -70,8 +70,7 @@ def _table(points: Sequence[Point], result: Verified) -> Iterator[str]:
 
 def _cells(point: Point, result: Verified) -> Iterator[str]:
     """A row; what was not measured is empty."""
-    m, used = point.measurement, point.resources
-    assert m is not None
+    m, used = point.measured, point.resources
     yield f"**{point.name}** (recommended)" if point.recommended else point.name
     yield f"{m.throughput_rps:,.0f}"
     yield "" if m.p99_ms is None else _text(latency(m.p99_ms, m.longest_ms))

@@ -92,21 +92,18 @@ def spot(point: Point) -> Spot:
 
 def rate(point: Point) -> float:
     """Requests per second that it served."""
-    assert point.measurement is not None
-    return point.measurement.throughput_rps
+    return point.measured.throughput_rps
 
 
 def p99(point: Point) -> float:
     """In milliseconds."""
-    assert point.measurement is not None
-    assert point.measurement.p99_ms is not None
-    return point.measurement.p99_ms
+    assert point.measured.p99_ms is not None
+    return point.measured.p99_ms
 
 
 def ends(point: Point) -> Spot:
     """Of the 95 % interval of its p99; the p99 itself where that is undetermined."""
-    assert point.measurement is not None
-    return point.measurement.p99_low_ms or p99(point), point.measurement.p99_high_ms or p99(point)
+    return point.measured.p99_low_ms or p99(point), point.measured.p99_high_ms or p99(point)
 
 
 def _front(search: list[Point], result: Verified) -> tuple[list[Point], str, str]:

@@ -56,6 +56,12 @@ class Point(BaseModel):
         return self.configuration if self.share is None else f"{self.configuration}@{self.share:g}"
 
     @property
+    def measured(self) -> Measurement:
+        """The measurement of a point that is known to have one."""
+        assert self.measurement is not None
+        return self.measurement
+
+    @property
     def outcome(self) -> Outcome | None:
         """Throughput and p99, or None where the point may not be on a front."""
         measured = self.measurement

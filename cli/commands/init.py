@@ -7,16 +7,17 @@ import sys
 import textwrap
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlbench.cli.commands.tune import LEFT_OUT
 from dlbench.cli.failure import UsageError
-from dlbench.cli.options import ENVIRONMENT_PREFIX, AsJson, Model, Quiet, plain_type
+from dlbench.cli.options import ENVIRONMENT_PREFIX, AsJson, Model, Quiet
 from dlbench.cli.terminal.output import notes_console, print_json, write_file
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.declaration import declarations
 from dlbench.proxy.knob import search_values
 from dlbench.proxy.models.model import resolve_model
 from dlbench.proxy.settings import ServerSettings
@@ -24,10 +25,9 @@ from dlbench.results.printable import escaped
 from dlbench.tuner.study_config import StudyConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
+    from dlbench.proxy.declaration import Declaration
 
 NAME = "init"
 EXAMPLES = """[bold]Examples[/]
@@ -48,8 +48,6 @@ HEAD = """\
 COMMENT = textwrap.TextWrapper(
     98, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
 )
-SEARCHED = search_values()
-UNITS = {"_ms": "ms", "_s": "s", "_mb": "MiB", "_kb": "KiB"}
 # What stands for a default of None, so that taking the # away gives something that is valid.
 INSTEAD_OF_NONE: dict[str, Any] = {
     "slo_p99_ms": 20.0,
@@ -96,48 +94,40 @@ def document(path: Path, values: Mapping[str, Any]) -> str:
     """The whole file; what is in `values` is set, all else commented out."""
     parts = [HEAD.format(path=escaped(quote(str(path))), prefix=f"{ENVIRONMENT_PREFIX}…")]
     for heading, fields in sections():
-        parts += [heading, *(_entry(name, field, values) for name, field in fields.items())]
+        parts += [heading, *(_entry(field, values) for field in fields.values())]
     return "\n\n".join(parts) + "\n"
 
 
-def sections() -> Iterator[tuple[str, dict[str, FieldInfo]]]:
+def sections() -> Iterator[tuple[str, Mapping[str, Declaration]]]:
     """Heading and fields of each part; what several commands take comes before their tables."""
-    server, search = ServerSettings.model_fields, StudyConfig.model_fields
-    yield "# The model and its server, for all commands", dict(server)
-    yield (
-        "# How to serve: the knobs that a study searches\n[serve]",
-        dict(ServingConfig.model_fields),
-    )
-    fields = {**search, **_without(LoadProfile, {*LEFT_OUT, *server, *search})}
-    yield "# How to search, and for which load\n[tune]", fields
+    server, search = declarations(ServerSettings), declarations(StudyConfig)
+    yield "# The model and its server, for all commands", server
+    yield "# How to serve: the knobs that a study searches\n[serve]", declarations(ServingConfig)
+    known = {*LEFT_OUT, *server, *search}
+    load = {name: own for name, own in declarations(LoadProfile).items() if name not in known}
+    yield "# How to search, and for which load\n[tune]", {**search, **load}
 
 
-def _without(model: type[BaseModel], names: Iterable[str]) -> dict[str, FieldInfo]:
-    return {name: field for name, field in model.model_fields.items() if name not in {*names}}
-
-
-def _entry(name: str, field: FieldInfo, values: Mapping[str, Any]) -> str:
-    lines = field.description or "", "; ".join(filter(None, _limits(name, field)))
+def _entry(field: Declaration, values: Mapping[str, Any]) -> str:
+    lines, name = (field.help, "; ".join(filter(None, _limits(field)))), field.name
     said = "\n".join(COMMENT.fill(line) for line in lines if line)
     if name in values:
         return f"{said}\n{name} = {_toml(values[name])}"
-    default = field.get_default(call_default_factory=True)
-    return f"{said}\n#{name} = {_toml(INSTEAD_OF_NONE[name] if default is None else default)}"
+    default = INSTEAD_OF_NONE[name] if field.default is None else field.default
+    return f"{said}\n#{name} = {_toml(default)}"
 
 
-def _limits(name: str, field: FieldInfo) -> Iterator[str]:
+def _limits(field: Declaration) -> Iterator[str]:
     """Which values there are, and that there is none unless one is given."""
-    kind = plain_type(field)
-    if get_origin(kind) is Literal:
-        yield f"one of: {', '.join(get_args(kind))}"
-    yield SHAPES.get(get_origin(kind), "")
-    unit = next((f" {unit}" for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
-    bounds = {k: getattr(m, k) for m in field.metadata for k in BOUNDS if hasattr(m, k)}
+    if field.words:
+        yield f"one of: {', '.join(field.words)}"
+    yield SHAPES.get(field.kind, "")
+    bounds, unit = field.bounds, f" {field.unit}" if field.unit else ""
     if {"ge", "le"} <= bounds.keys():
         yield f"{_plain(bounds['ge'])} to {_plain(bounds['le'])}{unit}"
     else:
         yield " and ".join(f"{BOUNDS[k]} {_plain(bound)}{unit}" for k, bound in bounds.items())
-    if searched := SEARCHED.get(name):
+    if searched := search_values().get(field.name):
         yield f"tune tries {', '.join(map(str, searched))}"
     if field.default is None:
         yield "not set"
@@ -145,7 +135,7 @@ def _limits(name: str, field: FieldInfo) -> Iterator[str]:
 
 # How a file writes what an option writes as A,B or NAME=VALUE.
 SHAPES: dict[Any, str] = {tuple: "here a list", dict: "here a table: { NAME = VALUE }"}
-BOUNDS = {"ge": "at least", "gt": "over", "le": "at most", "lt": "under"}
+BOUNDS = {"ge": "at least", "gt": "over", "le": "at most"}
 
 
 def _plain(bound: float) -> str:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from dlbench.loadgen.quantity import latency
 from dlbench.proxy.knob import search_values
-from dlbench.results.findings import shown
+from dlbench.results.findings import changed, shown
 from dlbench.tuner.front import knee
 from dlbench.tuner.study_request import Observer
 
@@ -180,9 +180,8 @@ class StudyView(Observer):
     def _knobs(self, config: ServingConfig) -> str:
         """What the first configuration is, and what the others change against it."""
         self._base = self._base or config
-        changed = [knob for knob, value in config if value != getattr(self._base, knob)]
-        said = changed or list(search_values())
-        return ", ".join(f"{knob} {shown(getattr(config, knob))}" for knob in said)
+        searched = [f"{knob} {shown(getattr(config, knob))}" for knob in search_values()]
+        return ", ".join(changed(config, self._base) or searched)
 
     def _expected(self, point: Point) -> str:
         """What the twin had said of the same figure."""

@@ -120,7 +120,7 @@ class Comparison:
 
         Many figures have many chances to differ by luck, so the widened intervals decide.
         """
-        return any(_excludes_one(difference.together) for difference in self.differences)
+        return any(excludes_one(difference.together) for difference in self.differences)
 
     def __getitem__(self, name: str) -> Difference:
         """The difference of one figure, as "p99_ms"; raises KeyError when a side lacks it."""
@@ -180,7 +180,8 @@ def widening(figures: int) -> float:
     return NormalDist().inv_cdf(1 - 0.025 / max(1, figures)) / Z_95
 
 
-def _excludes_one(interval: Interval) -> bool:
+def excludes_one(interval: Interval) -> bool:
+    """Whether an interval of a ratio is sure that something differs."""
     low, high = interval
     return low is not None and high is not None and not low <= 1 <= high
 

@@ -14,7 +14,7 @@ from dlbench.loadgen.inputs.sizes import guess_notes
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.quantity import digits
 from dlbench.proxy.config import ServingConfig
-from dlbench.results.findings import numbers, shown
+from dlbench.results.findings import changed, numbers, shown
 from dlbench.results.printable import as_path, check_printable, escaped
 from dlbench.results.records import recommended_toml
 
@@ -202,7 +202,7 @@ class Deployment:
         lines = [
             # A name is never the first word: "# escape=x" is an order to Docker.
             f"operating point {self.point.name} of {self.study}, {self.name}: "
-            f"{_changes(ServingConfig(), self.config) or 'all defaults'}",
+            f"{', '.join(changed(self.config, ServingConfig())) or 'all defaults'}",
             f"{again}: {numbers(self.point)} (95 % intervals)",
             f"on {self.machine}, {self.device}; {_pairs(self.versions, TOLD)}",
             f"under {_load(self.load)}",
@@ -250,11 +250,6 @@ def unsaid(config: ServingConfig, reasons: Mapping[str, str]) -> list[str]:
         if getattr(config, knob) != getattr(base, knob)
     ]
     return ["Not said here, because it cannot be:", *lines] if lines else []
-
-
-def _changes(base: ServingConfig, config: ServingConfig) -> str:
-    changed = [(k, v) for k, v in config if v != getattr(base, k)]
-    return ", ".join(f"{knob} {shown(value)}" for knob, value in changed)
 
 
 def _load(load: Mapping[str, Any]) -> str:

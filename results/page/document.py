@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.conclusion import answer, asked
+from dlbench.results.findings import answer, asked
 from dlbench.results.page.convergence import best_throughput, progress, stages
 from dlbench.results.page.point_rows import configurations, page_rows, uncounted
 from dlbench.results.page.provenance import page_facts, searched

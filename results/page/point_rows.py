@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.knob import KNOBS
-from dlbench.results.findings import default_config, shown
-from dlbench.results.records import recommended_toml, row, study_points
+from dlbench.results.findings import changed, default_config, shown
+from dlbench.results.records import recommended_toml, rows, study_points
 from dlbench.tuner.point import ERROR_RATE_LIMIT
 from dlbench.tuner.verify.disturbed import mattered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
     from dlbench.tuner.point import Point
     from dlbench.tuner.verify.verification import Verified
@@ -29,11 +28,8 @@ PARTS = (
 
 def page_rows(points: Sequence[Point], result: Verified) -> list[Record]:
     """Every measured point under the CSV's names; the repeats of a verified one as what they make."""
-    estimates = result.estimates
-    return [
-        _record(p, row(p, estimates.get(p.name) if p.phase == "verify" else None))
-        for p in study_points(points, result)
-    ]
+    shown_points = study_points(points, result)
+    return list(map(_record, shown_points, rows(shown_points, result.estimates)))
 
 
 def _record(point: Point, figures: Record) -> Record:
@@ -56,23 +52,18 @@ def configurations(
     points: Iterable[Point], result: Verified, settings: ServerSettings
 ) -> dict[str, Record]:
     """Name -> knobs, what differs from the default, and the TOML that `dlbench serve` takes."""
+    base = default_config(result)
     first: dict[str, Point] = {}
     for point in points:
         first.setdefault(point.configuration, point)
     return {
         name: {
             "knobs": {knob: _plain(value) for knob, value in point.config},
-            "changes": _changes(point.config, result),
+            "changes": changed(point.config, base) or ["the default configuration"],
             "toml": recommended_toml(point, settings, {}).lstrip(),
         }
         for name, point in first.items()
     }
-
-
-def _changes(config: ServingConfig, result: Verified) -> list[str]:
-    base = default_config(result)
-    changed = [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
-    return changed or ["the default configuration"]
 
 
 def uncounted(points: Iterable[Point]) -> list[Record]:

@@ -154,5 +154,4 @@ def _candidate(point: Point) -> Candidate:
 
 def _rate(point: Point) -> float:
     """What was offered; by a probe, what was completed."""
-    assert point.measurement is not None
-    return point.measurement.offered_rps or point.measurement.throughput_rps
+    return point.measured.offered_rps or point.measured.throughput_rps

@@ -23,7 +23,6 @@ from dlbench.tuner.verify.pool import pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dlbench.loadgen.measurement import Measurement
     from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.predictions import Predictions
     from dlbench.tuner.verify.pool import Repeat
@@ -136,7 +135,7 @@ def _smooth(pooled: Pooled, estimates: Mapping[str, Estimate]) -> Pooled:
     """
     found = dict(pooled)
     for name in pooled.keys() & estimates.keys():
-        known, seen_ms = estimates[name], _measured(pooled[name]).p99_ms or 0.0
+        known, seen_ms = estimates[name], pooled[name].measured.p99_ms or 0.0
         worse = {
             "p99_ms": max(known.p99_ms, seen_ms),
             "p99_high_ms": max(known.p99_high_ms, seen_ms),
@@ -147,10 +146,10 @@ def _smooth(pooled: Pooled, estimates: Mapping[str, Estimate]) -> Pooled:
 
 def _completed(pooled: Pooled, estimates: Mapping[str, Estimate]) -> tuple[Pooled, tuple[str, ...]]:
     """Undetermined intervals filled with smoothed ones, wide enough for the measured p99 as well."""
-    names = [n for n, p in pooled.items() if n in estimates and _measured(p).p99_low_ms is None]
+    names = [n for n, p in pooled.items() if n in estimates and p.measured.p99_low_ms is None]
     found = dict(pooled)
     for name in names:
-        p99_ms, known = _measured(pooled[name]).p99_ms, estimates[name]
+        p99_ms, known = pooled[name].measured.p99_ms, estimates[name]
         ends = [known.p99_low_ms, known.p99_high_ms, *([] if p99_ms is None else [p99_ms])]
         found[name] = _changed(pooled[name], p99_low_ms=min(ends), p99_high_ms=max(ends))
     return found, tuple(names)
@@ -177,7 +176,7 @@ def _holds(choosing: Point, reported: Point) -> bool:
 
 
 def _surely_beats(one: Point, other: Point) -> bool:
-    ours, theirs = _measured(one), _measured(other)
+    ours, theirs = one.measured, other.measured
     if ours.p99_high_ms is None or theirs.p99_low_ms is None:
         return False
     return ours.throughput_rps >= theirs.throughput_rps and ours.p99_high_ms < theirs.p99_low_ms
@@ -193,7 +192,7 @@ def _pick(front: list[str], choosing: Pooled, config: StudyConfig, wish: Wish) -
 
 
 def _option(point: Point) -> Option:
-    m = _measured(point)
+    m = point.measured
     assert m.p99_ms is not None
     queued_ms = m.server_queue_ms
     waiting_ms = None if queued_ms is None else queued_ms + (m.connect_mean_ms or 0.0)
@@ -213,15 +212,10 @@ def _slo(pick: str | None, front: Sequence[Point], config: StudyConfig) -> str:
 
 
 def _changed(point: Point, **figures: float) -> Point:
-    changed = _measured(point).model_copy(update=figures)
+    changed = point.measured.model_copy(update=figures)
     return point.model_copy(update={"measurement": changed})
 
 
 def _outcome(point: Point) -> Outcome:
     assert point.outcome is not None
     return point.outcome
-
-
-def _measured(point: Point) -> Measurement:
-    assert point.measurement is not None
-    return point.measurement

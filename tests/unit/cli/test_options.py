@@ -9,9 +9,10 @@ from dlbench.cli.commands.load import _objective
 from dlbench.cli.commands.tune import LEFT_OUT
 from dlbench.cli.failure import UsageError
 from dlbench.cli.main import app
-from dlbench.cli.options import duration, option_name, plain_type, read, read_file
+from dlbench.cli.options import duration, option_name, read, read_file
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.declaration import declarations
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.recommend import RULES
 from dlbench.tuner.study_config import Rule, StudyConfig
@@ -50,8 +51,8 @@ def test_a_number_without_a_unit_is_asked_for_one(text, number):
 DURATIONS = [
     (model, name)
     for model in (LoadProfile, ServerSettings, StudyConfig)
-    for name, field in model.model_fields.items()
-    if name.endswith(("_s", "_ms")) and plain_type(field) is float
+    for name, field in declarations(model).items()
+    if name.endswith(("_s", "_ms")) and field.kind is float
 ]
 
 
