@@ -26,6 +26,8 @@ import platformdirs
 import psutil
 import pytest
 
+from testbed.certificates import certify_itself
+
 # The same examples every time, however slow: a test that fails now and then is no use to who
 # changed nothing.
 hypothesis.settings.register_profile(
@@ -100,6 +102,20 @@ def _marked():
         with contextlib.suppress(psutil.Error):
             if process.environ().items() >= MARK.items():
                 yield process
+
+
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """As `testbed.commands.dlbench`, but in this process, which is much quicker."""
+    from dlbench.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dlbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(arguments, end.value.code or 0, *capfd.readouterr())
+
+    return run
 
 
 class TinyModels:
@@ -561,6 +577,14 @@ def dead_port():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A folder with localhost.pem and localhost.key, of this machine and signed by nobody else."""
+    folder = tmp_path_factory.mktemp("certificate")
+    certify_itself(folder, "subjectAltName=DNS:localhost,IP:127.0.0.1", "localhost")
+    return folder
 
 
 @pytest.fixture

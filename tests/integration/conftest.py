@@ -14,20 +14,6 @@ ECHO_FRONT = Path(__file__).parents[1] / "fuzz" / "echo_front.py"
 PATIENCE_S = 60
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """A function that runs `dlbench` in this process, which is much quicker: code, stdout, stderr."""
-    from dlbench.cli.main import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dlbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def front_client(raw_client):
     """A class: one connection to the front, which echoes what it understood."""

@@ -19,6 +19,7 @@ from dlbench.proxy.cache.cache_value import encode
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.knob import restart_knobs
 from dlbench.proxy.tensors import Tensor
+from testbed.messages import post
 
 KINDS = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
 POLICIES = ["lru", "lfu", "fifo", "two_level"]
@@ -256,17 +257,14 @@ def test_identical_requests_in_flight_are_computed_once(affine):
 
 def test_those_who_joined_are_answered_though_the_first_has_hung_up(affine):
     client = affine()
-    body = json.dumps({"inputs": tensors(x=np.array(B, np.float32))}).encode()
-    head = (
-        f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    request = post({"inputs": tensors(x=np.array(B, np.float32))})
     with client.proxy.client() as second:
         with held_workers(client.proxy):
             with client.proxy.client() as first:
-                first.send(head.encode() + body)
+                first.send(request)
                 while client.misses < 1:
                     pass
-            second.send(head.encode() + body)
+            second.send(request)
             while client.hits < 1:
                 pass
         assert second.answer()[1]["outputs"][0]["data"] == [3] * 3

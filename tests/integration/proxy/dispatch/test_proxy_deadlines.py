@@ -9,21 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
-PATIENCE_S = 60
-
-
-def wait_until(true):
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
+from testbed import messages
+from testbed.patience import PATIENCE_S, eventually
 
 
 def post(proxy, value, **parameters):
-    x = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}
-    body = json.dumps({"inputs": [x], "parameters": parameters}).encode()
-    head = f"POST /v2/models/{proxy.name}/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    body = {"inputs": [messages.tensor(*[value] * 3)], "parameters": parameters}
+    return messages.post(body, f"/v2/models/{proxy.name}/infer")
 
 
 class Held:
@@ -55,7 +47,7 @@ class Held:
         client = self.proxy.client()
         self.clients.append(client)
         client.send(post(self.proxy, value, **parameters))
-        wait_until(lambda: self.proxy.ask("counters")["requests"] > before)
+        eventually(lambda: self.proxy.ask("counters")["requests"] > before)
         reader = threading.Thread(target=self._read, args=(name, value, client))
         reader.start()
         self._readers.append(reader)
@@ -149,7 +141,7 @@ def test_what_expires_is_answered_while_all_workers_are_busy_and_never_run(
         it.ask("patient", 5)
         for number in range(4):
             it.ask(f"hurried {number}", timeout=1000)
-        wait_until(lambda: len(it.answers) == 4)
+        eventually(lambda: len(it.answers) == 4)
         assert it.statuses(*(f"hurried {number}" for number in range(4))) == [504] * 4
         assert proxy.ask("counters")["batches"] == 2
         it.go_on()
@@ -162,10 +154,10 @@ def test_a_deadline_that_nobody_named_is_the_configured_one(models, start_proxy)
     proxy = start_proxy(models.affine(), max_batch_size=1, default_timeout_ms=60_000)
     with held(proxy) as it:
         it.ask("short", timeout=1000)
-        wait_until(lambda: "short" in it.answers)
+        eventually(lambda: "short" in it.answers)
         assert proxy.ask("configure", knobs={"default_timeout_ms": 5}) == {"ok": True}
         it.ask("unnamed")
-        wait_until(lambda: "unnamed" in it.answers)
+        eventually(lambda: "unnamed" in it.answers)
         it.ask("long", timeout=60_000_000)
         it.go_on()
         it.settle()
@@ -179,7 +171,7 @@ def test_identical_requests_share_an_answer_but_not_a_deadline(models, start_pro
         it.ask("first", 7, timeout=1_000_000)
         it.ask("second", 7)
         it.ask("third", 7)
-        wait_until(lambda: "first" in it.answers)
+        eventually(lambda: "first" in it.answers)
         it.go_on()
         counts = it.settle()
     assert it.statuses("first", "second", "third") == [504, 200, 200]
@@ -194,7 +186,7 @@ def test_what_waits_is_answered_after_a_reconfiguration_in_the_new_order(models,
         it.ask("hurried", timeout=1_000_000)
         knobs = {"queue_order": "priority", "scheduling_policy": "round_robin"}
         assert proxy.ask("configure", knobs=knobs) == {"ok": True}
-        wait_until(lambda: "hurried" in it.answers)
+        eventually(lambda: "hurried" in it.answers)
         it.go_on()
         it.settle()
     assert it.order == ["hurried", "running", "high", "low"]
@@ -206,12 +198,12 @@ def test_a_full_queue_is_refused_at_once_and_has_room_again(models, start_proxy)
         it.ask("one")
         it.ask("two")
         it.ask("three")
-        wait_until(lambda: "three" in it.answers)
+        eventually(lambda: "three" in it.answers)
         status, headers, body = it.answers["three"]
         assert (status, headers["retry-after"]) == (503, "1")
         assert "queue is full" in body["error"]
         it.ask("expires", timeout=1000)  # no room for it either: it is not the deadline
-        wait_until(lambda: "expires" in it.answers)
+        eventually(lambda: "expires" in it.answers)
         it.go_on()
         counts = it.settle()
         it.ask("later")

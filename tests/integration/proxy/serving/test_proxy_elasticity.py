@@ -23,9 +23,10 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry.spans import make_spans
 from dlbench.proxy.workers import link
 from dlbench.proxy.workers.start import start_worker
+from testbed import messages
 
 PATIENCE_S = 60
-X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+X = {"inputs": [messages.X]}
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+from testbed.messages import X, post
+
 INFER = "/v2/models/affine/infer"
 LOGGED = {"log_format": "json", "access_log": True}
 FIELDS = {"ts", "level", "logger", "message", "request_id", "method", "path", "status"} | {
@@ -87,11 +88,9 @@ def test_an_id_is_made_where_there_is_none_that_is_sane(logged, given):
 def test_pipelined_requests_keep_their_ids(logged):
     start, lines = logged
     proxy = start(cache_size=8)
-    body = json.dumps({"inputs": [X]})
-    head = f"POST {INFER} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
     with proxy.client() as client:
         for i in range(20):
-            client.send(f"{head}X-Request-Id: {i}\r\n\r\n{body}".encode())
+            client.send(post(path=INFER, headers=f"X-Request-Id: {i}\r\n"))
         assert [client.reply()[1]["x-request-id"] for _ in range(20)] == [*map(str, range(20))]
     assert set(lines()) == set(map(str, range(20)))
 
