@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,27 +77,23 @@ class Front:
 
 
 @pytest.fixture
-def start_front(tmp_path, front_client):
+def start_front(tmp_path_factory, front_client):
     """A function that starts a front; a clean end and an empty log are part of every test."""
-    running = []
-
-    def start(**options):
-        running.append(Front(tmp_path / f"front-{len(running)}.log", front_client, **options))
-        return running[-1]
-
-    yield start
-    for front in running:
-        assert front.stop() == (0, "")
+    yield from _started(tmp_path_factory, front_client)
 
 
 @pytest.fixture(scope="module")
 def shared_front(tmp_path_factory, front_client):
     """Like start_front, for tests that leave a front as it was."""
+    yield from _started(tmp_path_factory, front_client)
+
+
+def _started(tmp_path_factory, client):
     running = []
 
     def start(**options):
         log = tmp_path_factory.mktemp("front") / "front.log"
-        running.append(Front(log, front_client, **options))
+        running.append(Front(log, client, **options))
         return running[-1]
 
     yield start
@@ -108,3 +105,14 @@ def shared_front(tmp_path_factory, front_client):
 def front(shared_front):
     """A front with the limits of echo_front.py."""
     return shared_front()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window."""
+    program = shutil.which("chromium") or pytest.skip("no chromium on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()

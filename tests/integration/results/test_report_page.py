@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import tomllib
 
 import pytest
@@ -22,7 +21,6 @@ from dlbench.tuner.verify.verification import Verified
 from testbed import made
 from testbed.commands import dlbench
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = '<img src=x onerror="document.title=1"><b>x'
 CONFIGS = {
     "naive": ServingConfig(max_batch_size=1, workers=1),
@@ -93,17 +91,6 @@ def report(tmp_path_factory, verified):
     assert done.returncode == 0, done.stderr
     assert " MB" in done.stderr
     return folder / "s.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

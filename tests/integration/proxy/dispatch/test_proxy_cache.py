@@ -16,8 +16,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlbench.proxy.cache.cache_value import encode
-from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.knob import restart_knobs
 from dlbench.proxy.tensors import Tensor
 from testbed.messages import post
 
@@ -96,11 +94,10 @@ def serve(start_proxy):
 def affine(shared_proxies, models):
     """A function that gives a client of one proxy with three workers, configured anew."""
     proxy = shared_proxies(models.affine(), workers=3, cache_size=64)
-    usual = ServingConfig(cache_size=64).model_dump(exclude=restart_knobs())
     with contextlib.ExitStack() as clients:
 
         def configure(**knobs):
-            assert proxy.ask("configure", knobs={**usual, **knobs}) == {"ok": True}
+            proxy.configure(**knobs)
             client = Client(proxy)
             clients.enter_context(client.http)
             return client

@@ -87,16 +87,17 @@ def held(proxy):
             client.__exit__()
 
 
+@pytest.fixture(scope="module")
+def slow(module_proxy, models):
+    """For orders that commit nothing to a busy worker, however well its times are known by now."""
+    return module_proxy(models.slow(1400), max_batch_size=1)
+
+
 @pytest.mark.parametrize("policy", ["shared_queue", "least_outstanding"])
-def test_a_higher_priority_overtakes(models, start_proxy, policy):
-    proxy = start_proxy(
-        models.slow(1400),
-        max_batch_size=1,
-        queue_order="priority",
-        priority_ageing_ms=3_600_000,
-        scheduling_policy=policy,
-    )
-    with held(proxy) as it:
+def test_a_higher_priority_overtakes(slow, policy):
+    order = {"queue_order": "priority", "priority_ageing_ms": 3_600_000}
+    slow.configure(scheduling_policy=policy, **order)
+    with held(slow) as it:
         it.ask("low", priority=3)
         it.ask("none named")
         it.ask("normal", priority=2)
@@ -106,11 +107,9 @@ def test_a_higher_priority_overtakes(models, start_proxy, policy):
     assert it.order == ["running", "high", "none named", "normal", "low"]
 
 
-def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
-    proxy = start_proxy(
-        models.slow(1400), max_batch_size=1, queue_order="priority", priority_ageing_ms=1
-    )
-    with held(proxy) as it:
+def test_waiting_is_worth_a_level_so_that_nobody_starves(slow):
+    slow.configure(queue_order="priority", priority_ageing_ms=1)
+    with held(slow) as it:
         it.ask("low", priority=3)
         time.sleep(0.005)  # age: nothing happens while it waits
         it.ask("high", priority=1)
@@ -119,9 +118,9 @@ def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
     assert it.order == ["running", "low", "high"]
 
 
-def test_the_earliest_deadline_is_first_and_none_is_late(models, start_proxy):
-    proxy = start_proxy(models.slow(1400), max_batch_size=1, queue_order="edf")
-    with held(proxy) as it:
+def test_the_earliest_deadline_is_first_and_none_is_late(slow):
+    slow.configure(queue_order="edf")
+    with held(slow) as it:
         for name, seconds in (("patient", 50), ("hurried", 20), ("soonest", 9), ("none", 0)):
             it.ask(name, timeout=seconds * 10**6)
         it.go_on()

@@ -90,8 +90,7 @@ def test_every_policy_and_order_gives_everybody_their_own_answer(
     models, shared_proxies, policy, order
 ):
     proxy = shared_proxies(models.affine(), workers=2, max_batch_size=4)
-    knobs = {"scheduling_policy": policy, "queue_order": order, "max_queue_delay_ms": 0.5}
-    assert proxy.ask("configure", knobs=knobs) == {"ok": True}
+    proxy.configure(scheduling_policy=policy, queue_order=order, max_queue_delay_ms=0.5)
     together(proxy, lambda client, number: check_affine(proxy, number, client, 1 + number % 5), 24)
     assert proxy.ask("counters")["in_flight"] == 0
 
