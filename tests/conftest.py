@@ -26,6 +26,10 @@ import platformdirs
 import psutil
 import pytest
 
+from dlbench.proxy.config import ServingConfig
+from dlbench.proxy.knob import restart_knobs
+from testbed.certificates import certify_itself
+
 # The same examples every time, however slow: a test that fails now and then is no use to who
 # changed nothing.
 hypothesis.settings.register_profile(
@@ -102,6 +106,20 @@ def _marked():
                 yield process
 
 
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """As `testbed.commands.dlbench`, but in this process, which is much quicker."""
+    from dlbench.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dlbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(arguments, end.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
 class TinyModels:
     """ONNX models of a node or two, each with one peculiarity; every method gives a path."""
 
@@ -152,6 +170,11 @@ class TinyModels:
         nodes = [("Sub", ["a", "b"], ["d"], {})]
         inputs = [("a", dims, kind), ("b", dims, kind)]
         return self._save("difference", nodes, inputs, [("d", dims, kind)])
+
+    def echo(self):
+        """y = x for rows of any length."""
+        dims = ("n", "t")
+        return self._save("echo", [("Identity", ["x"], ["y"], {})], [("x", dims)], [("y", dims)])
 
     def fixed(self):
         """The batch is nailed to 1."""
@@ -344,8 +367,8 @@ def raw_client():
 class RunningProxy:
     """A proxy as a child process, with its control line."""
 
-    def __init__(self, process, control):
-        self.process, self._control = process, control
+    def __init__(self, process, control, config):
+        self.process, self._control, self._config = process, control, config
         self._lines = control.makefile("r", encoding="utf-8")
         self.first = self._read(START_TIMEOUT_S)
         self.url = self.first.get("url", "")
@@ -357,6 +380,11 @@ class RunningProxy:
         """Send a command and return its reply."""
         self._control.sendall(json.dumps({"op": op, **command}).encode() + b"\n")
         return self._read(START_TIMEOUT_S)
+
+    def configure(self, **knobs):
+        """Every knob that needs no restart as it was at the start, but these."""
+        usual = ServingConfig(**self._config).model_dump(exclude=restart_knobs())
+        assert self.ask("configure", knobs={**usual, **knobs}) == {"ok": True}
 
     def connect(self):
         assert self.process.poll() is None, f"the proxy ended with {self.process.returncode}"
@@ -391,19 +419,19 @@ def spawn_proxy(model, settings=None, **config):
     ours, theirs = socket.socketpair()
     # What tests that write their requests by hand call it.
     own = {"model": str(model), "port": 0, "device": "cpu", "allowed_hosts": ["h", "x"]}
-    settings = {**own, **(settings or {})}
+    settings, config = {**own, **(settings or {})}, {"workers": 1, **config}
     with theirs:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "dlbench.proxy.main"),
                 *("--settings", json.dumps(settings)),
-                *("--config", json.dumps({"workers": 1, **config})),
+                *("--config", json.dumps(config)),
                 *("--control-fd", str(theirs.fileno())),
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
-    return RunningProxy(process, ours)
+    return RunningProxy(process, ours, config)
 
 
 @pytest.fixture
@@ -561,6 +589,14 @@ def dead_port():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A folder with localhost.pem and localhost.key, of this machine and signed by nobody else."""
+    folder = tmp_path_factory.mktemp("certificate")
+    certify_itself(folder, "subjectAltName=DNS:localhost,IP:127.0.0.1", "localhost")
+    return folder
 
 
 @pytest.fixture

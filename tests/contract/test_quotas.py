@@ -6,6 +6,7 @@ from dlbench.loadgen.analysis.container import limits
 from dlbench.proxy.config import physical_cores
 from dlbench.proxy.quota import cpu_quota, whole_cores
 from dlbench.tuner.targets.pin import pinned
+from testbed.trees import plant
 
 V2, V1, OLD_V1 = "0::/pod/app\n", "3:cpu,cpuacct:/pod/app\n0::/\n", "3:cpuacct,cpu:/pod/app\n"
 
@@ -51,14 +52,8 @@ TREES = {
 def tree(request, tmp_path):
     """A root that looks like /, and the quota in it."""
     quota, groups, files = TREES[request.param]
-    for path, text in {
-        "proc/self/cgroup": groups,
-        **{f"sys/fs/cgroup/{path}": text for path, text in files.items()},
-    }.items():
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return tmp_path, quota
+    files = {f"sys/fs/cgroup/{path}": text for path, text in files.items()}
+    return plant(tmp_path, {"proc/self/cgroup": groups, **files}), quota
 
 
 def test_the_smallest_on_the_way_up_counts(tree):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,20 +13,6 @@ import pytest
 
 ECHO_FRONT = Path(__file__).parents[1] / "fuzz" / "echo_front.py"
 PATIENCE_S = 60
-
-
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """A function that runs `dlbench` in this process, which is much quicker: code, stdout, stderr."""
-    from dlbench.cli.main import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dlbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -90,27 +77,23 @@ class Front:
 
 
 @pytest.fixture
-def start_front(tmp_path, front_client):
+def start_front(tmp_path_factory, front_client):
     """A function that starts a front; a clean end and an empty log are part of every test."""
-    running = []
-
-    def start(**options):
-        running.append(Front(tmp_path / f"front-{len(running)}.log", front_client, **options))
-        return running[-1]
-
-    yield start
-    for front in running:
-        assert front.stop() == (0, "")
+    yield from _started(tmp_path_factory, front_client)
 
 
 @pytest.fixture(scope="module")
 def shared_front(tmp_path_factory, front_client):
     """Like start_front, for tests that leave a front as it was."""
+    yield from _started(tmp_path_factory, front_client)
+
+
+def _started(tmp_path_factory, client):
     running = []
 
     def start(**options):
         log = tmp_path_factory.mktemp("front") / "front.log"
-        running.append(Front(log, front_client, **options))
+        running.append(Front(log, client, **options))
         return running[-1]
 
     yield start
@@ -122,3 +105,14 @@ def shared_front(tmp_path_factory, front_client):
 def front(shared_front):
     """A front with the limits of echo_front.py."""
     return shared_front()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window."""
+    program = shutil.which("chromium") or pytest.skip("no chromium on the PATH")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()

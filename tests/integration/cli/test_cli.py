@@ -5,9 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import tomllib
 from contextlib import contextmanager
 
@@ -23,22 +20,13 @@ from dlbench.tuner.storage.study import Study
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.twin.calibration import Calibration
 from dlbench.tuner.twin.foresight import foresee, load_of
-
-DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
-
-
-def dlbench(*arguments, timeout=100, **options):
-    return subprocess.run(
-        [*DLBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **options
-    )
+from testbed.commands import dlbench, started
 
 
 @contextmanager
 def serving(*arguments):
     """A `dlbench serve` in the background; yields its process and its URL once it is ready."""
-    process = subprocess.Popen(
-        [*DLBENCH, "serve", *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, text=True
-    )
+    process = started("serve", *arguments, "--port", 0, stdout=None)
     try:
         first = process.stderr.readline()
         found = re.search(r"http://\S+", first)
@@ -72,12 +60,7 @@ def test_serve_answers_until_ctrl_c_and_then_exits_cleanly():
 
 
 def test_a_script_starts_a_quiet_server_and_reads_where_it_is():
-    process = subprocess.Popen(
-        [*DLBENCH, "serve", "demo:mlp", "--workers", "1", "--port", "0", "-q", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started("serve", "demo:mlp", "--workers", 1, "--port", 0, "-q", "--json")
     try:
         said = "".join(iter(process.stdout.readline, "}\n")) + "}"  # the document's last line
         url = json.loads(said)["url"]
@@ -88,19 +71,8 @@ def test_a_script_starts_a_quiet_server_and_reads_where_it_is():
 
 
 def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
-    done = dlbench(
-        "load",
-        mlp_url,
-        "--rate",
-        200,
-        "--duration",
-        "1s",
-        "--warmup",
-        "0.2s",
-        "--calibration",
-        "off",
-        "--json",
-    )
+    times = ("--duration", "1s", "--warmup", "0.2s", "--calibration", "off")
+    done = dlbench("load", mlp_url, "--rate", 200, *times, "--json")
     result = json.loads(done.stdout)
     assert result["latency_from"] == "scheduled"
     assert result["requests"] > 100
@@ -111,19 +83,9 @@ def test_load_open_loop_reports_json_and_nothing_else_on_stdout(mlp_url):
 
 def test_load_closed_loop_as_a_table_and_a_csv(mlp_url, tmp_path):
     path = tmp_path / "runs.csv"
+    given = ("--users", 4, "--duration", "0.5s", "--calibration", "off", "--csv", path)
     for _ in range(2):
-        done = dlbench(
-            "load",
-            mlp_url,
-            "--users",
-            4,
-            "--duration",
-            "0.5s",
-            "--calibration",
-            "off",
-            "--csv",
-            path,
-        )
+        done = dlbench("load", mlp_url, *given)
         assert done.returncode in (0, 3), done.stderr
     assert "from the send" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -133,25 +95,8 @@ def test_load_closed_loop_as_a_table_and_a_csv(mlp_url, tmp_path):
 
 
 def test_load_interrupted_keeps_what_was_measured(mlp_url):
-    process = subprocess.Popen(
-        [
-            *DLBENCH,
-            "load",
-            mlp_url,
-            "--rate",
-            "100",
-            "--duration",
-            "60s",
-            "--warmup",
-            "0.1s",
-            "--calibration",
-            "off",
-            "--json",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    times = ("--duration", "60s", "--warmup", "0.1s", "--calibration", "off")
+    process = started("load", mlp_url, "--rate", 100, *times, "--json")
     try:
         assert any(" p99 " in line for line in process.stderr)  # it is under way
     finally:
@@ -161,86 +106,23 @@ def test_load_interrupted_keeps_what_was_measured(mlp_url):
     assert json.loads(out)["requests"] > 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (["serve", "missing.onnx"], 1, "missing.onnx: no such file"),
-        (["serve", "demo:gpt"], 1, "demo:mlp, demo:cnn"),
-        (["serve"], 2, "MODEL is missing"),
-        (["serve", "demo:mlp", "--max-batch-size", "0"], 2, "from 1 to 4096"),
-        (
-            ["serve", "demo:mlp", "--max-batch", "1"],
-            2,
-            "no such option --max-batch; did you mean --max-batch-size?",
-        ),
-        (["serve", "demo:mlp", "--workers"], 2, "--workers"),
-        (["sreve"], 2, "there is no command sreve; did you mean serve? see"),
-        (["serve", "demo:mlp", "--scheduling-policy", "fair"], 2, "round_robin"),
-        (["load", "http://127.0.0.1:9", "--rate", "5"], 1, "cannot reach"),
-        (["load", "http://127.0.0.1:9"], 2, "--rate"),
-        (["load", "http://127.0.0.1:9", "--rate", "5", "--users", "5"], 2, "exclude each other"),
-        (["load", "ftp://x", "--rate", "5"], 1, "http[s]://HOST:PORT"),
-        (["tune", "missing.onnx"], 1, "no such file"),
-        (["tune", "demo:mlp", "--budget", "soon"], 2, "--budget 'soon' is not a duration"),
-        (["tune", "demo:mlp", "--csv", "none/r.csv"], 2, "--csv none/r.csv: there is no folder"),
-        (["worker", "demo:mlp", "--listen", "here"], 2, "--listen 'here'"),
-        (["tune", "demo:mlp", "--pin", "4096"], 2, "--pin 4096: there is no core 4096 here"),
-        (["tune", "demo:mlp", "--proposer", "best"], 2, "nsga2"),
-        (["export", "missing.db", "-"], 1, "no such study"),
-    ],
-)
-def test_bad_input_gets_one_clear_line_and_a_code(
-    arguments, code, text, tmp_path, monkeypatch, run_here
-):
-    monkeypatch.chdir(tmp_path)
-    found, out, err = run_here(*arguments)
-    assert found == code
-    assert text in err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert out == ""
-
-
 def test_a_terminal_without_some_letter_shows_the_rest(tmp_path):
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = dlbench("serve", "m\u00f6del.onnx", cwd=tmp_path, env=ascii_only)
     assert done.stderr.startswith("error: m?del.onnx: no such file")
 
 
-def test_a_corrupt_model_is_one_line(tmp_path):
-    (tmp_path / "bad.onnx").write_bytes(b"this is no model")
-    for command in ("serve", "tune"):
-        done = dlbench(command, "bad.onnx", cwd=tmp_path)
-        assert done.returncode == 1
-        assert "is not a whole ONNX model" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_cuda_that_is_not_there_is_an_error(tmp_path):
+def test_cuda_that_is_not_there_is_an_error(run_here):
     if os.path.exists("/dev/nvidiactl"):
         pytest.skip("there is an NVIDIA device")
-    done = dlbench("serve", "demo:mlp", "--device", "cuda", cwd=tmp_path)
+    done = run_here("serve", "demo:mlp", "--device", "cuda")
     assert done.returncode == 1
     assert "--device cuda: no NVIDIA device" in done.stderr
 
 
-def test_a_port_in_use_names_the_option(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = dlbench("serve", "demo:mlp", "--port", port, cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"port {port}" in done.stderr
-    assert "--port" in done.stderr
-
-
 def start_tune(folder, *arguments):
-    return subprocess.Popen(
-        [*DLBENCH, "tune", "demo:mlp", "--study", "s.db", "--budget", "240s", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    given = ("--study", "s.db", "--budget", "240s", *arguments)
+    return started("tune", "demo:mlp", *given, cwd=folder)
 
 
 def read_until(process, *beginnings):

@@ -13,14 +13,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from dlbench.loadgen.measurement import Measurement
-from dlbench.loadgen.profile import LoadProfile
-from dlbench.proxy.config import ServingConfig
-from dlbench.tuner.point import Point
-from dlbench.tuner.storage.study import Identity, Study
-from dlbench.tuner.verify.verification import Verified
+from testbed import made
+from testbed.commands import DLBENCH, dlbench
 
-DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 RECIPE = Path(__file__).parents[3] / "docs" / "ci.yml"
 
 
@@ -45,8 +40,7 @@ def results(shared_proxies, models, tmp_path_factory):
 
 def test_a_slower_server_ends_with_4_and_says_so_everywhere(results):
     words = "quick.json slow.json --tolerance 10% --junit dlbench.xml --markdown summary.md"
-    command = [*DLBENCH, "compare", *words.split()]
-    done = subprocess.run(command, cwd=results, capture_output=True, text=True, timeout=60)
+    done = dlbench("compare", *words.split(), cwd=results)
     assert done.returncode == 4, done.stdout + done.stderr
     assert "REGRESSION: " in done.stdout
     assert "throughput_rps" in done.stdout.partition("REGRESSION: ")[2]
@@ -55,6 +49,17 @@ def test_a_slower_server_ends_with_4_and_says_so_everywhere(results):
     suite = ET.parse(results / "dlbench.xml").find("testsuite")
     assert int(suite.get("failures")) >= 2
     assert suite.find("testcase[@name='throughput_rps']/failure") is not None
+
+
+@pytest.fixture
+def run(run_here):
+    """A function that runs a command in this process and gives its code and all that it said."""
+
+    def call(*arguments):
+        done = run_here(*arguments)
+        return done.returncode, done.stdout + done.stderr
+
+    return call
 
 
 def test_the_other_way_round_it_got_better(results, run):
@@ -73,76 +78,12 @@ def test_markdown_goes_to_standard_output_alone(results, run):
     assert said.count("|") > 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("a.json", "a.json", "--tolerance", "much"), "--tolerance much: write a share"),
-        (("a.json", "a.json", "--tolerance", "500%"), "--tolerance 500%: write a share"),
-        (("a.json", "a.json", "--json", "--junit", "-"), "--json, --junit - and --markdown -"),
-        (("a.json", "a.json", "--junit", "no/j.xml"), "--junit no/j.xml: there is no folder no"),
-        (("a.json", "b.db"), "two results of dlbench load, or two studies"),
-    ],
-)
-def test_wrong_usage_is_one_line(run, arguments, says):
-    code, said = run("compare", *arguments)
-    assert code == 2
-    assert says in said
-    assert len(said.splitlines()) == 1
-
-
-def point(name, rate, p99, recommended=False):
-    ends = {"throughput_low_rps": 0.99 * rate, "throughput_high_rps": 1.01 * rate}
-    measured = Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        offered_rps=rate,
-        throughput_rps=rate,
-        p99_ms=p99,
-        p99_low_ms=0.98 * p99,
-        p99_high_ms=1.02 * p99,
-        error_rate=0,
-        requests=9000,
-        duration_s=9,
-        client_cpu=0.1,
-        net_mbps=1,
-        started_at="2026-01-01T00:00:00Z",
-        **ends,
-    )
-    config = ServingConfig(max_batch_size=16 if recommended else 8)
-    marks = {"on_front": True, "recommended": recommended, "measurement": measured}
-    return Point(configuration=name, phase="verify", share=0.3, config=config, **marks)
-
-
-def study(path, rate=None):
-    load = LoadProfile().model_dump(mode="json", exclude={"seed"})
-    made = Study.create_or_resume(
-        path, Identity({"model": "demo:mlp", "device": "cpu", "load": load})
-    )
-    if rate:
-        points = (point("default", 100, 5), point("c01", rate, 20, recommended=True))
-        made.verified = Verified(points, "none").document
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """A function that runs a command in this process and gives its code and all that it said."""
-    from dlbench.cli.main import main
-
+def test_two_studies(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "b.db").write_bytes(b"SQLite format 3\0")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dlbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code or 0, "".join(capsys.readouterr())
-
-    return call
-
-
-def test_two_studies(run, tmp_path):
-    for name, rate in {"before": 400, "after": 150, "open": None}.items():
-        study(tmp_path / f"{name}.db", rate)
+    made.study(tmp_path / "open.db")
+    for name, rate in {"before": 400, "after": 150}.items():
+        points = (("default", 0.3, False, 100, 5), ("c01", 0.3, True, rate, 20))
+        made.study(tmp_path / f"{name}.db", *(verified(*known) for known in points))
     code, said = run("compare", "before.db", "after.db")
     assert code == 4
     assert "REGRESSION: recommended throughput_rps 2.67 times lower" in " ".join(said.split())
@@ -157,6 +98,10 @@ def test_two_studies(run, tmp_path):
     code, said = run("compare", "before.db", "gone.db")
     assert code == 1
     assert "gone.db: no such study file" in said
+
+
+def verified(name, share, recommended, rate, p99):
+    return made.verified(name, share, recommended, rate=rate, p99=p99, sure=0.02)
 
 
 def two_ports():

@@ -1,24 +1,22 @@
 """`dlbench export` as a person runs it, on a small study made in code."""
 
 import csv
+import functools
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
-from typing import NamedTuple
 
 import pytest
 import yaml
 
-from dlbench.cli.main import main
-from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.models.model import resolve_model
-from dlbench.tuner.point import Point, Resources
+from dlbench.tuner.point import Resources
 from dlbench.tuner.storage.study import Identity, Study
+from testbed import made
+from testbed.commands import dlbench
 
 FILES = {
     "toml": "dlbench-affine.toml",
@@ -33,33 +31,12 @@ FILES = {
 COMPANIONS = {"kserve": "triton", "systemd": "toml", "compose": "docker", "k8s": "docker"}
 
 
-def point(name, workers, rate, phase="screen", **changes):
-    measured = Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        offered_rps=rate,
-        throughput_rps=rate,
-        throughput_low_rps=rate - 10,
-        throughput_high_rps=rate + 10,
-        p99_ms=4,
-        p99_low_ms=3,
-        p99_high_ms=5,
-        error_rate=0,
-        requests=2000,
-        duration_s=4,
-        client_cpu=0.1,
-        net_mbps=1,
-        started_at="2026-01-01T00:00:00Z",
-    )
-    return Point(
-        configuration=name,
-        phase=phase,
-        config=ServingConfig(workers=workers),
-        share=0.5,
-        measurement=measured,
-        resources=Resources(server_cpu=0.8, server_rss_mb=100),
-        **changes,
-    )
+def point(name, workers, rate):
+    ends = {"throughput_low_rps": rate - 10, "throughput_high_rps": rate + 10}
+    ends |= {"p99_low_ms": 3, "p99_high_ms": 5}
+    used = Resources(server_cpu=0.8, server_rss_mb=100)
+    config = ServingConfig(workers=workers)
+    return made.point(name, config=config, resources=used, rate=rate, p99=4, **ends)
 
 
 @pytest.fixture(scope="module")
@@ -75,57 +52,42 @@ def study(tmp_path_factory, models):
         "load": LoadProfile().model_dump(mode="json"),
     }
     study = Study.create_or_resume(folder / "affine.db", Identity(facts))
-    study.record(point("default", 1, 300))
-    study.record(point("c01", 2, 500))
+    default, best = point("default", 1, rate=300), point("c01", 2, rate=500)
+    study.record(default)
+    study.record(best)
     verified = [
-        point("default", 1, 300, "verify", on_front=True),
-        point("c01", 2, 500, "verify", on_front=True, recommended=True),
+        default.model_copy(update={"phase": "verify", "on_front": True}),
+        best.model_copy(update={"phase": "verify", "on_front": True, "recommended": True}),
     ]
     study.verified = {"points": [p.model_dump(mode="json") for p in verified], "slo": "none"}
     return study.path
 
 
-class Done(NamedTuple):
-    """As subprocess tells it, of a command that ran in here: a start takes seconds."""
-
-    returncode: int
-    stdout: bytes
-    stderr: bytes
-
-
 @pytest.fixture
-def export(study, tmp_path, monkeypatch, capsysbinary):
+def export(study, tmp_path, monkeypatch, run_here):
     """Runs the command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dlbench", "export", str(study), *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Done(end.value.code or 0, *capsysbinary.readouterr())
-
-    return run
+    return functools.partial(run_here, "export", study)
 
 
 def test_it_is_a_command(study):
-    command = [sys.executable, "-m", "dlbench.cli.main", "export", study, "-"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = dlbench("export", study, "-")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 5
 
 
 def test_points_go_to_a_file_by_its_suffix_and_to_a_pipe_by_a_format(export, tmp_path):
     done = export("points.csv")
-    assert (done.returncode, done.stdout) == (0, b"")
-    assert b"points.csv written" in done.stderr
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "points.csv written" in done.stderr
     rows = list(csv.DictReader((tmp_path / "points.csv").read_text().splitlines()))
     found = json.loads(export("-", "--format", "json").stdout)
     assert [row["point"] for row in found["points"]] == [row["point"] for row in rows]
     assert [row["recommended"] for row in rows] == ["false", "false", "false", "true"]
     assert found["recommended"] == "c01@0.5"
     plain = export("-")
-    assert list(csv.DictReader(plain.stdout.decode().splitlines())) == rows
-    assert plain.stderr == b""
+    assert list(csv.DictReader(plain.stdout.splitlines())) == rows
+    assert plain.stderr == ""
 
 
 def test_every_target_is_written_under_its_usual_name_and_never_over_another(export, tmp_path):
@@ -134,7 +96,7 @@ def test_every_target_is_written_under_its_usual_name_and_never_over_another(exp
         assert "500/s [490-510] at p99 4 ms [3-5]" in (tmp_path / name).read_text()
     again = export("--to", "docker")
     assert again.returncode == 2
-    assert b"Dockerfile is there already" in again.stderr
+    assert "Dockerfile is there already" in again.stderr
 
 
 def test_what_was_written_is_told_to_scripts_too(export, tmp_path):
@@ -162,7 +124,7 @@ def test_the_command_that_a_file_prints_writes_its_companion(export, tmp_path):
     (tmp_path / "more set.toml").write_text('name = "other"\n')
     given = ["--point", "default@0.5", "--config", "more set.toml"]
     for target, companion in COMPANIONS.items():
-        text = export("--to", target, "-", *given).stdout.decode()
+        text = export("--to", target, "-", *given).stdout
         (line,) = re.findall(r"dlbench export affine\.db (.+)", text)
         words = [word for word in shlex.split(line) if not word.startswith("/")]
         assert export(*words, "-").stdout == export("--to", companion, "-", *given).stdout
@@ -185,18 +147,18 @@ def test_the_command_that_a_file_prints_writes_its_companion(export, tmp_path):
 def test_wrong_usage_is_told_in_a_line(export, arguments, said):
     done = export(*arguments)
     assert done.returncode == 2
-    assert said in done.stderr.decode()
-    assert done.stderr.count(b"\n") == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_point_or_a_model_that_is_not_there(export, tmp_path):
     unknown = export("--to", "toml", "-", "--point", "c99")
     assert unknown.returncode == 1
-    assert "c01@0.5" in unknown.stderr.decode()
+    assert "c01@0.5" in unknown.stderr
     missing = export("--to", "toml", "-", "--model", "missing.onnx")
     assert missing.returncode == 1
-    assert "--model missing.onnx: no such file" in missing.stderr.decode()
+    assert "--model missing.onnx: no such file" in missing.stderr
     (tmp_path / "other.onnx").write_bytes(b"another model")
     other = export("--to", "toml", "-", "--model", "other.onnx")
     assert other.returncode == 1
-    assert "other.onnx is not the model" in other.stderr.decode()
+    assert "other.onnx is not the model" in other.stderr

@@ -3,24 +3,14 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from dlbench.loadgen.control.headroom import null_server
 from dlbench.loadgen.tensors import TensorSpec
+from testbed.commands import DLBENCH, dlbench, ran
 
-DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 SHAPE = {"datatype": "FP32", "shape": (-1, 4), "batch_axis": 0}
-
-
-def dlbench(*arguments, ok=(0,)):
-    done = subprocess.run(
-        [*DLBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode in ok, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +23,9 @@ def url():
 def load(url, *arguments, calibration="off"):
     """A result that may be invalid: the machine is not ours alone."""
     times = ("--duration", "0.6s", "--warmup", "0.1s", "--calibration", calibration)
-    return json.loads(dlbench("load", url, *times, "--json", *arguments, ok=(0, 3)).stdout)
+    done = dlbench("load", url, *times, "--json", *arguments)
+    assert done.returncode in (0, 3), done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +65,23 @@ def test_classes_are_told_apart(url):
     assert often["missed_rate"] is None
 
 
-def test_two_results_are_compared(results):
-    done = dlbench("compare", results / "a.json", results / "slow.json", "--json")
+def test_two_results_are_compared(results, run_here):
+    done = run_here("compare", results / "a.json", results / "slow.json", "--json")
     found = json.loads(done.stdout)
     throughput = next(c for c in found["changes"] if c["figure"] == "throughput_rps")
     assert throughput["ratio"] > 2
     assert found["reason"] == "they were measured under different loads"
     for width in ("a", "slow"):
-        text = dlbench("compare", results / "a.json", results / f"{width}.json").stdout
+        text = run_here("compare", results / "a.json", results / f"{width}.json").stdout
         assert max(map(len, text.splitlines())) <= 80
     assert "they differ in the load" in " ".join(text.split())
 
 
-def test_without_samples_the_reported_intervals_are_compared(results):
+def test_without_samples_the_reported_intervals_are_compared(results, run_here):
     for name in ("a", "b"):
         (results / f"{name}.npz").unlink()
-    done = dlbench("compare", results / "a.json", results / "b.json", "--json", ok=(0, 4))
+    done = run_here("compare", results / "a.json", results / "b.json", "--json")
+    assert done.returncode in (0, 4), done.stderr
     assert "throughput_rps" in {c["figure"] for c in json.loads(done.stdout)["changes"]}
 
 
@@ -96,32 +89,10 @@ def test_without_samples_the_reported_intervals_are_compared(results):
 def test_what_is_no_result_is_one_line(results, tmp_path, text, run_here):
     path = tmp_path / "none.json"
     path.write_text(text)
-    code, _, err = run_here("compare", results / "slow.json", path)
-    assert code == 1
-    assert "is not a result of `dlbench load --json`" in err
-    assert len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--max-rps-under-slo", "p99"), "p99<50ms"),
-        (("--max-rps-under-slo", "p99<5ms", "--users", 3), "chooses the rate itself"),
-        (("--pattern", "ramp", "--rate", 10), "rate-to"),
-        (("--rate", 10, "--think", "1s"), "think"),
-        (("--users", 3, "--zipf", 1), "distinct"),
-        (("--rate", 5, "--request-class", "a=weight=0"), "weight"),
-    ],
-)
-def test_wrong_usage_names_the_option(url, arguments, says, run_here):
-    code, _, err = run_here("load", url, *arguments)
-    assert code == 2
-    assert says in err
-    assert len(err.splitlines()) == 1
-
-
-def test_no_url_is_wrong_usage(run_here):
-    assert "which server" in run_here("load", "--rate", 5)[2]
+    done = run_here("compare", results / "slow.json", path)
+    assert done.returncode == 1
+    assert "is not a result of `dlbench load --json`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_several_processes_are_one_result(url):
@@ -136,11 +107,8 @@ def test_several_processes_are_one_result(url):
     "command", ["serve demo:mlp --port 0", "tune demo:mlp", "load URL --rate 5"]
 )
 def test_too_few_descriptors_are_refused_with_the_cause(command, limit, url, tmp_path):
-    words = [sys.executable, "-m", "dlbench.cli.main", *command.replace("URL", url).split()]
-    script = f"ulimit -n {limit}; exec {shlex.join(words)}"
-    done = subprocess.run(
-        ["sh", "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path
-    )
+    words = [*DLBENCH, *command.replace("URL", url).split()]
+    done = ran("sh", "-c", f"ulimit -n {limit}; exec {shlex.join(words)}", cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert re.search(rf"needs? \d+ file descriptors, the limit is {limit}: ulimit -n \d+", line)

@@ -1,8 +1,7 @@
 """`dlbench predict` as a person calls it."""
 
+import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,14 +11,9 @@ from dlbench.proxy.models.demo import demo_path
 from dlbench.proxy.settings import ServerSettings
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.kept_calibration import KeptCalibration
+from testbed.commands import dlbench
 
-TIMEOUT_S = 120
 SERVICES = (ServiceTime(batch=1, seconds=0.002), ServiceTime(batch=8, seconds=0.004))
-
-
-def predict(*arguments):
-    command = [sys.executable, "-m", "dlbench.cli.main", "predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +34,22 @@ def kept(tmp_path_factory):
     return path
 
 
-def figures(*arguments):
-    done = predict(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def predict(run_here):
+    return functools.partial(run_here, "predict")
 
 
-def test_figures_for_machines(kept):
+@pytest.fixture
+def figures(predict):
+    def found(*arguments):
+        done = predict(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return found
+
+
+def test_figures_for_machines(kept, figures):
     found = figures("demo:mlp", "--calibration", kept, "--rate", 100, "--workers", 2)
     assert found["throughput_rps"] == pytest.approx(100, rel=0.05)
     assert found["capacity_rps"] == pytest.approx(2 * 8 / 0.004, rel=0.05)
@@ -78,7 +81,7 @@ def test_a_queue_without_batches_may_have_no_steady_state(kept):
 
 
 def test_what_a_person_reads(kept):
-    done = predict("demo:mlp", "--calibration", kept, "--rate", 10_000, "--workers", 1)
+    done = dlbench("predict", "demo:mlp", "--calibration", kept, "--rate", 10_000, "--workers", 1)
     assert done.returncode == 0
     for word in ("throughput", "p99", "mean batch", "workers busy", "capacity", "limited by"):
         assert word in done.stdout
@@ -86,7 +89,7 @@ def test_what_a_person_reads(kept):
 
 
 @pytest.mark.slow
-def test_a_cache_is_predicted_with_the_stated_repetition(kept):
+def test_a_cache_is_predicted_with_the_stated_repetition(kept, figures):
     known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--workers", 1)
     assert figures(*known, "--cache-size", 100)["hit_ratio"] == 0
     repeated = figures(*known, "--cache-size", 100, "--distinct", 50)
@@ -94,7 +97,7 @@ def test_a_cache_is_predicted_with_the_stated_repetition(kept):
     assert repeated["p50_ms"] < figures(*known)["p50_ms"]
 
 
-def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path):
+def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path, figures):
     """They come in turn: whoever holds fewer has just let go of the one that comes next."""
     np.save(tmp_path / "rows.npy", np.zeros((40, 3), np.float32))
     known = ("demo:mlp", "--calibration", kept, "--rate", 100, "--data", tmp_path / "rows.npy")
@@ -111,7 +114,7 @@ def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path):
         (["--rate", 10, "--workers", 300], 2, "--workers 300"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text):
+def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text, predict):
     done = predict("demo:mlp", "--calibration", kept, *arguments)
     assert done.returncode == code
     assert text in done.stderr
@@ -119,20 +122,20 @@ def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text):
     assert done.stdout == ""
 
 
-def test_a_calibration_of_other_requests_is_refused(kept):
+def test_a_calibration_of_other_requests_is_refused(kept, predict):
     done = predict("demo:mlp", "--calibration", kept, "--rate", 10, "--encoding", "json")
     assert done.returncode == 1
     assert "another --encoding" in done.stderr
 
 
-def test_a_calibration_of_another_model_is_refused(kept, models):
+def test_a_calibration_of_another_model_is_refused(kept, models, predict):
     done = predict(models.affine(), "--calibration", kept, "--rate", 10)
     assert done.returncode == 1
     assert "another model" in done.stderr
 
 
 @pytest.mark.slow
-def test_without_a_calibration_the_machine_is_measured_and_that_is_kept(models, tmp_path):
+def test_without_a_calibration_the_machine_is_measured_and_that_is_kept(models, tmp_path, figures):
     path = tmp_path / "affine.json"
     model = models.affine()
     first = figures(model, "--rate", 50, "--workers", 1, "--calibration", path)

@@ -1,23 +1,18 @@
 """`dlbench doctor` on the machine that the tests run on, whatever it is."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from dlbench.doctor.checkup import examine
 from dlbench.doctor.facts import Facts
 from dlbench.doctor.finding import Finding, worst
-
-DOCTOR = [sys.executable, "-m", "dlbench.cli.main", "doctor"]
+from testbed.commands import dlbench
 
 
 @pytest.fixture(scope="module")
 def document():
-    done = subprocess.run(
-        [*DOCTOR, "--json", "--quiet"], capture_output=True, text=True, timeout=60
-    )
+    done = dlbench("doctor", "--json", "--quiet")
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import httpx
 import pytest
@@ -11,6 +9,7 @@ from typer.testing import CliRunner
 
 from dlbench.cli.main import app
 from dlbench.proxy.errors import ModelError
+from testbed.commands import started
 
 
 @pytest.fixture
@@ -23,14 +22,8 @@ def model(models, tmp_path, monkeypatch):
 
 
 def test_serve_takes_it_unchanged(model):
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "dlbench.cli.main"),
-            *("serve", "--config", "dlbench.toml", "--port", "0", "--json", "--quiet"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    given = ("--config", "dlbench.toml", "--port", 0, "--json", "--quiet")
+    process = started("serve", *given, stderr=None)
     try:
         url = json.loads("".join([*iter(process.stdout.readline, "}\n"), "}"]))["url"]
         assert httpx.get(f"{url}/v2/models/mine/ready").status_code == 200

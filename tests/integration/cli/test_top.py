@@ -1,6 +1,7 @@
 """`dlbench top` against a real proxy under load: in a pipe, as JSON, and on a terminal."""
 
 import contextlib
+import functools
 import json
 import os
 import pty
@@ -8,7 +9,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 from fcntl import ioctl
@@ -16,24 +16,11 @@ from fcntl import ioctl
 import httpx
 import pytest
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+from testbed.commands import DLBENCH, dlbench, started
+from testbed.messages import X
+
 PATIENCE_S = 60
 ALTERNATE_SCREEN, CURSOR = b"\x1b[?1049", b"\x1b[?25"
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "dlbench.cli.main", "top", *arguments]
-
-
-def top(*arguments, **environment):
-    return subprocess.run(
-        command(*arguments),
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +47,15 @@ def busy(models, shared_proxies):
         thread.join()
 
 
+@pytest.fixture
+def top(run_here, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    return functools.partial(run_here, "top")
+
+
 def test_in_a_pipe_it_is_one_table_of_80_columns(busy):
     for arguments in (["--interval", "0.2s"], ["--interval", "200ms", "--once"]):
-        done = top(busy.url, *arguments, COLUMNS="80")
+        done = dlbench("top", busy.url, *arguments, env={**os.environ, "COLUMNS": "80"})
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
         assert all(len(line) <= 80 for line in lines)
@@ -72,7 +65,7 @@ def test_in_a_pipe_it_is_one_table_of_80_columns(busy):
         assert all(f"worker-{n}" in done.stdout for n in range(2))
 
 
-def test_json_says_what_the_proxy_does(busy):
+def test_json_says_what_the_proxy_does(busy, top):
     done = top(busy.url, "--json", "--interval", "0.3s")
     assert (done.returncode, done.stderr) == (0, "")
     view = json.loads(done.stdout)
@@ -96,7 +89,7 @@ def test_json_says_what_the_proxy_does(busy):
     assert all(worker["rss_mb"] > 10 for worker in workers)
 
 
-def test_errors_are_named(models, start_proxy):
+def test_errors_are_named(models, start_proxy, top):
     proxy = start_proxy(models.picky())
     i = {"name": "i", "datatype": "INT64", "shape": [1], "data": [77]}
     asking = threading.Event()
@@ -118,7 +111,7 @@ def test_errors_are_named(models, start_proxy):
     assert "of status 400" in done.stdout
 
 
-def test_without_models_and_without_workers(models, start_proxy, tmp_path):
+def test_without_models_and_without_workers(models, start_proxy, tmp_path, top):
     empty = start_proxy("", {"repository": str(tmp_path)})
     done = top(empty.url, "--once", "--interval", "0.1s")
     assert (done.returncode, done.stderr) == (0, "")
@@ -184,7 +177,7 @@ def terminal():
     with contextlib.ExitStack() as stack:
 
         def start(*arguments):
-            return stack.enter_context(contextlib.closing(Terminal(command(*arguments))))
+            return stack.enter_context(contextlib.closing(Terminal([*DLBENCH, "top", *arguments])))
 
         yield start
 
@@ -218,7 +211,7 @@ def test_on_a_terminal_a_proxy_that_stops_ends_it_in_one_line(models, start_prox
     assert found.settings == found.before
 
 
-def test_a_worker_that_died_is_seen(models, start_proxy):
+def test_a_worker_that_died_is_seen(models, start_proxy, top):
     proxy = start_proxy(models.affine(), workers=2)
     before = proxy.workers()
     os.kill(before[0], signal.SIGKILL)
@@ -230,14 +223,14 @@ def test_a_worker_that_died_is_seen(models, start_proxy):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--once"], ["--json"]])
-def test_nobody_there(dead_port, arguments):
+def test_nobody_there(dead_port, arguments, top):
     done = top(f"http://127.0.0.1:{dead_port}", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert "cannot reach" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_guarded_proxy(models, start_proxy, tmp_path):
+def test_a_guarded_proxy(models, start_proxy, tmp_path, top):
     tokens = tmp_path / "tokens"
     tokens.write_text("# ours\nsecret\n")
     proxy = start_proxy(models.affine(), {"token_file": str(tokens)})
@@ -250,10 +243,8 @@ def test_a_guarded_proxy(models, start_proxy, tmp_path):
 
 def test_nobody_reads_the_pipe_any_more(busy):
     """As in `dlbench top URL | head -0`."""
-    process = subprocess.Popen(
-        command(busy.url, "--interval", "0.1s"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = started("top", busy.url, "--interval", "0.1s")
     process.stdout.close()
     with process.stderr:
-        assert b"Traceback" not in process.stderr.read()
+        assert "Traceback" not in process.stderr.read()
     process.wait(PATIENCE_S)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.errors import TargetError
 from dlbench.loadgen.location import locate
 from dlbench.loadgen.profile import LoadProfile
@@ -21,6 +20,7 @@ from dlbench.loadgen.protocols.http_link import HttpLink
 from dlbench.loadgen.protocols.server_times import server_clock
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
+from testbed.servers import measure_some
 
 BODY = b'{"outputs": []}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -71,12 +71,6 @@ def server(script):
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def generator():
-    with Generator() as generator:
-        yield generator
-
-
 def target(url):
     path = "/v2/models/m/infer"
     return Target(url=url, model="m", path=path, inputs=(SPEC,), supports_binary=True)
@@ -87,10 +81,7 @@ def profile(**changes):
 
 
 def measured(generator, url, load):
-    """So short a window is empty where the machine has other things to do: then it is another."""
-    while not (found := generator.measure(target(url), profile(**load)).measurement).requests:
-        pass
-    return found
+    return measure_some(generator, target(url), profile(**load))
 
 
 def then_close(*pieces):

@@ -1,10 +1,5 @@
 """The search for the highest rate, with the real generator and a real server."""
 
-import json
-import subprocess
-import sys
-from contextlib import contextmanager
-
 import pytest
 
 from dlbench.loadgen.control.capacity import find_capacity
@@ -13,6 +8,7 @@ from dlbench.loadgen.control.objective import Objective
 from dlbench.loadgen.control.rate_search import SearchSettings
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
+from testbed.servers import null_server
 
 QUICK = SearchSettings(
     start_rps=100,
@@ -25,21 +21,6 @@ QUICK = SearchSettings(
     longest_s=2,
     budget_s=10_000,
 )
-
-
-@contextmanager
-def null_server(*arguments):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dlbench.loadgen.null_server", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            yield json.loads(process.stdout.readline())["url"]
-        finally:
-            process.stdin.close()
-            process.wait(60)
 
 
 @pytest.fixture

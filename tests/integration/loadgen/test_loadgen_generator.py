@@ -1,12 +1,10 @@
 """The generator process against the null server: open loop, closed loop, stalls, stops, deaths."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,47 +16,13 @@ from dlbench.loadgen.control.generator import Generator
 from dlbench.loadgen.errors import BudgetError, DataError, GeneratorError
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
+from testbed.servers import measure, null_server, served
 
 KNOWN_SERVER = Path(__file__).parents[3] / "benchmarks" / "generator" / "known_server.py"
 
 
-def null_server(*arguments):
-    return served("-m", "dlbench.loadgen.null_server", *map(str, arguments))
-
-
-@contextmanager
-def served(*command):
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            yield json.loads(process.stdout.readline())["url"]
-        finally:
-            process.stdin.close()
-            process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def generator():
-    with Generator() as generator:
-        yield generator
-
-
-@pytest.fixture(scope="module")
-def url():
-    with null_server() as url:
-        yield url
-
-
 def profile(**changes):
     return LoadProfile(**{"duration_s": 0.8, "warmup_s": 0.2, **changes})
-
-
-def measure(generator, url, given, **options):
-    return generator.measure(discover(url, given), given, **options)
 
 
 def test_open_loop_sends_the_whole_schedule(generator, url):

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -24,30 +23,10 @@ from dlbench.loadgen.control.roles import Role
 from dlbench.loadgen.errors import DataError, GeneratorError
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.protocols.discovery import discover
+from testbed.patience import PATIENCE_S, eventually
+from testbed.servers import measure, null_server
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "locustfile.py"
-PATIENCE_S = 60
-
-
-@contextmanager
-def null_server(*arguments):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dlbench.loadgen.null_server", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            yield json.loads(process.stdout.readline())["url"]
-        finally:
-            process.stdin.close()
-            process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def url():
-    with null_server() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +37,6 @@ def several():
 
 def profile(**changes):
     return LoadProfile(**{"rate": 400, "duration_s": 0.8, "warmup_s": 0.2, **changes})
-
-
-def measure(generator, url, given, **options):
-    return generator.measure(discover(url, given), given, **options)
-
-
-def eventually(found, wanted=bool):
-    """Poll what another process shows until it is `wanted`."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not wanted(value := found()):
-        assert time.monotonic() < end_s, value
-        time.sleep(0.05)
-    return value
 
 
 # --- One load, several processes

@@ -1,9 +1,7 @@
 """The load generator's targets against the real proxy: discovered, asked once, and judged."""
 
 import json
-import shutil
 import ssl
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -234,19 +232,8 @@ def test_a_token_opens_the_server(start_proxy, models, tmp_path):
     assert judge(reply.content, 0) == ""
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate")
-    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    words += ["-days", "2", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=server"]
-    words += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path / "cert.pem", tmp_path / "key.pem"
-
-
 def test_tls(start_proxy, models, certificate):
-    cert, key = (str(path) for path in certificate)
+    cert, key = (f"{certificate}/localhost.{suffix}" for suffix in ("pem", "key"))
     url = start_proxy(models.affine(), {"tls_cert": cert, "tls_key": key}).url
     url = url.replace("http://", "https://")
     with pytest.raises(TargetError, match="--tls-ca"):
@@ -260,7 +247,7 @@ def test_tls(start_proxy, models, certificate):
 
 
 def test_tls_of_grpc(grpc_proxy, models, certificate):
-    cert, key = (str(path) for path in certificate)
+    cert, key = (f"{certificate}/localhost.{suffix}" for suffix in ("pem", "key"))
     address = grpc_proxy(models.affine(), tls_cert=cert, tls_key=key).first["grpc"]
     assert discover(f"grpcs://{address}", LoadProfile(tls_ca=cert)).authority == address
     with pytest.raises(TargetError, match="--tls-ca"):

@@ -2,9 +2,6 @@
 
 import json
 import math
-import shutil
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -12,18 +9,18 @@ from typer.testing import CliRunner
 
 from dlbench.cli.failure import UsageError
 from dlbench.cli.main import app
-from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
-from dlbench.tuner.point import Point, Resources
+from dlbench.tuner.point import Resources
 from dlbench.tuner.recommend import RULES, Option, Wish, standing
 from dlbench.tuner.search.importance import Importances
 from dlbench.tuner.search.insight import Insight
 from dlbench.tuner.storage.study import Identity, Study
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
+from testbed.commands import dlbench
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = '<img src=x onerror="document.title=1"><b>x'
 CONFIGS = {
     "naive": ServingConfig(max_batch_size=1, workers=1),
@@ -36,35 +33,15 @@ FRONT = {"default": (900, 4, 3, 5), "c01": (4000, 12, 9, 18), "c02": (9000, 40, 
 
 
 def measured(rate, p99, low=None, high=None, **changes):
-    values = {
-        "verdict": "ok",
-        "latency_from": "scheduled",
-        "offered_rps": rate,
-        "throughput_rps": rate,
-        "throughput_low_rps": 0.95 * rate,
-        "throughput_high_rps": 1.05 * rate,
-        "p50_ms": p99 / 4,
-        "p99_ms": p99,
-        "p99_low_ms": low,
-        "p99_high_ms": high,
-        "lateness_mean_ms": 0.1,
-        "server_queue_ms": p99 / 8,
-        "server_compute_ms": 1.0,
-        "network_ms": 0.4,
-        "error_rate": 0.0,
-        "requests": 2000,
-        "duration_s": 4,
-        "client_cpu": 0.1,
-        "net_mbps": 1,
-        "started_at": "2026-01-01T00:00:00Z",
-    }
-    return Measurement(**{**values, **changes})
+    parts = {"server_queue_ms": p99 / 8, "server_compute_ms": 1.0, "network_ms": 0.4}
+    parts |= {"lateness_mean_ms": 0.1, "p99_low_ms": low, "p99_high_ms": high, "sure": 0.05}
+    return made.measurement(rate=rate, p99=p99, **{**parts, **changes})
 
 
 def point(name, share=0.5, phase="screen", measurement=None, **changes):
     used = Resources(server_cpu=0.5, server_rss_mb=200.0)
-    own = {"configuration": name, "config": CONFIGS[name], "phase": phase, "share": share}
-    return Point(**own, measurement=measurement, resources=used, cost_s=3.0, **changes)
+    changes |= {"measurement": measurement, "resources": used, "cost_s": 3.0}
+    return made.point(name, phase, share, config=CONFIGS[name], **changes)
 
 
 def searched():
@@ -110,22 +87,10 @@ def report(tmp_path_factory, verified):
     for each in verified.points:
         study.record(each)
     study.verified = verified.document
-    command = [sys.executable, "-m", "dlbench.cli.main", "report", folder / "s.db"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = dlbench("report", folder / "s.db")
     assert done.returncode == 0, done.stderr
     assert " MB" in done.stderr
     return folder / "s.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the PATH")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

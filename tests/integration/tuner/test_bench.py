@@ -71,8 +71,21 @@ def coupled(tmp_path):
 
 @pytest.fixture
 def bench(model, tmp_path):
+    with started(model, tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A bench for tests that harm neither its server nor its model."""
+    with started(demo_path("mlp"), tmp_path_factory.mktemp("bench")) as bench:
+        yield bench
+
+
+@contextlib.contextmanager
+def started(model, folder):
     profile = LoadProfile(distinct=200, zipf=1.0)
-    with Bench(ServerSettings(model=str(model)), profile, tmp_path / "server.log") as bench:
+    with Bench(ServerSettings(model=str(model)), profile, folder / "server.log") as bench:
         bench.start(CONFIG)
         yield bench
 
@@ -82,8 +95,8 @@ def measure(bench, tmp_path, config=CONFIG, on_progress=lambda _: None, duration
     return bench.measure(step, 1, on_progress, tmp_path / "samples.npz")
 
 
-def test_a_step_becomes_a_point_with_resources_and_samples(bench, tmp_path):
-    point = measure(bench, tmp_path)
+def test_a_step_becomes_a_point_with_resources_and_samples(sound, tmp_path):
+    point = measure(sound, tmp_path)
     assert point.failure == ""
     assert point.measurement.requests > 20
     assert point.measurement.offered_rps == pytest.approx(100, rel=0.5)
@@ -94,20 +107,20 @@ def test_a_step_becomes_a_point_with_resources_and_samples(bench, tmp_path):
     assert point.cost_s > 0.5
     assert (tmp_path / "samples.npz").exists()
     assert isinstance(point.disturbances, tuple)
-    assert not bench.gpu_figures
+    assert not sound.gpu_figures
     assert (point.resources.gpu_util, point.resources.gpu_mem_mb) == (None, None)
 
 
-def test_gpus_are_looked_at_while_they_are_loaded(bench, tmp_path, monkeypatch):
+def test_gpus_are_looked_at_while_they_are_loaded(sound, tmp_path, monkeypatch):
     """There is none here: what a driver would say of one stands in for it."""
     seen = [GpuUsage(0, 0.5, 2_000_000_000, 80_000_000_000)]
     monkeypatch.setattr(server, "gpus_of", lambda _: SimpleNamespace(usage=lambda: seen))
-    assert bench.gpu_figures
-    resources = measure(bench, tmp_path, duration_s=1.0).resources
+    assert sound.gpu_figures
+    resources = measure(sound, tmp_path, duration_s=1.0).resources
     assert (resources.gpu_util, resources.gpu_mem_mb) == (0.5, 2000)
 
 
-def test_a_measurement_keeps_what_else_ran_meanwhile(bench, tmp_path):
+def test_a_measurement_keeps_what_else_ran_meanwhile(sound, tmp_path):
     """Two processes of somebody else, each with all that it can get."""
     shell = 'exec 3<&0; for i in 1 2; do timeout 60 "$0" -c "$1" <&3 & echo $!; done'
     command = ["sh", "-c", shell, sys.executable, "while True: pass"]
@@ -115,14 +128,14 @@ def test_a_measurement_keeps_what_else_ran_meanwhile(bench, tmp_path):
         pids = [int(started.stdout.readline()) for _ in range(2)]
         started.wait()
         try:
-            point = measure(bench, tmp_path)
+            point = measure(sound, tmp_path)
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGTERM)
     assert any("other processes used" in note for note in point.disturbances)
 
 
-def test_a_client_whose_latencies_are_too_short_is_found(bench, tmp_path, monkeypatch):
+def test_a_client_whose_latencies_are_too_short_is_found(sound, tmp_path, monkeypatch):
     """Our own generator, made to say that everything took two thirds of the time it took."""
     whole = Samples.load
 
@@ -132,17 +145,17 @@ def test_a_client_whose_latencies_are_too_short_is_found(bench, tmp_path, monkey
         return replace(found, done_ns=found.sent_ns + spent)
 
     probe = Step("c01", CONFIG, "probe", 0.5)
-    measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
+    measured = sound.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
     assert "Little's law" not in measured.reason
     assert measured.duration_s < 1  # as long as the step says
     monkeypatch.setattr(Samples, "load", shortened)
-    measured = bench.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
+    measured = sound.measure(probe, 1, lambda _: None, tmp_path / "s.npz").measurement
     assert measured.verdict == "invalid"
     assert "Little's law" in measured.reason
 
 
-def test_a_cache_is_warm_before_anything_counts(bench, tmp_path):
-    point = measure(bench, tmp_path, CONFIG.model_copy(update={"cache_size": 1000}))
+def test_a_cache_is_warm_before_anything_counts(sound, tmp_path):
+    point = measure(sound, tmp_path, CONFIG.model_copy(update={"cache_size": 1000}))
     assert point.resources.cache_hit_ratio > 0.95
 
 

@@ -1,8 +1,6 @@
 """Sizes that nobody stated: said wherever a figure rests on them, and too little to tune for."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -14,13 +12,9 @@ from dlbench.tuner.errors import ShapeMissing
 from dlbench.tuner.run import check_stated
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.kept_calibration import KeptCalibration
+from testbed.commands import dlbench
 
 GUESS = {"x": (1, 128)}
-
-
-def dlbench(*arguments, cwd=None):
-    command = [sys.executable, "-m", "dlbench.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +40,9 @@ def test_load_says_it_and_keeps_it(open_model, shared_proxies):
     assert json.loads(done.stdout)["guessed"] == {}
 
 
-def test_tune_spends_no_minutes_on_one(open_model, tmp_path):
-    done = dlbench("tune", open_model, cwd=tmp_path)
+def test_tune_spends_no_minutes_on_one(open_model, tmp_path, monkeypatch, run_here):
+    monkeypatch.chdir(tmp_path)
+    done = run_here("tune", open_model)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     for part in ("input 'x'", "[1, 128] would be a guess", "--shape x=1,128", "--guess-shapes"):
         assert part in done.stderr
@@ -62,13 +57,13 @@ def test_a_name_with_blanks_is_quoted():
     assert "[1, 3, 224, 224] is a guess" in note
 
 
-def test_predict_says_it_of_a_kept_calibration_too(open_model, tmp_path):
+def test_predict_says_it_of_a_kept_calibration_too(open_model, tmp_path, run_here):
     path = tmp_path / "open.json"
     known = Calibration(services=(ServiceTime(batch=1, seconds=0.002),), cores=8, guessed=GUESS)
     KeptCalibration.of(ServerSettings(model=str(open_model)), LoadProfile(), known).write(path)
     command = ("predict", open_model, "--rate", 10, "--workers", 1, "--calibration", path)
-    assert "--shape x=1,128" in dlbench(*command).stderr
-    assert json.loads(dlbench(*command, "--json").stdout)["guessed"] == {"x": [1, 128]}
+    assert "--shape x=1,128" in run_here(*command).stderr
+    assert json.loads(run_here(*command, "--json").stdout)["guessed"] == {"x": [1, 128]}
 
 
 @pytest.mark.slow

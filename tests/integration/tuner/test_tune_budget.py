@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,20 +10,18 @@ import pytest
 
 from dlbench.tuner.storage.lock import locked
 from dlbench.tuner.storage.study import Identity, Study
+from testbed.commands import dlbench, started
 
-DLBENCH = [sys.executable, "-m", "dlbench.cli.main"]
 # The longest measurement of so short a study, with what comes before and after it.
 WINDOW_S = 1.5 + 3.0
 
 
 def tune(folder, model, *arguments):
-    return subprocess.Popen(
-        [*DLBENCH, "tune", str(model), "--study", "s.db", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return started("tune", model, "--study", "s.db", *arguments, cwd=folder)
+
+
+def again(folder, model, *arguments):
+    return dlbench("tune", model, "--study", "s.db", *arguments, cwd=folder, timeout=300)
 
 
 def read_until(process, *beginnings):
@@ -44,16 +40,6 @@ def end(process):
     process.communicate()
     _, left = psutil.wait_procs(children, timeout=30)
     assert not left
-
-
-def again(folder, model, *arguments, timeout=300):
-    return subprocess.run(
-        [*DLBENCH, "tune", str(model), "--study", "s.db", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
 
 
 @pytest.mark.slow
@@ -94,9 +80,7 @@ def test_a_second_one_is_refused_with_who_holds_the_study(tmp_path, arguments):
     with locked(study.path, "dlbench tune a.onnx --budget 5m"):
         second = again(tmp_path, "demo:mlp", *arguments)
         kept = Study.open(study.path).identity
-        seen = subprocess.run(
-            [*DLBENCH, "report", "s.db"], cwd=tmp_path, capture_output=True, timeout=100
-        )
+        seen = dlbench("report", "s.db", cwd=tmp_path)
     assert second.returncode == 1
     assert second.stdout == ""
     assert f"is being worked on by process {os.getpid()}, since " in second.stderr

@@ -1,19 +1,18 @@
 """`dlbench tune` on models from the wild: a front that people can choose from."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
+
+from testbed.commands import dlbench
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["silero-vad", "magika", "rapidocr-onnxruntime"])
 def test_tune_gives_a_front_of_three_points(name, real_model, tmp_path):
-    command = [sys.executable, "-m", "dlbench.cli.main", "tune", str(real_model(name))]
     options = ["--study", "s.db", "--budget", "4m", "--csv", "r.csv", "--recommended", "r.toml"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+    done = dlbench("tune", real_model(name), *options, cwd=tmp_path, timeout=None)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
     front = [row for row in rows if row["on_front"] == "true"]

@@ -1,29 +1,24 @@
 """A word that nobody knows: what was meant is said, in one line, wherever a word is given."""
 
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.cli.main import COMMANDS, main
+from dlbench.cli.main import COMMANDS
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.spelling import instead, meant
 from dlbench.results.deploy.targets import TARGETS
 
 
 @pytest.fixture
-def said(monkeypatch, capsys, tmp_path):
+def said(monkeypatch, run_here, tmp_path):
     """A function that runs a command, which fails as a wrong use, and gives the one line it says."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments, code=2):
-        monkeypatch.setattr(sys, "argv", ["dlbench", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert (end.value.code, out, len(err.splitlines())) == (code, "", 1)
-        return err
+        done = run_here(*arguments)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+        return done.stderr
 
     return call
 

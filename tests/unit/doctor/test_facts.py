@@ -14,6 +14,7 @@ from dlbench.doctor.idle import between
 from dlbench.doctor.kernel import Kernel
 from dlbench.doctor.timing import clock_step_ns
 from dlbench.tuner.bench.disturbance import Snapshot
+from testbed.trees import plant
 
 CLOCK = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 HUGE_PAGES = "sys/kernel/mm/transparent_hugepage/enabled"
@@ -23,27 +24,14 @@ OPEN_NVRM = (
 )
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """Writes files below a root that looks like /."""
-
-    def write(files):
-        for path, text in files.items():
-            file = tmp_path / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        return tmp_path
-
-    return write
-
-
 def test_a_system_that_says_nothing(tmp_path):
     unsaid = dict.fromkeys(Kernel.model_fields)
     assert kernel.kernel(tmp_path).model_dump() == unsaid
 
 
-def test_a_system_that_says_everything(tree):
-    root = tree(
+def test_a_system_that_says_everything(tmp_path):
+    root = plant(
+        tmp_path,
         {
             "sys/devices/system/cpu/cpufreq/boost": "1\n",
             HUGE_PAGES: "always [madvise] never\n",
@@ -56,7 +44,7 @@ def test_a_system_that_says_everything(tree):
             "sys/fs/cgroup/memory.max": f"{8 << 20}",
             "sys/fs/cgroup/memory.current": f"{5 << 20}",
             "proc/stat": "cpu  50 0 20 20 0 0 0 10 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n",
-        }
+        },
     )
     assert kernel.kernel(root) == Kernel(
         turbo=True,
@@ -80,24 +68,26 @@ def test_a_system_that_says_everything(tree):
         ("cpufreq/boost", "0", False),
     ],
 )
-def test_turbo_is_said_in_two_ways(tree, file, text, on):
-    assert kernel.turbo(tree({f"sys/devices/system/cpu/{file}": text})) is on
+def test_turbo_is_said_in_two_ways(file, text, on, tmp_path):
+    assert kernel.turbo(plant(tmp_path, {f"sys/devices/system/cpu/{file}": text})) is on
 
 
 @pytest.mark.parametrize("line", ["", "cpu 1 2 3 4", "cpu 0 0 0 0 0 0 0 0"])
-def test_a_kernel_that_counts_no_stolen_time(tree, line):
-    assert kernel.stolen_share(tree({"proc/stat": line})) is None
+def test_a_kernel_that_counts_no_stolen_time(line, tmp_path):
+    assert kernel.stolen_share(plant(tmp_path, {"proc/stat": line})) is None
 
 
 @pytest.mark.parametrize(("text", "version"), [(NVRM, "580.65.06"), (OPEN_NVRM, "575.57.08")])
-def test_both_of_nvidias_modules_say_their_version(tree, text, version):
-    root = tree({"proc/driver/nvidia/version": text})
+def test_both_of_nvidias_modules_say_their_version(text, version, tmp_path):
+    root = plant(tmp_path, {"proc/driver/nvidia/version": text})
     assert cuda.driver(root) == version
 
 
-def test_libraries_are_found_in_wheels_and_where_the_loader_looks(tree, monkeypatch, tmp_path):
+def test_libraries_are_found_in_wheels_and_where_the_loader_looks(monkeypatch, tmp_path):
     monkeypatch.setenv("LD_LIBRARY_PATH", f":{tmp_path}/opt")
-    root = tree({"etc/ld.so.cache": "x\0libcudart.so.13\0/usr/lib\0", "opt/libcufft.so.12": ""})
+    root = plant(
+        tmp_path, {"etc/ld.so.cache": "x\0libcudart.so.13\0/usr/lib\0", "opt/libcufft.so.12": ""}
+    )
     required = [
         "numpy>=1.21.6",
         'nvidia-cuda-runtime~=13.0; extra == "cuda"',
@@ -122,8 +112,8 @@ def test_what_the_installed_onnxruntime_needs_is_known(tmp_path):
     assert {"cuda-runtime", "cudnn"} <= known
 
 
-def test_a_gpu_is_there_if_its_device_is(tree):
-    root = tree({"dev/nvidiactl": ""})
+def test_a_gpu_is_there_if_its_device_is(tmp_path):
+    root = plant(tmp_path, {"dev/nvidiactl": ""})
     assert cuda.cuda(root).has_gpu
     assert not cuda.cuda(root / "dev").has_gpu
 

@@ -9,36 +9,25 @@ from dlbench.tuner.search.insight import Insight
 from dlbench.tuner.search.twin_error import Off, TwinError
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 ERROR = TwinError(Off(0.08, 0.2, 12), Off(0.21, 0.7, 40))
 IMPORTANCES = Importances({"workers": 0.61, "cache_size": 0.22, "max_batch_size": 0.02}, {})
 
 
-@pytest.fixture
-def verified_point(build):
+def verified_point(name="c01", rate=200.0, p99=10.0, config=made.DEFAULT, **changes):
     """A reported point with intervals of 10 %."""
-
-    def make(name="c01", throughput=200.0, p99=10.0, config=build.DEFAULT, requests=2400, **marks):
-        known = {"p99_low_ms": p99 / 1.1, "p99_high_ms": p99 * 1.1}
-        rates = {"throughput_low_rps": throughput / 1.1, "throughput_high_rps": throughput * 1.1}
-        figures = {"throughput": throughput, "p99": p99, "requests": requests, **known, **rates}
-        figures |= {k: marks.pop(k) for k in list(marks) if k in ("verdict", "reason")}
-        return build.point(name, "verify", config=config, **figures).model_copy(update=marks)
-
-    return make
+    known = {"rate": rate, "p99": p99, "sure": 0.1, "requests": 2400}
+    return made.point(name, "verify", config=config, **{**known, **changes})
 
 
-@pytest.fixture
-def pick(verified_point, build):
-    def make(**changes):
-        config = build.DEFAULT.model_copy(update={"workers": 1, "max_batch_size": 32})
-        return verified_point(config=config, recommended=True, on_front=True, **changes)
-
-    return make
+def pick(**changes):
+    config = made.DEFAULT.model_copy(update={"workers": 1, "max_batch_size": 32})
+    return verified_point(config=config, recommended=True, on_front=True, **changes)
 
 
-def test_a_person_is_told_in_five_lines(pick, verified_point, build):
-    naive = verified_point("naive", 50.0, 8.0, build.DEFAULT.model_copy(update={"workers": 4}))
+def test_a_person_is_told_in_five_lines():
+    naive = verified_point("naive", 50.0, 8.0, made.DEFAULT.model_copy(update={"workers": 4}))
     default = verified_point("default", 195.0, 9.8)
     insight = Insight(ERROR, 0.1, False, IMPORTANCES)
     limit = "the workers: 1, 97% busy"
@@ -62,7 +51,7 @@ def test_a_person_is_told_in_five_lines(pick, verified_point, build):
     assert not any("\n" in text for text in found.values())
 
 
-def test_an_undecided_slo_says_which_way_it_looks(pick):
+def test_an_undecided_slo_says_which_way_it_looks():
     result = Verified((pick(),), "undecided")
     found = findings(result, StudyConfig(slo_p99_ms=10.5, budget_s=300))
     assert "p99<10.5ms is UNDECIDED: probably met" in found["uncertain"]
@@ -71,14 +60,14 @@ def test_an_undecided_slo_says_which_way_it_looks(pick):
     assert "met" not in found["use"]
 
 
-def test_a_bound_that_is_surely_missed_is_said_first(pick):
+def test_a_bound_that_is_surely_missed_is_said_first():
     found = findings(Verified((pick(),), "missed"), StudyConfig(slo_p99_ms=5))
     assert "p99<5ms MISSED" in found["use"]
     assert "UNDECIDED" not in found.get("uncertain", "")
 
 
-def test_what_is_uncertain_about_the_recommendation_is_said(build, pick):
-    bare = build.point(throughput=200, requests=500, verdict="unsteady", reason="it stalled")
+def test_what_is_uncertain_about_the_recommendation_is_said():
+    bare = made.point(rate=200, requests=500, verdict="unsteady", reason="it stalled")
     bare = bare.model_copy(update={"on_front": True, "recommended": True})
     found = findings(
         Verified((bare,), "none", drift="the machine drifted", disturbed="by others"), StudyConfig()
@@ -93,36 +82,36 @@ def test_what_is_uncertain_about_the_recommendation_is_said(build, pick):
     assert "smoothed over the study" in smoothed["uncertain"]
 
 
-def test_a_wrong_twin_is_called_wrong_and_what_was_done_about_it(pick):
+def test_a_wrong_twin_is_called_wrong_and_what_was_done_about_it():
     insight = Insight(ERROR, 0.44, True, IMPORTANCES)
     found = findings(Verified((pick(),), "none", insight=insight), StudyConfig())
     assert "the twin is WRONG here, its errors spread by 0.44" in found["uncertain"]
     assert "every third proposal did not come from it" in found["uncertain"]
 
 
-def test_ratios_without_intervals_are_undetermined_and_failed_baselines_no_gain(build, pick):
-    unknown = build.point("naive", throughput=100, config=build.DEFAULT)
-    saturated = build.point("default", "verify", throughput=90, verdict="saturated")
+def test_ratios_without_intervals_are_undetermined_and_failed_baselines_no_gain():
+    unknown = made.point("naive", rate=100, config=made.DEFAULT)
+    saturated = made.point("default", "verify", rate=90, verdict="saturated")
     found = findings(Verified((pick(), unknown, saturated), "none"), StudyConfig())
     assert "against naive: throughput 2 times higher [undetermined], p99" in found["gain"]
     assert "default did not hold when it was measured again" in found["gain"]
 
 
-def test_the_default_recommended_is_called_the_default(verified_point):
+def test_the_default_recommended_is_called_the_default():
     same = verified_point("default", recommended=True, on_front=True)
     found = findings(Verified((same,), "none"), StudyConfig())
     assert "the default configuration" in found["use"]
     assert found["gain"] == "default is the same configuration"
 
 
-def test_what_there_was_no_time_for_has_a_line_of_its_own(pick):
+def test_what_there_was_no_time_for_has_a_line_of_its_own():
     text = "the budget left no time to measure naive; a --budget of about 9m leaves nothing out"
     found = findings(Verified((pick(),), "none", unknown=text), StudyConfig())
     assert found["unknown"] == text
     assert "unknown" not in findings(Verified((pick(),), "none"), StudyConfig())
 
 
-def test_no_recommendation_says_why(verified_point):
+def test_no_recommendation_says_why():
     front = verified_point(p99=50.0, on_front=True)
     missed = findings(Verified((front,), "missed"), StudyConfig(slo_p99_ms=20))
     assert missed["use"].startswith("No recommendation: no operating point meets every bound")
@@ -135,12 +124,12 @@ def test_no_recommendation_says_why(verified_point):
     assert none == {"use": "No recommendation: nothing was measured again"}
 
 
-def test_what_it_costs_is_said_where_there_is_a_price(pick):
+def test_what_it_costs_is_said_where_there_is_a_price():
     found = findings(Verified((pick(),), "none"), StudyConfig(price_per_hour=3.6))
     assert "a million requests cost 5 [4.55-5.5] at 3.6 per hour" in found["use"]
 
 
-def test_numbers_have_their_intervals(verified_point):
+def test_numbers_have_their_intervals():
     assert numbers(verified_point()) == "200/s [182-220] at p99 10 ms [9.09-11]"
 
 

@@ -18,20 +18,21 @@ from dlbench.results.records import COLUMNS
 from dlbench.tuner.point import Resources
 from dlbench.tuner.search.correction import Estimate
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 ABOUT = {"model": "/m/mlp.onnx", "device": "cpu", "machine": "AMD EPYC, 2 cores"}
 
 
 @pytest.fixture(scope="module")
-def content(made):
+def content():
     """Screened and verified points, one that failed, and knobs of every type."""
     odd = ServingConfig(preferred_batch_sizes=(4, 8), worker_weights=(1.5, 1), memory_arena=False)
-    screened = made.point("c01", config=odd).model_copy(
+    screened = made.verified("c01", config=odd).model_copy(
         update={"phase": "screen", "on_front": False, "resources": Resources(server_cpu=0.5)}
     )
     failed = screened.model_copy(update={"measurement": None, "failure": 'out of "memory", 1|2'})
-    default = made.point("default", 0.7, rate=50.0, config=ServingConfig())
-    best = made.point("c01", recommended=True, config=odd)
+    default = made.verified("default", 0.7, rate=50.0, config=ServingConfig())
+    best = made.verified("c01", recommended=True, config=odd)
     baseline = default.model_copy(update={"phase": "baseline", "on_front": False})
     estimates = {best.name: Estimate(99.123456789, 98, 99, 11, 9, 13)}
     result = Verified((default, best), "none", estimates)
@@ -69,8 +70,8 @@ def test_a_column_without_a_value_has_a_type_too():
     assert kinds["batching"] == kinds["preferred_batch_sizes"] == kinds["reason"] == "string"
 
 
-def test_what_is_not_a_number_is_no_json_number(content, made):
-    nan = made.point("c02", rate=float("nan"), config=ServingConfig())
+def test_what_is_not_a_number_is_no_json_number(content):
+    nan = made.verified("c02", rate=float("nan"), config=ServingConfig())
     assert json.loads(FORMATS["json"](Content([nan], Verified((), "none"), {}, ABOUT)))
 
 

@@ -21,6 +21,7 @@ from dlbench.tuner.search.importance import Importances
 from dlbench.tuner.search.insight import Insight
 from dlbench.tuner.search.twin_error import Off, TwinError
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 # The knobs stand in between.
 BEFORE = ["point", "phase", "verdict", "reason", "on_front", "recommended"]
@@ -66,8 +67,8 @@ def test_columns_are_in_the_documented_order():
     assert list(COLUMNS) == [*BEFORE, *ServingConfig.model_fields, *AFTER]
 
 
-def test_a_row_holds_what_was_measured_and_nothing_for_what_was_not(build):
-    point = build.point(throughput=123.456789, resources=Resources(server_cpu=1.5))
+def test_a_row_holds_what_was_measured_and_nothing_for_what_was_not():
+    point = made.point(rate=123.456789, resources=Resources(server_cpu=1.5))
     (found,) = parsed([point])
     assert found["throughput_rps"] == "123.457"
     assert found["server_cpu"] == "1.5"
@@ -75,19 +76,19 @@ def test_a_row_holds_what_was_measured_and_nothing_for_what_was_not(build):
     assert (found["on_front"], found["max_batch_size"]) == ("false", "8")
 
 
-def test_a_failed_configuration_is_a_row_with_its_reason(build):
-    (found,) = parsed([build.point(measurement=None, failure="out of memory")])
+def test_a_failed_configuration_is_a_row_with_its_reason():
+    (found,) = parsed([made.point(measurement=None, failure="out of memory")])
     assert (found["verdict"], found["reason"]) == ("failed", "out of memory")
     assert found["throughput_rps"] == found["error_rate"] == ""
 
 
-def test_a_saturated_point_keeps_its_own_reason(build):
-    assert row(build.point(verdict="saturated", reason="fell behind"))["reason"] == "fell behind"
+def test_a_saturated_point_keeps_its_own_reason():
+    assert row(made.point(verdict="saturated", reason="fell behind"))["reason"] == "fell behind"
 
 
-def test_repeats_of_a_verified_point_are_one_row(build):
-    repeats = [build.point("c01", "verify", repeat=n) for n in range(1, 7)]
-    screened = build.point()
+def test_repeats_of_a_verified_point_are_one_row():
+    repeats = [made.point("c01", "verify", repeat=n) for n in range(1, 7)]
+    screened = made.point()
     pooled = repeats[0].model_copy(update={"on_front": True, "recommended": True, "repeat": 0})
     result = Verified((pooled,), "none")
     points = study_points([screened, *repeats], result)
@@ -96,11 +97,11 @@ def test_repeats_of_a_verified_point_are_one_row(build):
     assert study_points([screened, *repeats], Verified((), "none")) == [screened, *repeats]
 
 
-def test_the_toml_is_what_serve_takes(build):
+def test_the_toml_is_what_serve_takes():
     settings = ServerSettings(
         model="a.onnx", device="cpu", batch_axis={"state": 1}, shape={"x": (1, 3)}
     )
-    point = build.point()
+    point = made.point()
     text = recommended_toml(point, settings, {"use": "100/s", "gain": "2x"})
     assert text.startswith("# use: 100/s\n# gain: 2x\n")
     values = tomllib.loads(text)
@@ -114,8 +115,8 @@ def test_the_toml_is_what_serve_takes(build):
     )
 
 
-def test_smoothed_values_stand_beside_the_measured_ones_of_what_was_verified(build):
-    screened, verified = build.point(), build.point(phase="verify")
+def test_smoothed_values_stand_beside_the_measured_ones_of_what_was_verified():
+    screened, verified = made.point(), made.point(phase="verify")
     stream = io.StringIO()
     write_csv([screened, verified], stream, {verified.name: Estimate(99, 98, 99, 11, 9, 13)})
     first, second = csv.DictReader(io.StringIO(stream.getvalue()))
@@ -124,8 +125,8 @@ def test_smoothed_values_stand_beside_the_measured_ones_of_what_was_verified(bui
     assert second["p99_ms"] == "10.0"
 
 
-def test_the_document_holds_all_that_is_known(build):
-    pick = build.point(phase="verify").model_copy(update={"recommended": True})
+def test_the_document_holds_all_that_is_known():
+    pick = made.point(phase="verify").model_copy(update={"recommended": True})
     error = TwinError(Off(0.1, 0.2, 9), Off(0.3, 0.6, 30))
     learnt = Insight(error, 0.3, True, Importances({"workers": 0.7}, {}))
     estimates = {pick.name: Estimate(99, 98, 99, 11, 9, 13)}

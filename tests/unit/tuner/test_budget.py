@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dlbench.tuner import budget
 from dlbench.tuner.budget import FEWER_LOADS, PROBE_S, SWITCH_S, WARMUP_S, Candidate
+from testbed import made
 
 rates = st.floats(0.1, 1e6)
 
@@ -36,13 +37,13 @@ def test_a_client_without_a_known_limit_is_measured_as_short_as_can_be():
     assert budget.screen_s(math.inf) == budget.SCREEN_S
 
 
-def test_a_switch_costs_what_it_did(build):
+def test_a_switch_costs_what_it_did():
     assert budget.switch_s([]) == SWITCH_S
     beside = [0.5, 4.0, 0.6]
     probe = {"phase": "probe", "share": None, "duration_s": PROBE_S}
-    points = [build.point(cost_s=PROBE_S + WARMUP_S + s, **probe) for s in beside]
-    failed = build.point(phase="probe", share=None, measurement=None, cost_s=60.0)
-    loaded = build.point(phase="screen", cost_s=30.0)
+    points = [made.point(cost_s=PROBE_S + WARMUP_S + s, **probe) for s in beside]
+    failed = made.point(phase="probe", share=None, measurement=None, cost_s=60.0)
+    loaded = made.point(phase="screen", cost_s=30.0)
     assert abs(budget.switch_s([*points, failed, loaded]) - 0.6) < 1e-9
 
 

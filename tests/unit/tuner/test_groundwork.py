@@ -8,11 +8,11 @@ import pytest
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.tuner.errors import OutOfTime
 from dlbench.tuner.groundwork import drawn_up
-from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.study import Identity, Study
 from dlbench.tuner.storage.wall_clock import Clock
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Observer
+from testbed import made
 
 
 class SlowBench:
@@ -37,9 +37,9 @@ def study(tmp_path):
     return Study.create_or_resume(tmp_path / "s.db", Identity({"model": "a", "device": "cpu"}))
 
 
-def test_a_calibration_without_enough_time_goes_on_under_a_larger_budget(build, study):
+def test_a_calibration_without_enough_time_goes_on_under_a_larger_budget(study):
     """The advice that a study ends with, a larger --budget, has to hold."""
-    space = build_space(build.DEFAULT, 2, repeats_inputs=False, batchable=True)
+    space = made.space()
     bench = SlowBench()
     for budget_s in (60.0, 600.0):
         request = SimpleNamespace(study=StudyConfig(budget_s=budget_s), profile=LoadProfile(rate=1))

@@ -11,13 +11,13 @@ from dlbench.tuner.budget import LOADS, MOST_REPEATS, PROBE_S, REPEATS, WINDOW_S
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.search.proposer import PROPOSERS
-from dlbench.tuner.space import build_space
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.predictions import Predictions
 from dlbench.tuner.verify.drift import EVERY_S
+from testbed import made
 
-SHARES = (0.3, 0.5, 0.7, 0.9)
+SHARES = made.SHARES
 SMALL = {
     "max_queue_delay_ms": (0.0, 2.0),
     "scheduling_policy": ("shared_queue",),
@@ -26,8 +26,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def space(build):
-    return build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True, restriction=SMALL)
+def space():
+    return made.space(repeats_inputs=True, restriction=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def make_plan(space, **config):
 
 
 def carry_out(
-    build,
     plan,
     points=(),
     *,
@@ -63,13 +62,13 @@ def carry_out(
             break
         rate = step.rate or capacity(step.config)
         points.append(
-            build.point(
+            made.point(
                 step.configuration,
                 step.phase,
                 step.share,
                 step.repeat,
                 step.config,
-                throughput=rate,
+                rate=rate,
                 p99=5 / (1.01 - (step.share or 0.9)),
                 cost_s=cost_s(step),
                 duration_s=step.duration_s,
@@ -80,8 +79,8 @@ def carry_out(
     return points
 
 
-def test_a_study_measures_baselines_then_searches_then_verifies(build, space):
-    points = carry_out(build, make_plan(space))
+def test_a_study_measures_baselines_then_searches_then_verifies(space):
+    points = carry_out(make_plan(space))
     phases = [p.phase for p in points]
     assert phases[:2] == ["probe", "baseline"]
     assert points[0].configuration == "default"
@@ -91,8 +90,8 @@ def test_a_study_measures_baselines_then_searches_then_verifies(build, space):
     assert set(phases[:first]) == {"probe", "baseline", "screen"}
 
 
-def test_every_candidate_is_repeated_and_both_baselines_are_among_them(build, space):
-    points = [p for p in carry_out(build, make_plan(space)) if p.phase == "verify"]
+def test_every_candidate_is_repeated_and_both_baselines_are_among_them(space):
+    points = [p for p in carry_out(make_plan(space)) if p.phase == "verify"]
     repeats = {}
     for p in points:
         repeats.setdefault(p.name, []).append(p.repeat)
@@ -103,18 +102,18 @@ def test_every_candidate_is_repeated_and_both_baselines_are_among_them(build, sp
     assert {"naive", "default"} <= {p.configuration for p in points}
 
 
-def test_repeats_are_interleaved(build, space):
-    points = [p for p in carry_out(build, make_plan(space)) if p.phase == "verify"]
+def test_repeats_are_interleaved(space):
+    points = [p for p in carry_out(make_plan(space)) if p.phase == "verify"]
     assert [p.repeat for p in points] == sorted(p.repeat for p in points)
     orders = {tuple(p.name for p in points if p.repeat == r) for r in range(1, REPEATS + 1)}
     assert len(orders) > 1
 
 
 @pytest.fixture(scope="module")
-def whole(build, space, twin):
+def whole(space, twin):
     """A twin's study from start to end, on a machine that is not quite what the twin thinks."""
     plan = dataclasses.replace(make_plan(space, budget_s=150), predictions=twin, before_s=18.0)
-    return plan, carry_out(build, plan, **machine(twin))
+    return plan, carry_out(plan, **machine(twin))
 
 
 def machine(twin, spoiled=0.1):
@@ -135,27 +134,25 @@ def machine(twin, spoiled=0.1):
 
 
 @given(data=st.data())
-def test_a_study_killed_at_any_point_goes_on_to_the_same_end(build, whole, data):
+def test_a_study_killed_at_any_point_goes_on_to_the_same_end(whole, data):
     plan, points = whole
     kept = data.draw(st.integers(0, len(points)))
     again = dataclasses.replace(plan, _searches=[])
-    resumed = carry_out(
-        build, again, points[:kept], stop_after=kept + 3, **machine(plan.predictions)
-    )
+    resumed = carry_out(again, points[:kept], stop_after=kept + 3, **machine(plan.predictions))
     assert resumed == points[: kept + 3]
 
 
 @pytest.mark.parametrize("proposer", PROPOSERS)
-def test_every_proposer_is_resumed_to_its_own_proposals(build, space, twin, proposer):
+def test_every_proposer_is_resumed_to_its_own_proposals(space, twin, proposer):
     plan = make_plan(space, budget_s=150, proposer=proposer)
     plan = dataclasses.replace(plan, predictions=twin)
-    points = carry_out(build, plan)
+    points = carry_out(plan)
     for kept in (3, len(points) // 2):
         again = dataclasses.replace(plan, _searches=[])
-        assert carry_out(build, again, points[:kept]) == points
+        assert carry_out(again, points[:kept]) == points
 
 
-def test_the_search_follows_the_predictions(build, whole):
+def test_the_search_follows_the_predictions(whole):
     plan, points = whole
     first = next(p for p in points if p.configuration == "c01")
     assert first.config.max_batch_size > 8
@@ -163,30 +160,30 @@ def test_the_search_follows_the_predictions(build, whole):
     assert plan.proposal(points).reason
 
 
-def test_the_calibration_is_paid_from_the_budget(build, space, twin):
+def test_the_calibration_is_paid_from_the_budget(space, twin):
     plan = make_plan(space, budget_s=250)
     tried = [
-        len({p.configuration for p in carry_out(build, dataclasses.replace(plan, before_s=s))})
+        len({p.configuration for p in carry_out(dataclasses.replace(plan, before_s=s))})
         for s in (0.0, 60.0)
     ]
     assert tried[0] > tried[1]
 
 
-def test_a_settled_search_ends_early_and_repeats_more(build, space, twin):
+def test_a_settled_search_ends_early_and_repeats_more(space, twin):
     plan = dataclasses.replace(make_plan(space, budget_s=2000), predictions=twin)
     exact = lambda config: twin.capacity_rps[twin.rows[config]]  # noqa: E731
-    points = carry_out(build, plan, capacity=exact)
+    points = carry_out(plan, capacity=exact)
     assert isinstance(plan.proposal(points), Done)
     assert "hypervolume" in plan.proposal(points).reason
     assert max(p.repeat for p in points) == MOST_REPEATS
     assert sum(p.cost_s for p in points) < 1000
 
 
-def test_what_verification_finds_does_not_start_the_search_again(build, space, twin):
+def test_what_verification_finds_does_not_start_the_search_again(space, twin):
     """A settled search would be unsettled by candidates that turn out ten times slower."""
     plan = dataclasses.replace(make_plan(space, budget_s=2000), predictions=twin)
     exact = lambda config: twin.capacity_rps[twin.rows[config]]  # noqa: E731
-    points = carry_out(build, plan, capacity=exact)
+    points = carry_out(plan, capacity=exact)
     begun = [p for p in points if p.phase != "verify"]
     slow = [
         p.model_copy(update={"measurement": p.measurement.model_copy(update={"p99_ms": 900.0})})
@@ -196,38 +193,36 @@ def test_what_verification_finds_does_not_start_the_search_again(build, space, t
     assert plan.candidates([*begun, *slow]) == plan.candidates(begun)
 
 
-def test_a_repeat_that_the_client_spoiled_is_measured_again(build, space):
+def test_a_repeat_that_the_client_spoiled_is_measured_again(space):
     first_of = lambda step: step.configuration == "default" and step.repeat == 1  # noqa: E731
-    points = carry_out(
-        build, make_plan(space), verdict=lambda s: "invalid" if first_of(s) else "ok"
-    )
+    points = carry_out(make_plan(space), verdict=lambda s: "invalid" if first_of(s) else "ok")
     own = [p.repeat for p in points if p.phase == "verify" and p.configuration == "default"]
     assert {1, 3, 5, 7} <= set(own)  # of the same half: the odd ones are reported
 
 
-def test_a_client_that_spoils_everything_is_not_asked_forever(build, space):
-    points = carry_out(build, make_plan(space), verdict=lambda step: "invalid")
+def test_a_client_that_spoils_everything_is_not_asked_forever(space):
+    points = carry_out(make_plan(space), verdict=lambda step: "invalid")
     assert {p.repeat for p in points if p.phase == "verify"} <= set(range(1, MOST_REPEATS + 1))
 
 
-def test_what_saturates_whenever_it_is_repeated_is_not_repeated_further(build, space):
+def test_what_saturates_whenever_it_is_repeated_is_not_repeated_further(space):
     gone = lambda step: step.phase == "verify" and step.configuration == "default"  # noqa: E731
-    points = carry_out(build, make_plan(space), verdict=lambda s: "saturated" if gone(s) else "ok")
+    points = carry_out(make_plan(space), verdict=lambda s: "saturated" if gone(s) else "ok")
     repeats = {p.repeat for p in points if p.phase == "verify" and p.configuration == "default"}
     assert repeats == {1, 2}
 
 
-def test_a_bound_is_worth_more_repeats_than_a_front(build, space):
+def test_a_bound_is_worth_more_repeats_than_a_front(space):
     most = [
-        max(p.repeat for p in carry_out(build, make_plan(space, configurations=1, **bound)))
+        max(p.repeat for p in carry_out(make_plan(space, configurations=1, **bound)))
         for bound in ({}, {"slo_p99_ms": 50.0})
     ]
     assert MOST_REPEATS == most[0] < most[1]
 
 
-def test_the_reference_is_measured_again_every_ten_minutes(build, space):
+def test_the_reference_is_measured_again_every_ten_minutes(space):
     plan = make_plan(space, budget_s=4000)
-    points = carry_out(build, plan, cost_s=lambda step: 30.0, stop_after=90)
+    points = carry_out(plan, cost_s=lambda step: 30.0, stop_after=90)
     drifts = [(n, p) for n, p in enumerate(points) if p.phase == "drift"]
     assert len(drifts) >= 6
     assert [p.share for _, p in drifts] == [None, 0.7] * (len(drifts) // 2)
@@ -239,15 +234,15 @@ def test_the_reference_is_measured_again_every_ten_minutes(build, space):
     assert all(EVERY_S <= gap <= EVERY_S + 60 for gap in gaps)
 
 
-def test_a_study_of_five_minutes_has_no_time_for_that(build, space):
-    assert all(p.phase != "drift" for p in carry_out(build, make_plan(space, budget_s=300)))
+def test_a_study_of_five_minutes_has_no_time_for_that(space):
+    assert all(p.phase != "drift" for p in carry_out(make_plan(space, budget_s=300)))
 
 
-def test_candidates_come_from_the_smoothed_front(build, space, twin):
+def test_candidates_come_from_the_smoothed_front(space, twin):
     """A p99 that was a fluke makes a candidate of fewer points than by the raw values."""
     plan = dataclasses.replace(make_plan(space, budget_s=300), predictions=twin)
     exact = lambda config: twin.capacity_rps[twin.rows[config]]  # noqa: E731
-    points = [p for p in carry_out(build, plan, capacity=exact) if p.phase != "verify"]
+    points = [p for p in carry_out(plan, capacity=exact) if p.phase != "verify"]
     raw = dataclasses.replace(plan, predictions=None)
     screened = [p for p in points if p.phase == "screen"]
     smooth, plain = (
@@ -267,40 +262,40 @@ def with_luck(points, lucky):
     return [changed if p is lucky else p for p in points]
 
 
-def test_the_budget_is_kept(build, space):
+def test_the_budget_is_kept(space):
     for budget in (180, 300):
-        points = carry_out(build, make_plan(space, budget_s=budget))
+        points = carry_out(make_plan(space, budget_s=budget))
         assert sum(p.cost_s for p in points) <= 1.1 * budget
 
 
-def test_a_larger_budget_goes_on_searching(build, space):
-    points = carry_out(build, make_plan(space, budget_s=150))
-    more = carry_out(build, make_plan(space, budget_s=400), points)
+def test_a_larger_budget_goes_on_searching(space):
+    points = carry_out(make_plan(space, budget_s=150))
+    more = carry_out(make_plan(space, budget_s=400), points)
     assert spent_s(more) > spent_s(points)
     assert more[: len(points)] == points
 
 
-def test_the_number_of_configurations_is_kept(build, space):
-    points = carry_out(build, make_plan(space, configurations=2, budget_s=2000))
+def test_the_number_of_configurations_is_kept(space):
+    points = carry_out(make_plan(space, configurations=2, budget_s=2000))
     assert {p.configuration for p in points} == {"naive", "default", "c01", "c02"}
 
 
-def test_a_slow_model_gets_fewer_loads_and_a_remark(build, space):
+def test_a_slow_model_gets_fewer_loads_and_a_remark(space):
     plan = make_plan(space)
-    points = carry_out(build, plan, capacity=lambda config: 60.0, stop_after=2)
+    points = carry_out(plan, capacity=lambda config: 60.0, stop_after=2)
     assert len(plan.loads(points)) < len(LOADS)
     assert any("loads" in text for text in plan.remarks(points))
 
 
-def test_screening_has_enough_requests(build, space):
+def test_screening_has_enough_requests(space):
     plan = make_plan(space)
-    steps = [plan.next_step(carry_out(build, plan, stop_after=n)) for n in range(2, 8)]
+    steps = [plan.next_step(carry_out(plan, stop_after=n)) for n in range(2, 8)]
     assert all(s.rate * s.duration_s >= 459 for s in steps if s.rate)
 
 
-def test_a_curve_ends_where_it_saturates(build, space):
+def test_a_curve_ends_where_it_saturates(space):
     plan = make_plan(space)
-    points = carry_out(build, plan, stop_after=3)
+    points = carry_out(plan, stop_after=3)
     last = points[-1]
     saturated = last.measurement.model_copy(update={"verdict": "saturated"})
     points[-1] = last.model_copy(update={"measurement": saturated})
@@ -310,12 +305,9 @@ def test_a_curve_ends_where_it_saturates(build, space):
 @pytest.mark.parametrize(
     ("limit", "tried"), [(0.4, (0.5, 0.3)), (0.6, (0.5, 0.9, 0.7)), (1.0, (0.5, 0.9))]
 )
-def test_below_a_load_that_saturates_comes_one_that_a_tight_budget_skipped(
-    build, space, limit, tried
-):
+def test_below_a_load_that_saturates_comes_one_that_a_tight_budget_skipped(space, limit, tried):
     plan = make_plan(space, budget_s=60)
     points = carry_out(
-        build,
         plan,
         stop_after=1 + len(tried),
         verdict=lambda s: "saturated" if (s.share or 0) > limit else "ok",
@@ -325,28 +317,28 @@ def test_below_a_load_that_saturates_comes_one_that_a_tight_budget_skipped(
     assert plan.next_step(points).configuration != points[-1].configuration
 
 
-def test_a_configuration_that_fails_its_probe_is_left(build, space):
+def test_a_configuration_that_fails_its_probe_is_left(space):
     plan = make_plan(space)
     before = next(
         points
         for n in range(2, 20)
-        if plan.next_step(points := carry_out(build, plan, stop_after=n)).configuration == "c01"
+        if plan.next_step(points := carry_out(plan, stop_after=n)).configuration == "c01"
     )
     step = plan.next_step(before)
     assert step.phase == "probe"
-    failed = build.point(
+    failed = made.point(
         step.configuration, "probe", None, 0, step.config, measurement=None, failure="died"
     )
     assert plan.next_step([*before, failed]).config != step.config
 
 
-def test_probes_are_clamped_to_what_the_client_can_do(build, space):
+def test_probes_are_clamped_to_what_the_client_can_do(space):
     plan = make_plan(space)
-    probe = build.point("default", "probe", None, throughput=90_000)
+    probe = made.point("default", "probe", None, rate=90_000)
     assert plan.capacity(probe) == 40_000
 
 
-def test_a_slow_model_is_probed_for_longer(build, space):
+def test_a_slow_model_is_probed_for_longer(space):
     """Four batches of the default server, if they take no more than a share of the budget."""
     slow = Calibration(services=(ServiceTime(batch=1, seconds=0.3),), cores=2)
     batch_s = slow.service_s(8, 1, 2)

@@ -16,9 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dlbench.proxy.cache.cache_value import encode
-from dlbench.proxy.config import ServingConfig
-from dlbench.proxy.knob import restart_knobs
 from dlbench.proxy.tensors import Tensor
+from testbed.messages import post
 
 KINDS = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
 POLICIES = ["lru", "lfu", "fifo", "two_level"]
@@ -95,11 +94,10 @@ def serve(start_proxy):
 def affine(shared_proxies, models):
     """A function that gives a client of one proxy with three workers, configured anew."""
     proxy = shared_proxies(models.affine(), workers=3, cache_size=64)
-    usual = ServingConfig(cache_size=64).model_dump(exclude=restart_knobs())
     with contextlib.ExitStack() as clients:
 
         def configure(**knobs):
-            assert proxy.ask("configure", knobs={**usual, **knobs}) == {"ok": True}
+            proxy.configure(**knobs)
             client = Client(proxy)
             clients.enter_context(client.http)
             return client
@@ -256,17 +254,14 @@ def test_identical_requests_in_flight_are_computed_once(affine):
 
 def test_those_who_joined_are_answered_though_the_first_has_hung_up(affine):
     client = affine()
-    body = json.dumps({"inputs": tensors(x=np.array(B, np.float32))}).encode()
-    head = (
-        f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    request = post({"inputs": tensors(x=np.array(B, np.float32))})
     with client.proxy.client() as second:
         with held_workers(client.proxy):
             with client.proxy.client() as first:
-                first.send(head.encode() + body)
+                first.send(request)
                 while client.misses < 1:
                     pass
-            second.send(head.encode() + body)
+            second.send(request)
             while client.hits < 1:
                 pass
         assert second.answer()[1]["outputs"][0]["data"] == [3] * 3

@@ -9,21 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
-PATIENCE_S = 60
-
-
-def wait_until(true):
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
+from testbed import messages
+from testbed.patience import PATIENCE_S, eventually
 
 
 def post(proxy, value, **parameters):
-    x = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}
-    body = json.dumps({"inputs": [x], "parameters": parameters}).encode()
-    head = f"POST /v2/models/{proxy.name}/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    body = {"inputs": [messages.tensor(*[value] * 3)], "parameters": parameters}
+    return messages.post(body, f"/v2/models/{proxy.name}/infer")
 
 
 class Held:
@@ -55,7 +47,7 @@ class Held:
         client = self.proxy.client()
         self.clients.append(client)
         client.send(post(self.proxy, value, **parameters))
-        wait_until(lambda: self.proxy.ask("counters")["requests"] > before)
+        eventually(lambda: self.proxy.ask("counters")["requests"] > before)
         reader = threading.Thread(target=self._read, args=(name, value, client))
         reader.start()
         self._readers.append(reader)
@@ -95,16 +87,17 @@ def held(proxy):
             client.__exit__()
 
 
+@pytest.fixture(scope="module")
+def slow(module_proxy, models):
+    """For orders that commit nothing to a busy worker, however well its times are known by now."""
+    return module_proxy(models.slow(1400), max_batch_size=1)
+
+
 @pytest.mark.parametrize("policy", ["shared_queue", "least_outstanding"])
-def test_a_higher_priority_overtakes(models, start_proxy, policy):
-    proxy = start_proxy(
-        models.slow(1400),
-        max_batch_size=1,
-        queue_order="priority",
-        priority_ageing_ms=3_600_000,
-        scheduling_policy=policy,
-    )
-    with held(proxy) as it:
+def test_a_higher_priority_overtakes(slow, policy):
+    order = {"queue_order": "priority", "priority_ageing_ms": 3_600_000}
+    slow.configure(scheduling_policy=policy, **order)
+    with held(slow) as it:
         it.ask("low", priority=3)
         it.ask("none named")
         it.ask("normal", priority=2)
@@ -114,11 +107,9 @@ def test_a_higher_priority_overtakes(models, start_proxy, policy):
     assert it.order == ["running", "high", "none named", "normal", "low"]
 
 
-def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
-    proxy = start_proxy(
-        models.slow(1400), max_batch_size=1, queue_order="priority", priority_ageing_ms=1
-    )
-    with held(proxy) as it:
+def test_waiting_is_worth_a_level_so_that_nobody_starves(slow):
+    slow.configure(queue_order="priority", priority_ageing_ms=1)
+    with held(slow) as it:
         it.ask("low", priority=3)
         time.sleep(0.005)  # age: nothing happens while it waits
         it.ask("high", priority=1)
@@ -127,9 +118,9 @@ def test_waiting_is_worth_a_level_so_that_nobody_starves(models, start_proxy):
     assert it.order == ["running", "low", "high"]
 
 
-def test_the_earliest_deadline_is_first_and_none_is_late(models, start_proxy):
-    proxy = start_proxy(models.slow(1400), max_batch_size=1, queue_order="edf")
-    with held(proxy) as it:
+def test_the_earliest_deadline_is_first_and_none_is_late(slow):
+    slow.configure(queue_order="edf")
+    with held(slow) as it:
         for name, seconds in (("patient", 50), ("hurried", 20), ("soonest", 9), ("none", 0)):
             it.ask(name, timeout=seconds * 10**6)
         it.go_on()
@@ -149,7 +140,7 @@ def test_what_expires_is_answered_while_all_workers_are_busy_and_never_run(
         it.ask("patient", 5)
         for number in range(4):
             it.ask(f"hurried {number}", timeout=1000)
-        wait_until(lambda: len(it.answers) == 4)
+        eventually(lambda: len(it.answers) == 4)
         assert it.statuses(*(f"hurried {number}" for number in range(4))) == [504] * 4
         assert proxy.ask("counters")["batches"] == 2
         it.go_on()
@@ -162,10 +153,10 @@ def test_a_deadline_that_nobody_named_is_the_configured_one(models, start_proxy)
     proxy = start_proxy(models.affine(), max_batch_size=1, default_timeout_ms=60_000)
     with held(proxy) as it:
         it.ask("short", timeout=1000)
-        wait_until(lambda: "short" in it.answers)
+        eventually(lambda: "short" in it.answers)
         assert proxy.ask("configure", knobs={"default_timeout_ms": 5}) == {"ok": True}
         it.ask("unnamed")
-        wait_until(lambda: "unnamed" in it.answers)
+        eventually(lambda: "unnamed" in it.answers)
         it.ask("long", timeout=60_000_000)
         it.go_on()
         it.settle()
@@ -179,7 +170,7 @@ def test_identical_requests_share_an_answer_but_not_a_deadline(models, start_pro
         it.ask("first", 7, timeout=1_000_000)
         it.ask("second", 7)
         it.ask("third", 7)
-        wait_until(lambda: "first" in it.answers)
+        eventually(lambda: "first" in it.answers)
         it.go_on()
         counts = it.settle()
     assert it.statuses("first", "second", "third") == [504, 200, 200]
@@ -194,7 +185,7 @@ def test_what_waits_is_answered_after_a_reconfiguration_in_the_new_order(models,
         it.ask("hurried", timeout=1_000_000)
         knobs = {"queue_order": "priority", "scheduling_policy": "round_robin"}
         assert proxy.ask("configure", knobs=knobs) == {"ok": True}
-        wait_until(lambda: "hurried" in it.answers)
+        eventually(lambda: "hurried" in it.answers)
         it.go_on()
         it.settle()
     assert it.order == ["hurried", "running", "high", "low"]
@@ -206,12 +197,12 @@ def test_a_full_queue_is_refused_at_once_and_has_room_again(models, start_proxy)
         it.ask("one")
         it.ask("two")
         it.ask("three")
-        wait_until(lambda: "three" in it.answers)
+        eventually(lambda: "three" in it.answers)
         status, headers, body = it.answers["three"]
         assert (status, headers["retry-after"]) == (503, "1")
         assert "queue is full" in body["error"]
         it.ask("expires", timeout=1000)  # no room for it either: it is not the deadline
-        wait_until(lambda: "expires" in it.answers)
+        eventually(lambda: "expires" in it.answers)
         it.go_on()
         counts = it.settle()
         it.ask("later")

@@ -1,10 +1,8 @@
 """Policies, orders, batch sizes and spreading end to end: exact answers from a real proxy."""
 
-import json
 import os
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -12,24 +10,15 @@ import numpy as np
 import pytest
 
 from dlbench.proxy.dispatch.policy import POLICIES
-
-PATIENCE_S = 60
-
-
-def wait_until(true):
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
+from testbed import messages
+from testbed.messages import post
+from testbed.patience import PATIENCE_S, eventually
 
 
 def tensor(name, array, datatype="FP32"):
-    return {
-        "name": name,
-        "datatype": datatype,
-        "shape": list(array.shape),
-        "data": array.ravel().tolist(),
-    }
+    return messages.tensor(
+        *array.ravel().tolist(), name=name, shape=list(array.shape), datatype=datatype
+    )
 
 
 def infer(client, proxy, *tensors, **parameters):
@@ -101,8 +90,7 @@ def test_every_policy_and_order_gives_everybody_their_own_answer(
     models, shared_proxies, policy, order
 ):
     proxy = shared_proxies(models.affine(), workers=2, max_batch_size=4)
-    knobs = {"scheduling_policy": policy, "queue_order": order, "max_queue_delay_ms": 0.5}
-    assert proxy.ask("configure", knobs=knobs) == {"ok": True}
+    proxy.configure(scheduling_policy=policy, queue_order=order, max_queue_delay_ms=0.5)
     together(proxy, lambda client, number: check_affine(proxy, number, client, 1 + number % 5), 24)
     assert proxy.ask("counters")["in_flight"] == 0
 
@@ -138,7 +126,7 @@ def test_a_worker_that_is_dead_gets_nothing(models, start_proxy, policy):
     models.affine(f"gone_{policy}").unlink()
     dead, alive = proxy.workers()
     os.kill(dead, signal.SIGKILL)
-    wait_until(lambda: proxy.workers() == [alive])
+    eventually(lambda: proxy.workers() == [alive])
     before = served_by_worker(proxy)
     with connect(proxy) as client:
         for number in range(20):
@@ -220,7 +208,7 @@ def test_a_part_whose_worker_is_killed_runs_elsewhere(models, start_proxy):
     with ThreadPoolExecutor(1) as pool, connect(proxy) as client:
         os.kill(stopped, signal.SIGSTOP)
         found = pool.submit(check_affine, proxy, 1, client, rows=60)
-        wait_until(lambda: proxy.ask("counters")["batches"] == 3)
+        eventually(lambda: proxy.ask("counters")["batches"] == 3)
         os.kill(stopped, signal.SIGKILL)
         found.result()
     assert proxy.ask("counters")["batches"] == 4
@@ -248,12 +236,8 @@ def test_the_deadline_is_that_of_the_whole(models, start_proxy):
     with proxy.client() as first, connect(proxy) as client:
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        body = json.dumps({"inputs": [tensor("x", x)]}).encode()
-        head = (
-            f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        first.send(head.encode() + body)
-        wait_until(lambda: proxy.ask("counters")["batches"] == 3)
+        first.send(post({"inputs": [tensor("x", x)]}, "/v2/models/slow/infer"))
+        eventually(lambda: proxy.ask("counters")["batches"] == 3)
         status, error = infer(client, proxy, tensor("x", x), timeout=1000)
         assert (status, "deadline" in error) == (504, True)
         for pid in stopped:

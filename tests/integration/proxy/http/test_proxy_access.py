@@ -2,6 +2,8 @@
 
 import pytest
 
+from testbed.messages import BODY, post
+
 TOKENS = "first\nsecond\n"
 
 
@@ -12,24 +14,19 @@ def guarded(tmp_path_factory, shared_front):
     return shared_front(tokens=str(path))
 
 
-def request(authorization="", path="/a", body=b"hi"):
-    lines = f"Host: h\r\nContent-Length: {len(body)}\r\n{authorization}\r\n"
-    return f"POST {path} HTTP/1.1\r\n{lines}".encode() + body
-
-
 @pytest.mark.parametrize("token", ["first", "second"])
 def test_a_token_opens(guarded, token):
     with guarded.client() as client:
         for _ in range(3):
-            client.send(request(f"Authorization: Bearer {token}\r\n"))
-            assert client.echo()[-1] == b"hi"
+            client.send(post(headers=f"Authorization: Bearer {token}\r\n"))
+            assert client.echo()[-1] == BODY
 
 
 @pytest.mark.parametrize("header", ["", "Authorization: Bearer third\r\n"])
 def test_others_hear_what_is_missing(guarded, header):
     with guarded.client() as client:
-        client.send(request("Authorization: Bearer first\r\n") + request(header))
-        assert client.echo()[-1] == b"hi"
+        client.send(post(headers="Authorization: Bearer first\r\n") + post(headers=header))
+        assert client.echo()[-1] == BODY
         status, headers, _ = client.reply()
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
         assert client.ended()
@@ -37,7 +34,7 @@ def test_others_hear_what_is_missing(guarded, header):
 
 def test_nobody_uploads_without_a_token(guarded):
     with guarded.client() as client:
-        client.send(request(body=bytes(100_000))[:500])
+        client.send(post(bytes(100_000))[:500])
         assert client.refused()[0] == 401
 
 

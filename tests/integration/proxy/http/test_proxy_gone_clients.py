@@ -1,6 +1,5 @@
 """Clients that go before they are answered: what has not begun is not computed."""
 
-import json
 import os
 import re
 import signal
@@ -12,16 +11,10 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+from testbed.messages import post, tensor
+from testbed.patience import eventually
+
 RESET = struct.pack("ii", 1, 0)
-
-
-def wait_until(true, seconds=60):
-    """Poll a condition that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 def metric(proxy, name):
@@ -33,11 +26,8 @@ def waiting(proxy):
     return metric(proxy, "dlbench_queue_length")
 
 
-def post(headers="", value=1):
-    x = {**X["inputs"][0], "data": [value, 2, 3]}
-    body = json.dumps({"inputs": [x]})
-    head = f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}{headers}\r\n{body}".encode()
+def request(value=1, headers=""):
+    return post({"inputs": [tensor(value, 2, 3)]}, headers=headers)
 
 
 class Stopped:
@@ -48,8 +38,8 @@ class Stopped:
         self._worker = proxy.workers()[0]
         os.kill(self._worker, signal.SIGSTOP)
         self._first = proxy.client()
-        self._first.send(post(value=100))
-        wait_until(lambda: proxy.ask("counters")["batches"] == 1)
+        self._first.send(request(100))
+        eventually(lambda: proxy.ask("counters")["batches"] == 1)
 
     def go_on(self):
         os.kill(self._worker, signal.SIGCONT)
@@ -81,16 +71,16 @@ def test_what_closed_connections_asked_for_is_not_computed(stopped, reset, heade
     proxy = held.proxy
     clients = [proxy.connect() for _ in range(10)]
     for number, client in enumerate(clients):
-        client.sendall(post(headers, number))
-    wait_until(lambda: waiting(proxy) == 10)
+        client.sendall(request(number, headers))
+    eventually(lambda: waiting(proxy) == 10)
     for client in clients:
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         client.close()
-    wait_until(lambda: waiting(proxy) == 0)
+    eventually(lambda: waiting(proxy) == 0)
     held.go_on()
     with proxy.client() as client:
-        client.send(post())
+        client.send(request())
         assert client.answer()[0] == 200
     counters = proxy.ask("counters")
     assert (counters["batches"], counters["in_flight"]) == (2, 0)
@@ -99,21 +89,21 @@ def test_what_closed_connections_asked_for_is_not_computed(stopped, reset, heade
 def test_of_pipelined_requests_none_is_left(stopped):
     held = stopped()
     with held.proxy.connect() as client:
-        client.sendall(b"".join(post(value=number) for number in range(5)))
-        wait_until(lambda: waiting(held.proxy) == 5)
-    wait_until(lambda: waiting(held.proxy) == 0)
+        client.sendall(b"".join(request(number) for number in range(5)))
+        eventually(lambda: waiting(held.proxy) == 5)
+    eventually(lambda: waiting(held.proxy) == 0)
 
 
 def test_a_client_that_only_sends_no_more_still_gets_its_answer(stopped):
     """However long it takes; meanwhile it may be asked whether it is there."""
     held = stopped()
     with held.proxy.client() as client, held.proxy.client() as other:
-        client.send(post(value=4))
-        wait_until(lambda: waiting(held.proxy) == 1)
+        client.send(request(4))
+        eventually(lambda: waiting(held.proxy) == 1)
         client.socket.shutdown(socket.SHUT_WR)
         status, headers, _ = client.reply()
         assert (status, headers) == (102, {})
-        other.send(post())
+        other.send(request())
         held.go_on()
         status, answer = client.answer()
         assert (status, answer["outputs"][0]["data"]) == (200, [9, 5, 7])
@@ -124,8 +114,8 @@ def test_a_client_that_only_sends_no_more_still_gets_its_answer(stopped):
 def test_a_client_of_http_1_0_is_not_asked(stopped):
     held = stopped()
     with held.proxy.client() as client:
-        client.send(post("Connection: keep-alive\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"))
-        wait_until(lambda: waiting(held.proxy) == 1)
+        client.send(request(headers="Connection: keep-alive\r\n").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        eventually(lambda: waiting(held.proxy) == 1)
         client.socket.shutdown(socket.SHUT_WR)
         time.sleep(0.3)  # there is no event for nothing
         held.go_on()
@@ -135,10 +125,10 @@ def test_a_client_of_http_1_0_is_not_asked(stopped):
 def test_those_who_asked_the_same_are_answered_though_the_first_has_gone(stopped):
     held = stopped(cache_size=10)
     with held.proxy.connect() as first, held.proxy.client() as second:
-        first.sendall(post(value=7))
-        wait_until(lambda: waiting(held.proxy) == 1)
-        second.send(post(value=7))
-        wait_until(lambda: held.proxy.ask("counters")["cache_hits"] == 1)
+        first.sendall(request(7))
+        eventually(lambda: waiting(held.proxy) == 1)
+        second.send(request(7))
+        eventually(lambda: held.proxy.ask("counters")["cache_hits"] == 1)
         first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         first.close()
         held.go_on()
@@ -148,19 +138,19 @@ def test_those_who_asked_the_same_are_answered_though_the_first_has_gone(stopped
 def test_what_was_asked_for_later_is_computed_whoever_goes(stopped):
     held = stopped()
     with held.proxy.client() as client:
-        client.send(post("Prefer: respond-async\r\n"))
+        client.send(request(headers="Prefer: respond-async\r\n"))
         status, headers, _ = client.reply()
         assert status == 202
     assert waiting(held.proxy) == 1
     held.go_on()
     with held.proxy.client() as client:
-        wait_until(lambda: held.proxy.ask("counters")["batches"] == 2)
+        eventually(lambda: held.proxy.ask("counters")["batches"] == 2)
 
         def fetched():
             client.send(f"GET {headers['location']} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             return client.reply()[0] == 200
 
-        wait_until(fetched)
+        eventually(fetched)
 
 
 # gRPC
@@ -178,16 +168,16 @@ def held_grpc(stopped):
 
 
 def check_nothing_more_was_computed(held):
-    wait_until(lambda: waiting(held.proxy) == 0)
+    eventually(lambda: waiting(held.proxy) == 0)
     held.go_on()
-    wait_until(lambda: held.proxy.ask("counters")["in_flight"] == 0)
+    eventually(lambda: held.proxy.ask("counters")["in_flight"] == 0)
     assert held.proxy.ask("counters")["batches"] == 1
 
 
 def test_a_cancelled_call_is_not_computed(held_grpc):
     held, client, inputs = held_grpc
     calls = [client.async_infer("affine", inputs, lambda *_: None) for _ in range(3)]
-    wait_until(lambda: waiting(held.proxy) == 3)
+    eventually(lambda: waiting(held.proxy) == 3)
     for call in calls:
         call.cancel()
     check_nothing_more_was_computed(held)
@@ -217,6 +207,6 @@ def test_what_a_cancelled_stream_has_sent_ahead_is_not_computed(held_grpc):
             response_deserializer=pb.ModelStreamInferResponse.FromString,
         )
         call = stream(iter([asked] * 5))
-        wait_until(lambda: waiting(held.proxy) == 5)
+        eventually(lambda: waiting(held.proxy) == 5)
         call.cancel()
         check_nothing_more_was_computed(held)

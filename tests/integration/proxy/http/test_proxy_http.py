@@ -7,21 +7,14 @@ import zlib
 
 import pytest
 
-BODY = json.dumps(
-    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
-).encode()
+from testbed.messages import BODY, INFER, post, tensor
+
 ANSWER = [3.0, 5.0, 7.0]
-INFER = "/v2/models/affine/infer"
 
 
 @pytest.fixture(scope="module")
 def proxy(models, shared_proxies):
     return shared_proxies(models.affine())
-
-
-def post(body=BODY, path=INFER, headers=""):
-    head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    return head.encode() + body
 
 
 def error(client):
@@ -61,9 +54,9 @@ def test_pipelined_requests_are_answered_in_order(proxy):
     """Between slow answers stand immediate ones, which must wait for their turn."""
     requests = []
     for number in range(100):
-        x = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [number, 0, 0]}
+        x = tensor(number, 0, 0)
         requests += [
-            post(json.dumps({"id": str(number), "inputs": [x]}).encode()),
+            post({"id": str(number), "inputs": [x]}),
             b"GET /v2/health/live HTTP/1.1\r\nHost: h\r\n\r\n",
             post(path="/nowhere"),
         ]

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
-BODY = json.dumps({"inputs": [X]}).encode()
+from testbed.messages import BODY, X, post
+
 LIMITS = {
     "max_body_mb": 1,
     "max_header_kb": 4,
@@ -24,12 +24,6 @@ def proxy(models, shared_proxies):
 @pytest.fixture
 def strict(models, start_proxy):
     return start_proxy(models.affine(), LIMITS)
-
-
-def post(body=BODY, headers="", length=None):
-    size = len(body) if length is None else length
-    head = f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n{headers}\r\n"
-    return head.encode() + body
 
 
 def still_serves(proxy):
@@ -58,7 +52,10 @@ def test_too_much_is_refused_and_the_answer_arrives(strict):
     requests = {
         "length": (post(b"", length=2 << 20), 413),
         "while it is still sent": (post(bytes(4 << 20)), 413),
-        "unpacked": (post(gzip.compress(bytes(50 << 20)), "Content-Encoding: gzip\r\n"), 413),
+        "unpacked": (
+            post(gzip.compress(bytes(50 << 20)), headers="Content-Encoding: gzip\r\n"),
+            413,
+        ),
         "one header": (post(headers=f"X: {long}\r\n"), 431),
         "many headers": (post(headers="X: 0123456789\r\n" * 500), 431),
         "the address": (f"GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), 431),

@@ -16,17 +16,9 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
-def echo(models):
-    """y = x for rows of any length."""
-    return models._save(
-        "echo", [("Identity", ["x"], ["y"], {})], [("x", ("n", "t"))], [("y", ("n", "t"))]
-    )
-
-
-@pytest.fixture
-def narrow(echo, start_proxy):
+def narrow(models, start_proxy):
     """A proxy whose requests and replies may take 16 MiB."""
-    return start_proxy(echo, {"max_memory_mb": 16, "max_body_mb": 12})
+    return start_proxy(models.echo(), {"max_memory_mb": 16, "max_body_mb": 12})
 
 
 def head(length, path="/v2/models/echo/infer", **more):
@@ -193,8 +185,8 @@ def read_all(client):
         ("1.1", {"Accept-Encoding": "gzip"}, True),
     ],
 )
-def test_a_large_reply_of_text_comes_in_pieces(echo, start_proxy, version, more, chunked):
-    proxy = start_proxy(echo)
+def test_a_large_reply_of_text_comes_in_pieces(models, shared_proxies, version, more, chunked):
+    proxy = shared_proxies(models.echo())
     count = 600_000
     request = binary(count, back=False, **more).replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1)
     with proxy.client() as client:
@@ -213,9 +205,9 @@ def test_a_large_reply_of_text_comes_in_pieces(echo, start_proxy, version, more,
             assert client.ended()
 
 
-def test_a_client_that_does_not_read_costs_no_more_than_its_tensors(echo, start_proxy):
+def test_a_client_that_does_not_read_costs_no_more_than_its_tensors(models, start_proxy):
     """Text of five times the tensors' size is not made before somebody takes it."""
-    proxy = start_proxy(echo)
+    proxy = start_proxy(models.echo())
     count = 4_000_000
     with proxy.client() as client:
         before = rss(proxy)
@@ -261,9 +253,9 @@ def test_replies_that_nobody_takes_share_the_bound(narrow):
         ("/predict", {"input": ["a"]}),
     ],
 )
-def test_large_json_is_read_beside_the_front(echo, start_proxy, path, body):
+def test_large_json_is_read_beside_the_front(models, start_proxy, path, body):
     """Its values never are this process' objects: the front holds the text and no more."""
-    proxy = start_proxy(echo)
+    proxy = start_proxy(models.echo())
     many = b"1.5," * 2_000_000
     text = json.dumps(body).encode().replace(b'"a"', many + b"1.5")
     text = text.replace(b"[1, 1]", b"[1, 2000001]")
@@ -287,8 +279,8 @@ def test_large_json_is_read_beside_the_front(echo, start_proxy, path, body):
     assert peak - before < 3 * len(text) + SLACK
 
 
-def test_large_json_that_is_wrong_is_refused_and_counted(echo, start_proxy):
-    proxy = start_proxy(echo)
+def test_large_json_that_is_wrong_is_refused_and_counted(models, start_proxy):
+    proxy = start_proxy(models.echo())
     with proxy.client() as client:
         text = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [%b' % (
             b'"",' * 100_000

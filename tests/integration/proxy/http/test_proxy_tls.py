@@ -1,47 +1,25 @@
 """The front behind TLS: the same replies, the same limits, and errors that name the option."""
 
 import contextlib
-import shutil
 import ssl
-import subprocess
 
 import pytest
 
 from dlbench.proxy.errors import StartError
 from dlbench.proxy.http.tls import tls_context
+from testbed.certificates import certify, found_authority
+from testbed.messages import post
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("openssl"), reason="openssl makes the certificates"
-)
 OPTIONS = {"header_timeout_s": 0.5, "body_timeout_s": 0.5, "idle_timeout_s": 0.5}
-
-
-def openssl(folder, *words):
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An authority, and server and client with certificates of it."""
     folder = tmp_path_factory.mktemp("tls")
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl(
-        folder,
-        *("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority"),
-        *("-addext", "keyUsage=critical,keyCertSign"),
-    )
-    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
+    found_authority(folder)
     for name in ("server", "client"):
-        openssl(
-            folder,
-            *("req", *new[:-2], "-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            *("-subj", f"/CN={name}"),
-        )
-        openssl(
-            folder,
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-days", "2", "-extfile", "names", "-out", f"{name}.pem"),
-        )
+        certify(folder, name)
     return folder
 
 
@@ -56,11 +34,6 @@ def context(folder):
     return ssl.create_default_context(cafile=folder / "ca.pem")
 
 
-def post(body=b"hello", headers=""):
-    head = f"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    return head.encode() + body
-
-
 def test_requests_of_every_size(secure, context):
     with secure.client(context) as client:
         assert client.socket.version() == "TLSv1.3"
@@ -71,7 +44,7 @@ def test_requests_of_every_size(secure, context):
 
 def test_connection_close_closes(secure, context):
     with secure.client(context) as client:
-        client.send(post(headers="Connection: close\r\n"))
+        client.send(post(b"hello", headers="Connection: close\r\n"))
         assert client.echo()[-1] == b"hello"
         assert client.ended()
 
@@ -85,7 +58,7 @@ def test_what_breaks_the_connection_is_told_while_the_client_still_sends(secure,
 
 def test_plain_text_is_no_handshake(secure):
     with secure.client() as client:
-        client.send(post())
+        client.send(post(b"hello"))
         assert client.ended()
 
 
@@ -93,7 +66,7 @@ def test_the_slow_are_cut_off(folder, context, start_front):
     pair = [str(folder / "server.pem"), str(folder / "server.key"), ""]
     front = start_front(tls=pair, limits=OPTIONS)
     with front.client() as mute, front.client(context) as idle, front.client(context) as half:
-        half.send(post()[:-1])
+        half.send(post(b"hello")[:-1])
         assert half.refused()[0] == 408
         assert idle.ended()
         assert mute.ended()
@@ -103,11 +76,11 @@ def test_a_drain_says_goodbye(folder, context, start_front):
     pair = [str(folder / "server.pem"), str(folder / "server.key"), ""]
     front = start_front(tls=pair)
     with front.client(context) as client:
-        client.send(post()[:-1])
+        client.send(post(b"hello")[:-1])
         with front.client(context) as witness:
             front.drain()
             assert witness.ended()
-        client.send(post()[-1:])
+        client.send(post(b"hello")[-1:])
         status, headers, _ = client.reply()
         assert (status, headers["connection"]) == (200, "close")
         assert client.ended()
@@ -120,10 +93,10 @@ def test_with_a_client_authority_only_its_clients_come_in(folder, context, start
     known = ssl.create_default_context(cafile=folder / "ca.pem")
     known.load_cert_chain(folder / "client.pem", folder / "client.key")
     with front.client(known) as client:
-        client.send(post())
+        client.send(post(b"hello"))
         assert client.echo()[-1] == b"hello"
     with front.client(context) as stranger, contextlib.suppress(ssl.SSLError, ConnectionError):
-        stranger.send(post())
+        stranger.send(post(b"hello"))
         assert stranger.ended()
 
 

@@ -23,22 +23,8 @@ def mlp_input(seed=0, rows=ROWS):
     return np.random.default_rng(seed).normal(size=(rows, 256)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """Key and certificate for localhost, which nobody else signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-    command += ["ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
-
-
 @pytest.fixture(scope="module", params=["open", "guarded"])
-def served(request, certificates, tmp_path_factory, module_proxy):
+def served(request, certificate, tmp_path_factory, module_proxy):
     """demo:mlp over HTTP and gRPC, in the clear or behind TLS and tokens."""
     if request.param == "open":
         return Served(module_proxy("demo:mlp", {"grpc_port": 0}), None)
@@ -47,10 +33,10 @@ def served(request, certificates, tmp_path_factory, module_proxy):
     settings = {
         "grpc_port": 0,
         "token_file": str(tokens),
-        "tls_cert": str(certificates / "cert.pem"),
-        "tls_key": str(certificates / "key.pem"),
+        "tls_cert": str(certificate / "localhost.pem"),
+        "tls_key": str(certificate / "localhost.key"),
     }
-    return Served(module_proxy("demo:mlp", settings), certificates / "cert.pem")
+    return Served(module_proxy("demo:mlp", settings), certificate / "localhost.pem")
 
 
 class Served:

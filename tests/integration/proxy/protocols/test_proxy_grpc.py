@@ -2,12 +2,14 @@
 
 import queue
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
 import pytest
+
+from testbed.commands import python
+from testbed.patience import eventually
 
 grpcclient = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
 
@@ -142,18 +144,39 @@ def test_a_stream_answers_in_order_and_outlives_an_error(start, connect, models)
     assert client.triton.is_server_ready()
 
 
+@contextmanager
+def held(proxy):
+    """Nothing is computed meanwhile."""
+    (worker,) = map(psutil.Process, proxy.workers())
+    worker.suspend()
+    try:
+        yield
+    finally:
+        worker.resume()
+
+
+def ask(client, count=1, **more):
+    """Ask and go on; a queue of (result, error)."""
+    outcomes = queue.Queue()
+    for _ in range(count):
+        client.triton.async_infer(
+            "affine",
+            given(x=ROWS),
+            callback=lambda result, error: outcomes.put((result, error)),
+            client_timeout=PATIENCE_S,
+            **more,
+        )
+    return outcomes
+
+
 def test_a_stream_cut_short_leaves_the_proxy_as_it_was(start, connect, models):
     proxy = start(models.affine())
     client = connect(proxy)
-    (pid,) = proxy.workers()
-    psutil.Process(pid).suspend()
-    try:
+    with held(proxy):
         client.triton.start_stream(lambda result, error: None)
         for _ in range(100):
             client.triton.async_stream_infer("affine", given(x=ROWS))
         client.triton.stop_stream(cancel_requests=True)
-    finally:
-        psutil.Process(pid).resume()
     np.testing.assert_array_equal(client.infer("affine", x=ROWS), [2 * ROWS + 1])
 
 
@@ -161,22 +184,11 @@ def test_overload_and_deadlines_have_codes_of_their_own(start, connect, models):
     """The worker is stopped, so that the queue fills and time-outs pass."""
     proxy = start(models.affine(), max_queue_size=2)
     client = connect(proxy)
-    (pid,) = proxy.workers()
-    outcomes = queue.Queue()
-    psutil.Process(pid).suspend()
-    try:
-        for _ in range(12):
-            client.triton.async_infer(
-                "affine",
-                given(x=ROWS),
-                callback=lambda result, error: outcomes.put(error),
-                client_timeout=PATIENCE_S,
-            )
-        full = outcomes.get(timeout=PATIENCE_S)
+    with held(proxy):
+        outcomes = ask(client, 12)
+        _, full = outcomes.get(timeout=PATIENCE_S)
         assert full.status() == "StatusCode.UNAVAILABLE"
-    finally:
-        psutil.Process(pid).resume()
-    errors = [full, *(outcomes.get(timeout=PATIENCE_S) for _ in range(11))]
+    errors = [full, *(outcomes.get(timeout=PATIENCE_S)[1] for _ in range(11))]
     assert None in errors
     assert {error.status() for error in errors if error} == {"StatusCode.UNAVAILABLE"}
 
@@ -184,22 +196,10 @@ def test_overload_and_deadlines_have_codes_of_their_own(start, connect, models):
 def test_a_request_is_not_run_after_its_timeout(start, connect, models):
     proxy = start(models.affine())
     client = connect(proxy)
-    (pid,) = proxy.workers()
-    outcomes = queue.Queue()
-    psutil.Process(pid).suspend()
-    try:
-        for _ in range(12):
-            client.triton.async_infer(
-                "affine",
-                given(x=ROWS),
-                callback=lambda result, error: outcomes.put(error),
-                timeout=1000,
-                client_timeout=PATIENCE_S,
-            )
-        late = outcomes.get(timeout=PATIENCE_S)
+    with held(proxy):
+        outcomes = ask(client, 12, timeout=1000)
+        _, late = outcomes.get(timeout=PATIENCE_S)
         assert late.status() == "StatusCode.DEADLINE_EXCEEDED"
-    finally:
-        psutil.Process(pid).resume()
     for _ in range(11):
         outcomes.get(timeout=PATIENCE_S)
 
@@ -247,32 +247,15 @@ def test_a_token_opens_everything_but_the_probes_which_are_open(start, connect, 
     client.triton.stop_stream()
 
 
-def test_tls(start, connect, models, tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl here")
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", key, "-out", certificate),
-        ],
-        capture_output=True,
-        check=True,
-    )
-    files = {"tls_cert": certificate, "tls_key": key}
-    client = connect(start(models.affine(), files), ssl=True, root_certificates=certificate)
+def test_tls(start, connect, models, certificate):
+    ours, key = (f"{certificate}/localhost.{suffix}" for suffix in ("pem", "key"))
+    files, authority = {"tls_cert": ours, "tls_key": key}, {"ssl": True, "root_certificates": ours}
+    client = connect(start(models.affine(), files), **authority)
     np.testing.assert_array_equal(client.infer("affine", x=ROWS), [2 * ROWS + 1])
-    demanding = start(models.affine(), {**files, "tls_client_ca": certificate})
-    stranger = connect(demanding, ssl=True, root_certificates=certificate)
+    demanding = start(models.affine(), {**files, "tls_client_ca": ours})
+    stranger = connect(demanding, **authority)
     assert stranger.refused("affine", x=ROWS)[0] == "UNAVAILABLE"
-    known = connect(
-        demanding,
-        ssl=True,
-        root_certificates=certificate,
-        private_key=key,
-        certificate_chain=certificate,
-    )
+    known = connect(demanding, **authority, private_key=key, certificate_chain=ours)
     np.testing.assert_array_equal(known.infer("affine", x=ROWS), [2 * ROWS + 1])
 
 
@@ -286,21 +269,10 @@ def test_a_message_over_the_limit_is_refused(start, connect, models):
 def test_a_request_under_way_is_answered_when_the_proxy_stops(start, connect, models):
     proxy = start(models.affine())
     client = connect(proxy)
-    (pid,) = proxy.workers()
-    outcomes = queue.Queue()
-    psutil.Process(pid).suspend()
-    try:
-        client.triton.async_infer(
-            "affine",
-            given(x=ROWS),
-            callback=lambda result, error: outcomes.put((result, error)),
-            client_timeout=PATIENCE_S,
-        )
-        while not proxy.ask("counters")["in_flight"]:
-            pass
+    with held(proxy):
+        outcomes = ask(client)
+        eventually(lambda: proxy.ask("counters")["in_flight"])
         assert proxy.ask("stop") == {"ok": True}
-    finally:
-        psutil.Process(pid).resume()
     result, error = outcomes.get(timeout=PATIENCE_S)
     assert error is None
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * ROWS + 1)
@@ -316,7 +288,7 @@ def test_a_port_in_use_is_named(start, models):
 
 def test_without_the_extra_the_error_says_how_to_get_it():
     code = "import sys; sys.modules['grpc'] = None; import dlbench.proxy.protocols.grpc.server"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python(code)
     assert "StartError: --grpc-port needs grpc: pip install 'dlbench[grpc]'" in done.stderr
 
 

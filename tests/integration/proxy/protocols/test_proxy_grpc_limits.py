@@ -21,15 +21,13 @@ SERVICE = "/inference.GRPCInferenceService/"
 
 
 @pytest.fixture
-def echo(models):
-    """y = x for rows of any length."""
-    nodes = [("Identity", ["x"], ["y"], {})]
-    return models._save("echo", nodes, [("x", ("n", "t"))], [("y", ("n", "t"))])
+def start(start_proxy, models):
+    return lambda **settings: start_proxy(models.echo(), {"grpc_port": 0, **settings})
 
 
-@pytest.fixture
-def start(start_proxy, echo):
-    return lambda **settings: start_proxy(echo, {"grpc_port": 0, **settings})
+@pytest.fixture(scope="module")
+def usual(module_proxy, models):
+    return module_proxy(models.echo(), {"grpc_port": 0})
 
 
 class Caller:
@@ -157,8 +155,8 @@ def test_connections_with_calls_under_way_are_bounded(start):
 
 
 @pytest.mark.parametrize("shape", [[2**31 - 1, 0], [1_000_000, 0], [0, 2**31 - 1], [1] * 200_000])
-def test_a_shape_without_elements_cannot_ask_for_much(start, shape):
-    with Caller(start()) as caller:
+def test_a_shape_without_elements_cannot_ask_for_much(usual, shape):
+    with Caller(usual) as caller:
         code, text = caller.code(request(shape, b""))
         assert code == "INVALID_ARGUMENT"
         assert len(text) < 1100
@@ -184,29 +182,28 @@ def repeated(field, message, count):
     ],
     ids=["inputs", "outputs", "raw", "a name", "no message", "no number", "no field", "cut"],
 )
-def test_many_fields_are_refused_before_they_are_made(start, text):
-    proxy = start()
-    with Caller(proxy) as caller:
+def test_many_fields_are_refused_before_they_are_made(usual, text):
+    with Caller(usual) as caller:
         assert caller.infer(zeros(8)).raw_output_contents
-        before = forget_peak(proxy)
+        before = forget_peak(usual)
         code, details = caller.code(text)
         assert code in ("INVALID_ARGUMENT", "NOT_FOUND")
         assert len(details) < 1100
-        assert peak(proxy) - before < 4 * len(text) + SLACK
+        assert peak(usual) - before < 4 * len(text) + SLACK
         assert caller.infer(zeros(8)).raw_output_contents
 
 
-def test_many_values_are_read_beside_the_front(start):
+def test_many_values_are_read_beside_the_front(usual):
     values = np.random.default_rng(0).random(500_000, np.float32)
-    with Caller(start()) as caller:
+    with Caller(usual) as caller:
         reply = caller.infer(request([1, 500_000], contents={"fp32_contents": values}))
         assert reply.raw_output_contents[0] == values.tobytes()
         code, text = caller.code(request([1, 499_999], contents={"fp32_contents": values}))
         assert (code, "takes 1999996 bytes" in text) == ("INVALID_ARGUMENT", True)
 
 
-def test_large_messages_of_other_calls_are_refused(start):
-    with Caller(start()) as caller:
+def test_large_messages_of_other_calls_are_refused(usual):
+    with Caller(usual) as caller:
         message = pb.ModelReadyRequest(name="a" * 100_000)
         assert caller.code(message, "ModelReady")[0] == "RESOURCE_EXHAUSTED"
 

@@ -1,30 +1,23 @@
 """A drain seen by clients that are in the middle of something when it begins."""
 
-import json
 import os
 import signal
 
 import pytest
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
-BODY = json.dumps({"inputs": [X]}).encode()
-
-
-def post(model):
-    path = f"/v2/models/{model}/infer"
-    return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+from testbed.messages import post
 
 
 @pytest.mark.parametrize("sent", [1, 20, -1])
 def test_a_request_that_is_half_there_is_answered(models, start_proxy, sent):
     proxy = start_proxy(models.affine())
     with proxy.client() as client, proxy.client() as witness:
-        client.send(post("affine")[:sent])
+        client.send(post()[:sent])
         witness.send(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert witness.reply()[0] == 200
         os.kill(proxy.process.pid, signal.SIGTERM)
         assert witness.ended()
-        client.send(post("affine")[sent:])
+        client.send(post()[sent:])
         status, headers, _ = client.reply()
         assert (status, headers["connection"]) == (200, "close")
         assert client.ended()
@@ -34,11 +27,11 @@ def test_a_request_that_is_half_there_is_answered(models, start_proxy, sent):
 def test_a_request_that_crosses_the_signal_is_answered(models, start_proxy):
     proxy = start_proxy(models.affine())
     with proxy.client() as client:
-        client.send(post("affine"))
+        client.send(post())
         assert client.reply()[0] == 200
         os.kill(proxy.process.pid, signal.SIGSTOP)
         os.kill(proxy.process.pid, signal.SIGTERM)
-        client.send(post("affine"))
+        client.send(post())
         os.kill(proxy.process.pid, signal.SIGCONT)
         assert client.reply()[0] == 200
         assert client.ended()
@@ -48,7 +41,7 @@ def test_a_request_that_crosses_the_signal_is_answered(models, start_proxy):
 def test_a_second_signal_does_not_wait(models, start_proxy):
     proxy = start_proxy(models.affine())
     with proxy.client() as client, proxy.client() as witness:
-        client.send(post("affine")[:20])
+        client.send(post()[:20])
         witness.send(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n")
         assert witness.reply()[0] == 200
         os.kill(proxy.process.pid, signal.SIGTERM)

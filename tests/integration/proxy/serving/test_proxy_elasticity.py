@@ -23,9 +23,10 @@ from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry.spans import make_spans
 from dlbench.proxy.workers import link
 from dlbench.proxy.workers.start import start_worker
+from testbed import messages
 
 PATIENCE_S = 60
-X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+X = {"inputs": [messages.X]}
 
 
 @pytest.fixture(autouse=True)
@@ -151,8 +152,17 @@ async def stopped_with_a_batch(it, slot):
     return answers
 
 
-@pytest.mark.parametrize("name", ["threshold", "queue_length", "cost"])
-@pytest.mark.parametrize("policy", ["shared_queue", "least_outstanding"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("threshold", "shared_queue"),
+        ("queue_length", "least_outstanding"),
+        ("cost", "shared_queue"),
+        pytest.param("threshold", "least_outstanding", marks=pytest.mark.slow),
+        pytest.param("queue_length", "shared_queue", marks=pytest.mark.slow),
+        pytest.param("cost", "least_outstanding", marks=pytest.mark.slow),
+    ],
+)
 def test_load_makes_workers_come_and_quiet_lets_them_go(models, name, policy):
     async def story():
         knobs = {"scheduling_policy": policy, "min_workers": 1, "max_workers": 3}

@@ -1,11 +1,9 @@
 """Workers that die, hang or are poisoned: what is answered, and what is not lost."""
 
 import contextlib
-import json
 import os
 import signal
 import threading
-import time
 
 import httpx
 import numpy as np
@@ -13,16 +11,11 @@ import psutil
 import pytest
 
 from dlbench.proxy.dispatch.admission import GIVEN_UP, HELD_OFF
+from testbed import messages
+from testbed.messages import post
+from testbed.patience import eventually
 
-X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
-
-
-def wait_until(true, seconds=60):
-    """Poll a condition that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
+X = {"inputs": [messages.X]}
 
 
 def test_a_hung_worker_is_replaced_and_its_request_answered(models, start_proxy):
@@ -32,7 +25,7 @@ def test_a_hung_worker_is_replaced_and_its_request_answered(models, start_proxy)
     with httpx.Client(base_url=proxy.url, timeout=60) as client:
         for _ in range(4):  # the stopped one gets one of them
             assert client.post("/v2/models/affine/infer", json=X).status_code == 200
-    wait_until(lambda: hung not in proxy.workers() and len(proxy.workers()) == 2)
+    eventually(lambda: hung not in proxy.workers() and len(proxy.workers()) == 2)
     assert not psutil.pid_exists(hung) or psutil.Process(hung).status() == "zombie"
 
 
@@ -48,17 +41,14 @@ def test_a_request_that_kills_two_workers_is_not_tried_again(models, start_proxy
                     os.kill(pid, signal.SIGKILL)
 
     with proxy.client() as client:
-        body = json.dumps(X).encode()
-        head = (
-            f"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        client.send(head.encode() + body)
+        request = post(X, "/v2/models/slow/infer")
+        client.send(request)
         kill_whoever_runs()
         status, answer = client.answer()
         assert status == 500
         assert "two workers died" in answer["error"]
-        wait_until(proxy.workers)
-        client.send(head.encode() + body)
+        eventually(proxy.workers)
+        client.send(request)
         assert client.answer()[0] == 200
     assert proxy.ask("counters")["batches"] == 3
 
@@ -76,8 +66,8 @@ def test_without_a_worker_the_proxy_is_not_ready(models, start_proxy):
                     os.kill(pid, signal.SIGKILL)
             return [client.get(path).status_code for path in paths] == [503, 503, 200]
 
-        wait_until(without_a_worker)
-        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        eventually(without_a_worker)
+        eventually(lambda: client.get("/v2/health/ready").status_code == 200)
 
 
 def spoil_and_kill(path, proxy):
@@ -95,13 +85,11 @@ def test_those_who_wait_for_a_model_that_is_given_up_hear_it_at_once(
     path = tmp_path / "slow.onnx"
     path.write_bytes(models.slow().read_bytes())
     proxy = start_proxy(path, {"drain_timeout_s": 3600}, workers=2, max_batch_size=1)
-    body = json.dumps(X).encode()
-    head = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     clients = [proxy.client() for _ in range(8)]
     try:
         for client in clients:
-            client.send(head % len(body) + body)
-        wait_until(lambda: proxy.ask("counters")["batches"] >= 2)
+            client.send(post(X, "/v2/models/slow/infer"))
+        eventually(lambda: proxy.ask("counters")["batches"] >= 2)
         spoil_and_kill(path, proxy)
         answers = [client.answer() for client in clients]
     finally:
@@ -143,7 +131,7 @@ def test_a_model_that_is_given_up_takes_no_other_with_it(models, start_proxy, tm
     for pid in proxy.workers()[-2:]:
         os.kill(pid, signal.SIGKILL)
     with httpx.Client(base_url=proxy.url, timeout=60) as client:
-        wait_until(lambda: client.get("/v2/models/doomed").status_code == 404)
+        eventually(lambda: client.get("/v2/models/doomed").status_code == 404)
         (row,) = [
             row for row in client.post("/v2/repository/index").json() if row["name"] == "doomed"
         ]
@@ -179,15 +167,15 @@ def test_behind_a_hung_worker_only_what_has_begun_waits(models, start_proxy, pol
     try:
         for asker in askers:
             asker.start()
-        wait_until(lambda: min(answered) > 10)
+        eventually(lambda: min(answered) > 10)
         os.kill(hung, signal.SIGSTOP)
         before = list(answered)
         # A batch of two at most has begun there; whoever else waits is answered again and again.
-        wait_until(
+        eventually(
             lambda: sum(now > then + 20 for now, then in zip(answered, before, strict=True)) >= 10
         )
         os.kill(hung, signal.SIGCONT)
-        wait_until(lambda: all(now > then + 20 for now, then in zip(answered, before, strict=True)))
+        eventually(lambda: all(now > then + 20 for now, then in zip(answered, before, strict=True)))
     finally:
         os.kill(hung, signal.SIGCONT)
         done.set()
@@ -217,10 +205,10 @@ def test_workers_killed_under_load_lose_no_request(models, start_proxy, policy):
         asker.start()
     try:
         for _ in range(3):
-            wait_until(lambda: len(proxy.workers()) == 2)
+            eventually(lambda: len(proxy.workers()) == 2)
             before = len(statuses)
             os.kill(proxy.workers()[0], signal.SIGKILL)
-            wait_until(lambda before=before: len(statuses) > before + 20)
+            eventually(lambda before=before: len(statuses) > before + 20)
     finally:
         done.set()
         for asker in askers:

@@ -10,20 +10,8 @@ import sys
 import psutil
 import pytest
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
-BODY = json.dumps({"inputs": [X]}).encode()
-
-
-def post(name):
-    return (
-        f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
-        + BODY
-    )
-
-
-def wait_for_requests(proxy, count):
-    while proxy.ask("counters")["requests"] < count:
-        pass
+from testbed.messages import X, post
+from testbed.patience import eventually
 
 
 @pytest.mark.parametrize("to_all", [False, True])
@@ -32,8 +20,8 @@ def test_sigterm_answers_what_was_accepted(models, start_proxy, to_all):
     clients = [proxy.client() for _ in range(4)]
     idle = proxy.client()
     for client in clients:
-        client.send(post("slow") * 3)
-    wait_for_requests(proxy, 12)
+        client.send(post(path="/v2/models/slow/infer") * 3)
+    eventually(lambda: proxy.ask("counters")["requests"] >= 12)
     pids = [proxy.process.pid, *(proxy.workers() if to_all else ())]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
@@ -49,11 +37,9 @@ def test_sigterm_answers_what_was_accepted(models, start_proxy, to_all):
 def test_a_large_reply_is_sent_to_its_end_before_the_proxy_stops(models, start_proxy):
     proxy = start_proxy(models.affine())
     x = {**X, "shape": [300_000, 3], "data": [0.1] * 900_000}
-    body = json.dumps({"inputs": [x]}).encode()
     with proxy.client() as client:
-        head = f"POST /v2/models/affine/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.send(head.encode() + body)
-        wait_for_requests(proxy, 1)
+        client.send(post({"inputs": [x]}))
+        eventually(lambda: proxy.ask("counters")["requests"] >= 1)
         os.kill(proxy.process.pid, signal.SIGTERM)
         status, headers, answer = client.reply()
         assert status == 200
@@ -67,8 +53,8 @@ def test_a_killed_worker_is_replaced_and_its_requests_run_again(models, start_pr
     proxy = start_proxy(models.slow(), workers=2, max_batch_size=1, scheduling_policy=policy)
     before = proxy.workers()
     with proxy.client() as client:
-        client.send(post("slow") * 10)
-        wait_for_requests(proxy, 10)
+        client.send(post(path="/v2/models/slow/infer") * 10)
+        eventually(lambda: proxy.ask("counters")["requests"] >= 10)
         os.kill(before[0], signal.SIGKILL)
         assert [client.reply()[0] for _ in range(10)] == [200] * 10
     while len(after := proxy.workers()) < 2:
@@ -84,7 +70,7 @@ def test_all_workers_killed_and_requests_wait_for_the_new_one(models, start_prox
     (before,) = proxy.workers()
     os.kill(before, signal.SIGKILL)
     with proxy.client() as client:
-        client.send(post("affine"))
+        client.send(post())
         assert client.answer()[0] == 200
     assert before not in proxy.workers()
 

@@ -6,7 +6,9 @@ import shutil
 import httpx
 import pytest
 
-X = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+from testbed import messages
+
+X = {"inputs": [messages.X]}
 
 
 @pytest.fixture

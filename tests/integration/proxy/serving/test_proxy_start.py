@@ -1,12 +1,10 @@
 """Starts that fail or are called off: the reason in one line, and nothing left running."""
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -17,17 +15,9 @@ from dlbench.proxy.main import Proxy
 from dlbench.proxy.settings import ServerSettings
 from dlbench.proxy.telemetry import logs
 from dlbench.proxy.workers import start as pool
+from testbed.patience import PATIENCE_S, eventually
 
-PATIENCE_S = 60
 SERVE = [sys.executable, "-m", "dlbench.cli.main", "serve", "--device", "cpu", "--port", "0"]
-
-
-def wait_until(true, seconds=PATIENCE_S):
-    """Poll a condition that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 @pytest.fixture
@@ -77,7 +67,7 @@ def ended(process):
 @pytest.mark.parametrize("order", [0, 1])
 def test_of_two_models_the_broken_one_is_named_in_one_line(models, serve, broken, order):
     process = serve(*[models.affine(), broken][:: 1 - 2 * order])
-    wait_until(lambda: process.poll() is not None or children(process))
+    eventually(lambda: process.poll() is not None or children(process))
     code, said = ended(process)
     assert code == 1
     assert re.fullmatch(r"error: .*broken\.onnx.*\n", said), said
@@ -97,7 +87,7 @@ def test_a_broken_model_is_said_though_another_still_loads(models, serve, broken
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_is_called_off_leaves_nothing(models, serve, number):
     process = serve(models.affine(), models.slow(2800))
-    wait_until(lambda: len(children(process)) == 2)
+    eventually(lambda: len(children(process)) == 2)
     workers = children(process)
     process.send_signal(number)
     code, said = ended(process)

@@ -4,6 +4,7 @@ import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import product
 from threading import Thread
 
 import httpx
@@ -12,8 +13,9 @@ import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-X = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
-INFER = "/v2/models/affine/infer"
+from testbed.messages import INFER, X, post
+from testbed.patience import eventually
+
 LOGGED = {"log_format": "json", "access_log": True}
 FIELDS = {"ts", "level", "logger", "message", "request_id", "method", "path", "status"} | {
     "latency_ms"
@@ -74,24 +76,22 @@ def test_each_of_many_at_once_has_its_line_and_its_id(logged):
         assert line["message"].startswith(f"{method} {path} {status} ")
 
 
-@pytest.mark.parametrize("given", [None, "", "two words", "a" * 129, 'quo"te', "\xe9"])
-def test_an_id_is_made_where_there_is_none_that_is_sane(logged, given):
+def test_an_id_is_made_where_there_is_none_that_is_sane(logged):
     start, lines = logged
-    proxy = start(cache_size=8)
-    headers = {} if given is None else {"x-request-id": given.encode("latin-1")}
-    made = httpx.get(f"{proxy.url}/v2", headers=headers).headers["x-request-id"]
-    assert made != given
-    assert list(lines()) == [made]
+    proxy, made = start(cache_size=8), []
+    for given in (None, "", "two words", "a" * 129, 'quo"te', "\xe9"):
+        headers = {} if given is None else {"x-request-id": given.encode("latin-1")}
+        made.append(httpx.get(f"{proxy.url}/v2", headers=headers).headers["x-request-id"])
+        assert made[-1] != given
+    assert list(lines()) == made
 
 
 def test_pipelined_requests_keep_their_ids(logged):
     start, lines = logged
     proxy = start(cache_size=8)
-    body = json.dumps({"inputs": [X]})
-    head = f"POST {INFER} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
     with proxy.client() as client:
         for i in range(20):
-            client.send(f"{head}X-Request-Id: {i}\r\n\r\n{body}".encode())
+            client.send(post(headers=f"X-Request-Id: {i}\r\n"))
         assert [client.reply()[1]["x-request-id"] for _ in range(20)] == [*map(str, range(20))]
     assert set(lines()) == set(map(str, range(20)))
 
@@ -242,19 +242,18 @@ def test_spans_arrive_with_times_in_the_traces_of_their_callers(models, traced):
         assert seen["dlbench.queue_ns"] + seen["dlbench.compute_ns"] <= whole
 
 
-@pytest.mark.parametrize("path", [INFER, "/v1/models/affine:predict", "/predictions/affine"])
-@pytest.mark.parametrize("prefer", ["", "respond-async"])
-def test_whatever_the_protocol(models, traced, path, prefer):
+def test_whatever_the_protocol(models, traced):
     start, spans = traced
     proxy = start(models.affine())
-    body = {"inputs": [X]} if path == INFER else {"instances": [[1, 2, 3]]}
-    headers = {"traceparent": trace(5)[1], "prefer": prefer}
-    assert httpx.post(f"{proxy.url}{path}", json=body, headers=headers).is_success
-    while proxy.ask("counters")["in_flight"]:
-        pass
-    (span,) = spans().values()
-    assert span.trace_id.hex() == trace(5)[0]
-    assert attributes(span)["dlbench.compute_ns"] > 0
+    paths = (INFER, "/v1/models/affine:predict", "/predictions/affine")
+    for number, (path, prefer) in enumerate(product(paths, ("", "respond-async")), 1):
+        body = {"inputs": [X]} if path == INFER else {"instances": [[1, 2, 3]]}
+        headers = {"traceparent": trace(number)[1], "prefer": prefer}
+        assert httpx.post(f"{proxy.url}{path}", json=body, headers=headers).is_success
+    eventually(lambda: not proxy.ask("counters")["in_flight"])
+    found = spans()
+    assert set(found) == {trace(number)[0] for number in range(1, 7)}
+    assert all(attributes(span)["dlbench.compute_ns"] > 0 for span in found.values())
 
 
 def test_grpc(models, traced):

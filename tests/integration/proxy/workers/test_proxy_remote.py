@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -34,17 +33,10 @@ from dlbench.proxy.workers.frames import BATCH, HEAD, HELLO, RESULT, SIZE, TIMES
 from dlbench.proxy.workers.handshake import ANSWER, GREETING_BYTES, KIND, MAGIC, VERSION, FrontHello
 from dlbench.proxy.workers.remote import Introduction, NodeAddress, RemoteLink
 from dlbench.proxy.workers.start import start_worker, started
+from testbed.certificates import certify, found_authority
+from testbed.patience import PATIENCE_S, eventually
 
-PATIENCE_S = 60
 COMMAND = [sys.executable, "-m", "dlbench.cli.main", "worker"]
-
-
-def wait_until(true, seconds=60):
-    """Poll a condition that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 class RunningNode:
@@ -111,7 +103,7 @@ def start_both(start_node, start_proxy):
         node = start_node(model)
         settings = {"remote_workers": [str(node.address)], **(settings or {})}
         proxy = start_proxy(model, settings, workers=1, **config)
-        wait_until(lambda: up(proxy))
+        eventually(lambda: up(proxy))
         return node, proxy
 
     return start
@@ -183,7 +175,7 @@ def test_a_worker_that_dies_on_its_node_is_replaced_there(models, start_both):
     assert "killed by SIGKILL" in node.says("worker 0 of").string
     ask_many(proxy, 20)
     # What the node says of the next one may come before what it says of the death.
-    wait_until(lambda: up(proxy) and metric(proxy, "dlbench_worker_restarts_total") == 1)
+    eventually(lambda: up(proxy) and metric(proxy, "dlbench_worker_restarts_total") == 1)
     ask_many(proxy, 20)
 
 
@@ -194,14 +186,14 @@ def test_a_node_that_dies_loses_no_request_and_is_used_again(models, start_both,
     pid = node.lent()
     with httpx.Client(timeout=60) as client, ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, proxy, client, [n, 2, 3]) for n in range(8)]
-        wait_until(lambda: metric(proxy, "dlbench_worker_outstanding"))
+        eventually(lambda: metric(proxy, "dlbench_worker_outstanding"))
         node.kill()
         answers = [one.result() for one in asked]
         assert answers == [[n, 2, 3] for n in range(8)]
-        wait_until(lambda: gone(pid))
-        wait_until(lambda: not up(proxy))
+        eventually(lambda: gone(pid))
+        eventually(lambda: not up(proxy))
         start_node(path, port=node.address.port)
-        wait_until(lambda: up(proxy))
+        eventually(lambda: up(proxy))
         before = metric(proxy, "dlbench_worker_requests_total")
         for n in range(4):
             ask(proxy, client, [n, 2, 3])
@@ -216,7 +208,7 @@ def test_a_hung_worker_is_given_up_and_its_node_ends_it(models, start_both):
     ask_many(proxy, 4)
     assert "killed by SIGKILL" in node.says("worker 0 of").string
     assert gone(pid)
-    wait_until(lambda: up(proxy))
+    eventually(lambda: up(proxy))
 
 
 def test_a_front_serves_while_its_node_is_not_there_yet(models, start_proxy, start_node, free_port):
@@ -225,7 +217,7 @@ def test_a_front_serves_while_its_node_is_not_there_yet(models, start_proxy, sta
     ask_many(proxy, 4)
     assert up(proxy) is None
     start_node(path, port=port)
-    wait_until(lambda: up(proxy))
+    eventually(lambda: up(proxy))
 
 
 def test_nothing_is_left_of_a_front_that_goes_nor_of_a_node(models, start_both, start_proxy):
@@ -370,25 +362,10 @@ def test_strangers_cost_a_front_nothing_that_is_served_already(models, start_bot
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """A folder with an authority, another one, and a certificate for localhost of the first."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificates")
     folder = tmp_path_factory.mktemp("node-tls")
-
-    def openssl(*words):
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     for name in ("ca", "other"):
-        openssl(
-            *("req", "-x509", *new, "-days", "2", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
-            *("-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign"),
-        )
-    (folder / "names").write_text("subjectAltName=DNS:localhost\n")
-    openssl("req", *new, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node")
-    openssl(
-        *("x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        *("-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "node.pem"),
-    )
+        found_authority(folder, name)
+    certify(folder, "node")
     return folder
 
 
@@ -412,7 +389,7 @@ def test_over_tls_answers_are_as_exact_and_a_lost_front_ends_its_worker(
     config = {"workers": 1, "scheduling_policy": "round_robin", "max_batch_size": 512}
     proxy = start_proxy(models.affine(), settings, **config)
     pid = node.lent()
-    wait_until(lambda: up(proxy))
+    eventually(lambda: up(proxy))
     ask_many(proxy, 40)
     # Frames of many records, which fill every buffer on the way.
     rows = np.arange(3 * 200_000, dtype=np.float32).reshape(-1, 3)
@@ -441,11 +418,11 @@ def test_a_worker_that_dies_behind_tls_is_replaced(models, tls_node, start_proxy
     }
     proxy = start_proxy(models.affine(), settings, workers=1, scheduling_policy="round_robin")
     pid = node.lent()
-    wait_until(lambda: up(proxy))
+    eventually(lambda: up(proxy))
     os.kill(pid, signal.SIGKILL)
     assert "killed by SIGKILL" in node.says("worker 0 of").string
     ask_many(proxy, 20)
-    wait_until(lambda: up(proxy) and metric(proxy, "dlbench_worker_restarts_total") == 1)
+    eventually(lambda: up(proxy) and metric(proxy, "dlbench_worker_restarts_total") == 1)
 
 
 def test_a_node_that_others_have_signed_is_told_nothing(models, tls_node, certificates):
@@ -603,7 +580,7 @@ def test_a_node_that_sends_nonsense_costs_a_proxy_no_request(models, start_node,
             workers=1,
             scheduling_policy="round_robin",
         )
-        wait_until(lambda: up(proxy))
+        eventually(lambda: up(proxy))
         ask_many(proxy, 12)  # each answered, and right
         assert spoiler.spoilt
     finally:
@@ -631,7 +608,7 @@ def test_a_node_with_nothing_to_do_sleeps(models, start_both):
         time.sleep(0.3)  # there is no event for nothing
         return context_switches(node.process.pid) == before
 
-    wait_until(sleeps)
+    eventually(sleeps)
     proxy.stop()
     node.says("worker 0 of")
-    wait_until(sleeps)
+    eventually(sleeps)

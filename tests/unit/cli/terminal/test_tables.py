@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dlbench.cli.terminal.tables import answer, front_plot, report
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 EVERYTHING = {
     "max_batch_size": 16,
@@ -19,12 +20,12 @@ EVERYTHING = {
 
 
 @pytest.fixture
-def result(build):
-    config = build.DEFAULT.model_copy(update=EVERYTHING)
-    known = {"throughput": 123456.0, "p99": 123.4, "p99_low_ms": 101.2, "p99_high_ms": 145.6}
-    pick = build.point("c123", "verify", 0.3, config=config, **known)
+def result():
+    config = made.DEFAULT.model_copy(update=EVERYTHING)
+    known = {"rate": 123456.0, "p99": 123.4, "p99_low_ms": 101.2, "p99_high_ms": 145.6}
+    pick = made.point("c123", "verify", 0.3, config=config, **known)
     pick = pick.model_copy(update={"on_front": True, "recommended": True})
-    other = build.point("default", "verify", 0.7, verdict="saturated", throughput=90.0)
+    other = made.point("default", "verify", 0.7, verdict="saturated", rate=90.0)
     return Verified((pick, other), "none")
 
 

@@ -8,6 +8,7 @@ import pytest
 from dlbench.loadgen.analysis import machine
 from dlbench.loadgen.analysis.container import ContainerLimits, limits, memory_left_mb
 from dlbench.loadgen.analysis.machine import MachineFacts, facts, governor, gpus, processor
+from testbed.trees import plant
 
 CPUINFO = """\
 processor\t: 0
@@ -22,29 +23,13 @@ model name\t: the second one
 """
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """Writes files below a root that looks like /."""
-
-    def write(**files):
-        for path, text in files.items():
-            file = tmp_path / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        return tmp_path
-
-    return write
+def cgroups(tmp_path, groups, **files):
+    files = {f"sys/fs/cgroup/{path}": text for path, text in files.items()}
+    return plant(tmp_path, {"proc/self/cgroup": groups, **files})
 
 
-def cgroups(tree, groups, **files):
-    return tree(
-        **{"proc/self/cgroup": groups},
-        **{f"sys/fs/cgroup/{path}": text for path, text in files.items()},
-    )
-
-
-def test_the_processor_is_named_with_its_family(tree):
-    root = tree(**{"proc/cpuinfo": CPUINFO})
+def test_the_processor_is_named_with_its_family(tmp_path):
+    root = plant(tmp_path, {"proc/cpuinfo": CPUINFO})
     assert processor(root) == "Intel(R) Xeon(R) Gold 6230 (family 6 model 85)"
 
 
@@ -52,11 +37,13 @@ def test_a_system_without_proc_names_its_processor_too(tmp_path):
     assert processor(tmp_path)
 
 
-def test_governors_of_all_cores(tree, tmp_path):
+def test_governors_of_all_cores(tmp_path):
     assert governor(tmp_path) is None
     cores = "sys/devices/system/cpu"
     names = {0: "performance\n", 1: "powersave\n", 10: "performance\n"}
-    root = tree(**{f"{cores}/cpu{n}/cpufreq/scaling_governor": g for n, g in names.items()})
+    root = plant(
+        tmp_path, {f"{cores}/cpu{n}/cpufreq/scaling_governor": g for n, g in names.items()}
+    )
     assert governor(root) == "performance, powersave"
 
 
@@ -64,28 +51,28 @@ def test_no_control_groups_are_no_limits(tmp_path):
     assert limits(tmp_path) == ContainerLimits(None, None)
 
 
-def test_a_container_with_v2_limits(tree):
+def test_a_container_with_v2_limits(tmp_path):
     files = {"cpu.max": "150000 100000\n", "memory.max": "536870912\n"}
-    assert limits(cgroups(tree, "0::/\n", **files)) == ContainerLimits(1.5, 512)
+    assert limits(cgroups(tmp_path, "0::/\n", **files)) == ContainerLimits(1.5, 512)
 
 
-def test_v2_without_limits(tree):
+def test_v2_without_limits(tmp_path):
     files = {"cpu.max": "max 100000\n", "memory.max": "max\n"}
-    assert limits(cgroups(tree, "0::/\n", **files)) == ContainerLimits(None, None)
+    assert limits(cgroups(tmp_path, "0::/\n", **files)) == ContainerLimits(None, None)
 
 
-def test_the_tightest_limit_on_the_way_up_counts(tree):
+def test_the_tightest_limit_on_the_way_up_counts(tmp_path):
     files = {
         "system.slice/cpu.max": "100000 100000",
         "system.slice/load.service/cpu.max": "400000 100000",
         "system.slice/load.service/memory.max": "max",
         "other.slice/memory.max": "1048576",
     }
-    root = cgroups(tree, "0::/system.slice/load.service\n", **files)
+    root = cgroups(tmp_path, "0::/system.slice/load.service\n", **files)
     assert limits(root) == ContainerLimits(1.0, None)
 
 
-def test_v1_has_a_tree_per_controller(tree):
+def test_v1_has_a_tree_per_controller(tmp_path):
     files = {
         "cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "50000",
         "cpu,cpuacct/docker/abc/cpu.cfs_period_us": "100000",
@@ -94,11 +81,11 @@ def test_v1_has_a_tree_per_controller(tree):
         "memory/docker/abc/memory.limit_in_bytes": "268435456",
         "memory/memory.limit_in_bytes": "9223372036854771712",
     }
-    root = cgroups(tree, "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n", **files)
+    root = cgroups(tmp_path, "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n", **files)
     assert limits(root) == ContainerLimits(0.5, 256)
 
 
-def test_of_a_container_s_memory_what_is_held_is_not_left(tree):
+def test_of_a_container_s_memory_what_is_held_is_not_left(tmp_path):
     """Pages of files that nobody used of late are, and the group with the least left counts."""
     files = {
         "outer/memory.max": f"{900 << 20}",
@@ -107,29 +94,29 @@ def test_of_a_container_s_memory_what_is_held_is_not_left(tree):
         "outer/inner/memory.max": f"{512 << 20}",
         "outer/inner/memory.current": f"{12 << 20}",
     }
-    assert memory_left_mb(cgroups(tree, "0::/outer/inner\n", **files)) == 250
+    assert memory_left_mb(cgroups(tmp_path, "0::/outer/inner\n", **files)) == 250
 
 
-def test_v1_memory_that_is_left(tree):
+def test_v1_memory_that_is_left(tmp_path):
     files = {
         "memory/memory.limit_in_bytes": f"{256 << 20}",
         "memory/memory.usage_in_bytes": f"{300 << 20}",
         "memory/memory.stat": f"total_inactive_file {20 << 20}",
     }
-    root = cgroups(tree, "4:memory:/docker/abc\n", **files)
+    root = cgroups(tmp_path, "4:memory:/docker/abc\n", **files)
     assert memory_left_mb(root) == 0
-    tree(**{"sys/fs/cgroup/memory/memory.usage_in_bytes": f"{200 << 20}"})
+    plant(tmp_path, {"sys/fs/cgroup/memory/memory.usage_in_bytes": f"{200 << 20}"})
     assert memory_left_mb(root) == 76
 
 
-def test_memory_without_a_limit(tree, tmp_path):
+def test_memory_without_a_limit(tmp_path):
     assert memory_left_mb(tmp_path) is None
-    assert memory_left_mb(cgroups(tree, "0::/\n", **{"memory.max": "max"})) is None
+    assert memory_left_mb(cgroups(tmp_path, "0::/\n", **{"memory.max": "max"})) is None
 
 
-def test_inside_a_container_the_path_may_be_the_one_outside(tree):
+def test_inside_a_container_the_path_may_be_the_one_outside(tmp_path):
     files = {"memory/memory.limit_in_bytes": "268435456"}
-    assert limits(cgroups(tree, "4:memory:/docker/abc\n", **files)).memory_mb == 256
+    assert limits(cgroups(tmp_path, "4:memory:/docker/abc\n", **files)).memory_mb == 256
 
 
 def test_a_container_may_allow_less_than_its_cores():

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from dlbench.loadgen.analysis.differences import Runs
 from dlbench.loadgen.analysis.statistics import UNDETERMINED
-from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.results.compare.comparison import ERROR_RATE, Change, loads, more_errors, rerun
 from dlbench.results.compare.regression import judge, verdict
+from testbed import made
 
 INTERVALS = st.tuples(st.floats(0.1, 10), st.floats(1, 5)).map(lambda p: (p[0], p[0] * p[1]))
 
@@ -24,7 +24,7 @@ def queue(seed, slower=1.0, n=6000):
     return Runs([slower * latencies], [rng.normal(1000, 5, size=10)])
 
 
-def judged(made, first, second, **options):
+def judged(first, second, **options):
     return judge(loads(made.load(), made.load(), (first, second)), **options)
 
 
@@ -32,62 +32,62 @@ def of(judgement):
     return {change.figure: word for change, word in judgement.judged}
 
 
-def test_a_server_that_is_half_as_slow_again_is_a_regression(made):
-    found = [judged(made, queue(seed), queue(1000 + seed, 1.5)) for seed in range(20)]
+def test_a_server_that_is_half_as_slow_again_is_a_regression():
+    found = [judged(queue(seed), queue(1000 + seed, 1.5)) for seed in range(20)]
     assert [one.outcome for one in found] == ["regression"] * 20
     assert all(of(one)["throughput_rps"] == "no regression" for one in found)
     assert "p50_ms" in found[0].reason
 
 
-def test_one_that_is_faster_is_better_and_no_regression(made):
-    found = [judged(made, queue(seed), queue(1000 + seed, 1 / 1.5)) for seed in range(20)]
+def test_one_that_is_faster_is_better_and_no_regression():
+    found = [judged(queue(seed), queue(1000 + seed, 1 / 1.5)) for seed in range(20)]
     assert all(one.outcome != "regression" for one in found)
     assert sum(of(one)["p50_ms"] == "better" for one in found) >= 18
 
 
-def test_equal_servers_are_a_regression_once_in_twenty_times_at_most(made):
-    found = [judged(made, queue(seed), queue(1000 + seed), tolerance=0.0) for seed in range(60)]
+def test_equal_servers_are_a_regression_once_in_twenty_times_at_most():
+    found = [judged(queue(seed), queue(1000 + seed), tolerance=0.0) for seed in range(60)]
     assert sum(one.outcome == "regression" for one in found) <= 3
-    found = [judged(made, queue(seed), queue(1000 + seed), tolerance=0.05) for seed in range(60)]
+    found = [judged(queue(seed), queue(1000 + seed), tolerance=0.05) for seed in range(60)]
     assert sum(one.outcome == "regression" for one in found) <= 1
 
 
-def test_what_is_worse_within_the_tolerance_is_none(made):
+def test_what_is_worse_within_the_tolerance_is_none():
     slower = made.load(p99=10.4, sure=0.001), made.load(p99=10, sure=0.001)
     assert judge(loads(*slower[::-1])).outcome == "no regression"
     assert judge(loads(*slower[::-1]), tolerance=0.01).outcome == "regression"
 
 
-def test_less_throughput_is_worse_and_more_is_better(made):
+def test_less_throughput_is_worse_and_more_is_better():
     less = judge(loads(made.load(rate=100), made.load(rate=50)))
     assert less.outcome == "regression"
     assert less.reason == "throughput_rps 2 times lower [1.83 to 2.18 times lower]"
     assert of(judge(loads(made.load(rate=50), made.load(rate=100))))["throughput_rps"] == "better"
 
 
-def test_nothing_is_traded_at_one_rate(made):
+def test_nothing_is_traded_at_one_rate():
     """Both sides are asked the same: more of it done is no reason to take three times as long."""
     sides = {"rate": 100, "p99": 10, "sure": 0.002}, {"rate": 120, "p99": 30, "sure": 0.002}
     for compared in (
         loads(*(made.load(**side) for side in sides)),
-        rerun(*({"c01": made.point(**side)} for side in sides), []),
+        rerun(*({"c01": made.verified(**side)} for side in sides), []),
     ):
         found = of(judge(compared))
         assert (found["throughput_rps"], found["p99_ms"]) == ("better", "regression")
 
 
-def test_without_an_interval_it_cannot_be_told(made):
+def test_without_an_interval_it_cannot_be_told():
     found = judge(loads(made.load(), made.load(p99=100, p99_low_ms=None, p50_ms=2.5)))
     assert of(found)["p99_ms"] == "cannot tell"
     assert (found.outcome, "p99_ms" in found.reason) == ("cannot tell", True)
 
 
-def test_that_a_rare_figure_cannot_be_told_does_not_count(made):
+def test_that_a_rare_figure_cannot_be_told_does_not_count():
     found = judge(loads(*(made.load(sure=0.01, p999_ms=20) for _ in "ab")))
     assert (of(found)["p999_ms"], found.outcome) == ("cannot tell", "no regression")
 
 
-def test_more_errors_are_a_regression_beyond_one_in_a_thousand(made):
+def test_more_errors_are_a_regression_beyond_one_in_a_thousand():
     assert (
         judge(loads(made.load(), made.load(error_rate=0.01))).reason == "error_rate 0.00% to 1.00%"
     )
@@ -97,15 +97,13 @@ def test_more_errors_are_a_regression_beyond_one_in_a_thousand(made):
 
 @given(*[st.floats(0, 1)] * 2, *[st.integers(1, 100_000)] * 2)
 def test_the_difference_of_error_rates_lies_in_its_interval(a, b, n, m):
-    kept = {"verdict": "ok", "latency_from": "sent", "throughput_rps": 1, "duration_s": 1}
-    kept |= {"client_cpu": 0, "net_mbps": 0, "started_at": ""}
-    one, two = (Measurement(error_rate=r, requests=k, **kept) for r, k in ((a, n), (b, m)))
+    one, two = (made.measurement(error_rate=r, requests=k) for r, k in ((a, n), (b, m)))
     low, high = more_errors(one, two)
     assert low - 1e-9 <= b - a <= high + 1e-9
     assert more_errors(two, one) == pytest.approx((-high, -low))
 
 
-def test_newcombe_s_example(made):
+def test_newcombe_s_example():
     """56 of 70 against 48 of 80: his table II, method 10, gives 0.0524 to 0.3339."""
     one = made.measurement(error_rate=48 / 80, requests=80)
     two = made.measurement(error_rate=56 / 70, requests=70)
@@ -122,7 +120,7 @@ def test_every_interval_has_one_verdict_and_more_tolerance_never_makes_it_worse(
     assert verdict(Change("p99_ms", 1, 1, UNDETERMINED)) == "cannot tell"
 
 
-def test_what_saturates_or_cannot_be_compared_is_said(made):
+def test_what_saturates_or_cannot_be_compared_is_said():
     saturated = made.load(verdict="saturated", reason="90 of 100 completed")
     assert judge(loads(made.load(), saturated)).outcome == "regression"
     assert judge(loads(saturated, saturated)).outcome != "regression"
@@ -145,8 +143,8 @@ def test_what_saturates_or_cannot_be_compared_is_said(made):
     assert longer.senseless == ""
 
 
-def test_what_else_differs_is_said_first(made):
-    there = made.machine.model_copy(
+def test_what_else_differs_is_said_first():
+    there = made.MACHINE.model_copy(
         update={"cpu": "Xeon", "load_average": (9, 9, 9), "versions": {"numpy": "2.5"}}
     )
     found = loads(made.load(), made.load(machine=there, model="other"))
@@ -157,9 +155,9 @@ def test_what_else_differs_is_said_first(made):
     )
 
 
-def test_a_study_s_points_against_newer_ones(made):
-    before = {p.name: p for p in (made.point("c01"), made.point("default"))}
-    now = {"c01@0.5": made.point("c01", p99=30), "default@0.5": made.point("default")}
+def test_a_study_s_points_against_newer_ones():
+    before = {p.name: p for p in (made.verified("c01"), made.verified("default"))}
+    now = {"c01@0.5": made.verified("c01", p99=30), "default@0.5": made.verified("default")}
     found = judge(rerun(before, now, ["another machine"]))
     assert found.outcome == "regression"
     assert found.reason.startswith("c01@0.5 p50_ms 3 times")
@@ -167,5 +165,5 @@ def test_a_study_s_points_against_newer_ones(made):
     gone = now["c01@0.5"].model_copy(update={"measurement": None, "failure": "out of memory"})
     found = judge(rerun(before, {"c01@0.5": gone}, []))
     assert found.reason == "c01@0.5 cannot be served any more: out of memory"
-    late = made.point("c01", verdict="invalid", reason="late")
+    late = made.verified("c01", verdict="invalid", reason="late")
     assert judge(rerun(before, {"c01@0.5": late}, [])).outcome == "cannot tell"

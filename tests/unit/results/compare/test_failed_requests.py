@@ -26,6 +26,7 @@ from dlbench.results.formats import FORMATS, Content
 from dlbench.results.page.point_rows import page_rows
 from dlbench.tuner.verify.pool import pool
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 # 2.4 % of the requests got no reply within a second.
 FAILED = {
@@ -45,7 +46,7 @@ def printed(what):
 
 
 @pytest.fixture
-def load(made):
+def load():
     figures = ClassFigures(
         requests=9, throughput_rps=1.0, error_rate=0.5, p50_ms=math.inf, longest_ms=2000.0
     )
@@ -84,9 +85,9 @@ def test_json_has_a_text_that_no_comparison_takes_for_small(load, capsys):
 
 
 @pytest.fixture
-def content(made):
-    front = made.point("c01", p99_high_ms=math.inf, longest_ms=1000.4)
-    lost = made.point("default", **FAILED).model_copy(update={"on_front": False})
+def content():
+    front = made.verified("c01", p99_high_ms=math.inf, longest_ms=1000.4)
+    lost = made.verified("default", **FAILED).model_copy(update={"on_front": False})
     about = {"model": "m.onnx", "device": "cpu", "machine": "EPYC"}
     return Content([front, lost], Verified((front, lost), "none"), {}, about)
 
@@ -113,11 +114,11 @@ def test_the_table_and_the_line_of_a_study(content):
     assert f"p99 {TAIL} ms" in point_line(content.recorded[1])
 
 
-def test_a_point_that_fails_often_has_no_place_on_a_front(made):
-    assert made.point("c01", **{**FAILED, "error_rate": 0.0}).outcome is None
+def test_a_point_that_fails_often_has_no_place_on_a_front():
+    assert made.verified("c01", **{**FAILED, "error_rate": 0.0}).outcome is None
 
 
-def test_a_comparison_says_by_how_much_at_least(made):
+def test_a_comparison_says_by_how_much_at_least():
     judged = judge(loads(made.load(), made.load(**FAILED)))
     by_figure = {row.figure: row for row in rows(judged)}
     row = by_figure["p99_ms"]
@@ -132,7 +133,7 @@ def test_a_comparison_says_by_how_much_at_least(made):
         assert "nan" not in written
 
 
-def test_the_other_way_round_is_better_and_two_that_fail_cannot_be_told_apart(made):
+def test_the_other_way_round_is_better_and_two_that_fail_cannot_be_told_apart():
     better = judge(loads(made.load(**FAILED), made.load()))
     assert next(v for c, v in better.judged if c.figure == "p99_ms") == "better"
     alike = judge(loads(made.load(**FAILED), made.load(**FAILED)))
@@ -140,8 +141,8 @@ def test_the_other_way_round_is_better_and_two_that_fail_cannot_be_told_apart(ma
     assert (row.change, row.interval, row.verdict) == ("", "undetermined", "cannot tell")
 
 
-def test_a_study_measured_again_that_now_fails_is_a_regression(made):
-    before, now = made.point("c01"), made.point("c01", **FAILED)
+def test_a_study_measured_again_that_now_fails_is_a_regression():
+    before, now = made.verified("c01"), made.verified("c01", **FAILED)
     found = judge(compare_again({"c01@0.5": before}, {"c01@0.5": now}, []))
     assert found.outcome == "regression"
 
@@ -155,11 +156,11 @@ def test_by_their_samples_failed_requests_count_as_well():
     assert Runs(failing).figures()["mean_ms"].value == pytest.approx(10, rel=0.1)
 
 
-def test_repeats_of_which_some_fail_are_pooled_with_their_failures(made):
+def test_repeats_of_which_some_fail_are_pooled_with_their_failures():
     rng = np.random.default_rng(0)
     took = [rng.exponential(10, 2000) for _ in range(3)]
     took[1][rng.choice(2000, 80, replace=False)] = np.inf
-    points = [made.point("c01", longest_ms=longest) for longest in (90.0, 1000.4, 80.0)]
+    points = [made.verified("c01", longest_ms=longest) for longest in (90.0, 1000.4, 80.0)]
     found = pool(list(zip(points, took, strict=True))).measurement
     assert (found.p99_ms, found.p99_high_ms, found.longest_ms) == (math.inf, math.inf, 1000.4)
     assert math.isfinite(found.p95_ms)

@@ -12,6 +12,7 @@ from dlbench.results.compare.comparison import Change, Compared, loads
 from dlbench.results.compare.junit import junit
 from dlbench.results.compare.regression import judge
 from dlbench.results.compare.renderings import document, markdown
+from testbed import made
 
 junitparser = pytest.importorskip("junitparser")
 
@@ -41,7 +42,7 @@ def conforms(element):
 
 
 @pytest.fixture(scope="module")
-def worse(made):
+def worse():
     """A throughput that held, a p99 that did not, a p99.9 of which nobody knows."""
     after = made.load(p99=30, sure=0.01, p999_ms=50, model="a|b")
     return judge(loads(made.load(sure=0.01, p999_ms=40), after))
@@ -72,7 +73,7 @@ def test_junit_is_xml_whatever_stands_in_a_note_or_a_reason(note, reason):
     assert root.find(".//failure") is not None
 
 
-def test_a_subject_is_no_package(made):
+def test_a_subject_is_no_package():
     change = Change("p99_ms", 1.0, 1.0, (1.0, 1.0), "default@0.7")
     root = ET.fromstring(junit(judge(Compared(("A", "B"), (change,))), "x"))
     assert [c.get("classname") for c in root.iter("testcase")] == ["dlbench", "dlbench.default@0_7"]

@@ -13,47 +13,46 @@ from dlbench.results.compare.rerun import Rerun, candidates, notes, rounds_withi
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.storage.study import Identity, Study
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 
 @pytest.fixture(scope="module")
-def pick(made):
-    return made.point("c01", rate=390, recommended=True, config=ServingConfig(max_batch_size=16))
+def pick():
+    return made.verified("c01", rate=390, recommended=True, config=ServingConfig(max_batch_size=16))
 
 
 @pytest.fixture(scope="module")
-def study(made, pick, tmp_path_factory):
+def study(pick, tmp_path_factory):
     """A study whose recommendation was verified at 390/s and 410/s."""
     path = tmp_path_factory.mktemp("studies") / "s.db"
     load = {"rate": None, "distinct": 500, "shape": {"x": (3,)}}
     about = {"model": "gone.onnx", "device": "cpu", "load": load, "machine": "Elbrus, 8 cores"}
     found = Study.create_or_resume(path, Identity(about))
     for repeat, rate in enumerate((390, 410), 1):
-        again = made.measurement(rate=rate)
+        again = made.measurement(rate=rate, sure=0.05)
         found.record(pick.model_copy(update={"repeat": repeat, "measurement": again}))
     return found
 
 
-def test_the_recommendation_is_measured_at_its_mean_rate_and_the_default_beside_it(
-    study, pick, made
-):
-    default = made.point("default", 0.3, rate=100, config=ServingConfig())
+def test_the_recommendation_is_measured_at_its_mean_rate_and_the_default_beside_it(study, pick):
+    default = made.verified("default", 0.3, rate=100, config=ServingConfig())
     first, second = candidates(study, Verified((default, pick), "none"))
     assert (first.name, first.config, first.rate) == ("c01@0.5", pick.config, pytest.approx(400))
     assert (second.name, second.rate) == ("default@0.3", 100)
 
 
 @pytest.mark.parametrize("kind", ["the same", "failed", "none"])
-def test_a_default_that_says_nothing_is_left_out(study, pick, made, kind):
+def test_a_default_that_says_nothing_is_left_out(study, pick, kind):
     config = {"the same": pick.config}.get(kind, ServingConfig())
     verdict = "saturated" if kind == "failed" else "ok"
-    default = made.point("default", config=config, verdict=verdict)
+    default = made.verified("default", config=config, verdict=verdict)
     points = (pick,) if kind == "none" else (default, pick)
     assert [c.name for c in candidates(study, Verified(points, "none"))] == ["c01@0.5"]
 
 
-def test_nothing_to_verify_is_said(study, made):
+def test_nothing_to_verify_is_said(study):
     with pytest.raises(NothingMeasured, match="recommends nothing"):
-        candidates(study, Verified((made.point(),), "none"))
+        candidates(study, Verified((made.verified(),), "none"))
     with pytest.raises(NothingMeasured, match="is unfinished; resume it with"):
         candidates(study, Verified((), "none"))
 

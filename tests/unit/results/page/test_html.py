@@ -9,23 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.loadgen.profile import LoadProfile
 from dlbench.results.page.document import page_document
 from dlbench.results.page.html import page, script_safe
-from dlbench.tuner.storage.study import Identity, Study
+from testbed import made
 
 HOSTILE = "</script><script>alert(1)</script><!-- & '\" $data ${css}"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, made):
-    load = LoadProfile().model_dump(mode="json", exclude={"seed"})
-    identity = {"model": HOSTILE, "device": "cpu", "seed": 0, "load": load}
-    study = Study.create_or_resume(
-        tmp_path_factory.mktemp("page") / "x.db", Identity(identity | {"workers": [1, 2]})
-    )
-    study.record(made.point().model_copy(update={"phase": "screen"}))
-    study.record(made.point("c02").model_copy(update={"measurement": None, "failure": HOSTILE}))
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "x.db"
+    study = made.study(path, model=HOSTILE, seed=0, workers=[1, 2])
+    study.record(made.point(sure=0.05))
+    study.record(made.point("c02", measurement=None, failure=HOSTILE))
     return study
 
 

@@ -8,14 +8,15 @@ from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.settings import ServerSettings
 from dlbench.results.page.point_rows import configurations, page_rows, uncounted
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 NOTHING = Verified((), "none")
 
 
 @pytest.fixture
-def point(made):
+def point():
     def make(name="c01", phase="screen", **changes):
-        return made.point(name, **changes).model_copy(update={"phase": phase})
+        return made.verified(name, **changes).model_copy(update={"phase": phase})
 
     return make
 
@@ -57,8 +58,8 @@ def test_what_is_copied_is_what_was_measured(point, config):
     assert document["model"] == settings.model
 
 
-def test_a_configuration_is_told_by_what_it_changes(point, made):
-    base = made.point("default", config=ServingConfig(workers=2))
+def test_a_configuration_is_told_by_what_it_changes(point):
+    base = made.verified("default", config=ServingConfig(workers=2))
     other = point(config=ServingConfig(workers=4, cache_size=256))
     settings, result = ServerSettings(model="m.onnx"), Verified((base,), "none")
     found = configurations([base, other], result, settings)

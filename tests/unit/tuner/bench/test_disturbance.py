@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dlbench.tuner.bench.disturbance import Snapshot, disturbances, is_calm, now
+from testbed.trees import plant
 
 QUIET = Snapshot(at_s=100.0, busy_s=5000.0, ours_s=300.0)
 LATER = replace(QUIET, at_s=104.0, busy_s=5006.0, ours_s=306.0)
@@ -62,30 +63,24 @@ def test_what_an_idle_system_does_is_none():
 
 
 def test_throttling_is_read_from_the_groups_and_heat_from_the_cores(tmp_path):
-    for path, text in {
+    files = {
         "proc/self/cgroup": "0::/mine\n",
         "sys/fs/cgroup/cpu.stat": "usage_usec 9\nnr_throttled 4\nthrottled_usec 1500000\n",
         "sys/fs/cgroup/mine/cpu.stat": "nr_throttled 2\nthrottled_usec 500000\n",
         "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "3\n",
         "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "4\n",
-    }.items():
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    found = now(tmp_path)
+    }
+    found = now(plant(tmp_path, files))
     assert found.throttled_s == 1.5
     assert found.heat_throttles == 7
 
 
 def test_the_first_version_of_control_groups_counts_nanoseconds(tmp_path):
-    for path, text in {
+    files = {
         "proc/self/cgroup": "1:cpu:/\n",
         "sys/fs/cgroup/cpu/cpu.stat": "nr_periods 7\nthrottled_time 250000000\n",
-    }.items():
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    assert now(tmp_path).throttled_s == 0.25
+    }
+    assert now(plant(tmp_path, files)).throttled_s == 0.25
 
 
 def test_a_child_s_work_is_ours():

@@ -13,39 +13,35 @@ from dlbench.tuner.search.correction import (
     for_report,
     noise,
 )
-from dlbench.tuner.space import build_space
 from dlbench.tuner.twin.predictions import MOST_LOAD, Predictions, coordinates
+from testbed import made
 
-SHARES = (0.3, 0.5, 0.7, 0.9)
+SHARES = made.SHARES
 
 
 @pytest.fixture
-def space(build):
-    return build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True)
+def space():
+    return made.space(repeats_inputs=True)
 
 
 @pytest.fixture
 def twin(space):
-    """More batch, more throughput and more latency; latency grows as 1 / (1 - share)."""
-    configs = tuple(space.configurations())
-    batch = np.array([c.max_batch_size for c in configs], float)
-    p99 = 2 * np.sqrt(batch)[:, None] / (1 - np.array(SHARES))
-    return Predictions.of(space, configs, SHARES, 100 * np.sqrt(batch), p99)
+    return made.predictions(space)
 
 
-def study(build, twin, rows, rng, capacity=lambda row: 1.0, tail=lambda row: 1.0, repeats=1):
+def study(twin, rows, rng, capacity=lambda row: 1.0, tail=lambda row: 1.0, repeats=1):
     """Measurements that are off the predictions by these factors, with the machine's noise."""
     points = []
     for number, row in enumerate(rows):
         config, name = twin.configs[row], f"c{number}"
         true = twin.capacity_rps[row] * capacity(row)
         probed = true * math.exp(0.07 * rng.normal())
-        points.append(build.point(name, "probe", None, config=config, throughput=probed))
+        points.append(made.point(name, "probe", None, config=config, rate=probed))
         for share in SHARES * repeats:
             load = share * probed / true
             p99 = math.exp(twin.log_p99_at(row, load)) * tail(row) * math.exp(0.27 * rng.normal())
             points.append(
-                build.point(name, share=share, config=config, throughput=share * probed, p99=p99)
+                made.point(name, share=share, config=config, rate=share * probed, p99=p99)
             )
     return points
 
@@ -62,12 +58,12 @@ def test_coordinates_lie_in_the_unit_cube_and_differ(space):
     assert len(np.unique(points, axis=0)) == len(configs)
 
 
-def test_predictions_that_are_no_numbers_are_refused(space, build):
+def test_predictions_that_are_no_numbers_are_refused(space):
     for capacity, p99 in ((np.inf, 1.0), (1.0, np.nan), (0.0, 1.0)):
         with pytest.raises(ValueError, match="finite"):
-            Predictions.of(space, [build.DEFAULT], (0.5,), np.array([capacity]), np.array([[p99]]))
+            Predictions.of(space, [made.DEFAULT], (0.5,), np.array([capacity]), np.array([[p99]]))
     with pytest.raises(ValueError, match="one p99 per share"):
-        Predictions.of(space, [build.DEFAULT], SHARES, np.ones(1), np.ones((1, 2)))
+        Predictions.of(space, [made.DEFAULT], SHARES, np.ones(1), np.ones((1, 2)))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.42, 0.9, 0.95])
@@ -83,9 +79,9 @@ def test_with_nothing_measured_the_predictions_stand(twin):
     assert p99 == pytest.approx(twin.p99_ms)
 
 
-def test_a_common_factor_is_learnt_and_is_not_called_wrong(build, twin):
+def test_a_common_factor_is_learnt_and_is_not_called_wrong(twin):
     rng = np.random.default_rng(0)
-    points = study(build, twin, rows_of(twin, rng), rng, lambda _: 0.6, lambda _: 1.5)
+    points = study(twin, rows_of(twin, rng), rng, lambda _: 0.6, lambda _: 1.5)
     correction = Correction.of(points, twin)
     throughput, p99 = correction.curves()
     assert not correction.wrong
@@ -93,11 +89,11 @@ def test_a_common_factor_is_learnt_and_is_not_called_wrong(build, twin):
     assert np.median(p99 / twin.p99_ms) == pytest.approx(1.5, rel=0.2)
 
 
-def test_a_twin_that_mistakes_configurations_is_wrong_but_only_after_eight(build, twin):
+def test_a_twin_that_mistakes_configurations_is_wrong_but_only_after_eight(twin):
     rng = np.random.default_rng(1)
     rows = rows_of(twin, rng, 30)
     off = lambda row: 2.0 if twin.configs[row].max_batch_size > 8 else 0.5  # noqa: E731
-    points = study(build, twin, rows, rng, off)
+    points = study(twin, rows, rng, off)
     early = [p for p in points if p.configuration in {f"c{n}" for n in range(7)}]
     assert Correction.of(early, twin).spread is None
     assert Correction.of(points, twin).wrong
@@ -107,12 +103,12 @@ def test_a_twin_that_mistakes_configurations_is_wrong_but_only_after_eight(build
     assert np.median(ratio[large]) > 1.8 * np.median(ratio[~large])
 
 
-def test_smoothed_values_are_nearer_the_truth_and_the_best_of_them_is_no_luck(build, twin):
+def test_smoothed_values_are_nearer_the_truth_and_the_best_of_them_is_no_luck(twin):
     """The raw minimum of noisy p99s is far too good; the smoothed one is not."""
     raw, smoothed, errors = [], [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        points = study(build, twin, rows_of(twin, rng, 20), rng)
+        points = study(twin, rows_of(twin, rng, 20), rng)
         estimates = Correction.of(points, twin).estimates([p for p in points if p.share])
         truth = {p.name: math.exp(_true(p, twin)) for p in points if p.share == 0.5}
         best = min(truth, key=lambda name: _named(points, name).measurement.p99_ms / truth[name])
@@ -133,12 +129,12 @@ def _true(point, twin):
     return twin.log_p99_at(row, point.measurement.offered_rps / twin.capacity_rps[row])
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say(build, twin):
+def test_intervals_hold_the_truth_about_as_often_as_they_say(twin):
     held = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
         quirks = np.exp(0.1 * rng.normal(size=len(twin.configs)))
-        points = study(build, twin, rows_of(twin, rng, 15), rng, tail=quirks.__getitem__)
+        points = study(twin, rows_of(twin, rng, 15), rng, tail=quirks.__getitem__)
         ran = [p for p in points if p.share]
         estimates = Correction.of(points, twin).estimates(ran)
         for p in ran:
@@ -147,12 +143,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(build, twin):
     assert 0.85 <= np.mean(held) <= 1.0
 
 
-def test_near_capacity_an_interval_allows_for_a_capacity_that_is_off(build, twin):
+def test_near_capacity_an_interval_allows_for_a_capacity_that_is_off(twin):
     """A load of 0.9 may be one of 0.84 or 0.97: repeats at the same rate never show which."""
     held = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        points = study(build, twin, rows_of(twin, rng, 8), rng, repeats=4)
+        points = study(twin, rows_of(twin, rng, 8), rng, repeats=4)
         ran = [p for p in points if p.share == SHARES[-1]]
         estimates = Correction.of(points, twin).estimates(ran)
         held += [
@@ -162,18 +158,18 @@ def test_near_capacity_an_interval_allows_for_a_capacity_that_is_off(build, twin
     assert np.mean(held) >= 0.9
 
 
-def test_what_was_offered_is_the_throughput_as_far_as_capacity_goes(build, twin):
+def test_what_was_offered_is_the_throughput_as_far_as_capacity_goes(twin):
     rng = np.random.default_rng(3)
-    points = study(build, twin, [0, 1, 2], rng)
+    points = study(twin, [0, 1, 2], rng)
     for name, estimate in Correction.of(points, twin).estimates(points).items():
         offered = _named(points, name).measurement.offered_rps
         assert estimate.throughput_low_rps <= estimate.throughput_rps <= offered * (1 + 1e-9)
         assert estimate.p99_low_ms < estimate.p99_ms < estimate.p99_high_ms
 
 
-def test_configurations_that_were_not_predicted_are_left_out(build, twin):
-    stranger = build.DEFAULT.model_copy(update={"max_batch_size": 7})
-    points = [build.point("x", "probe", None, config=stranger), build.point("x", config=stranger)]
+def test_configurations_that_were_not_predicted_are_left_out(twin):
+    stranger = made.DEFAULT.model_copy(update={"max_batch_size": 7})
+    points = [made.point("x", "probe", None, config=stranger), made.point("x", config=stranger)]
     correction = Correction.of(points, twin)
     assert correction.estimates(points) == {}
     assert correction.curves()[1] == pytest.approx(twin.p99_ms)
@@ -193,10 +189,10 @@ def test_without_repeats_noise_is_what_it_usually_is():
     assert noise([], CAPACITY_NOISE) == CAPACITY_NOISE
 
 
-def test_who_chooses_is_not_who_reports(build):
-    probe = build.point("c1", "probe", None)
-    chosen, other = build.point("c1", share=0.7), build.point("c1", share=0.5)
-    repeats = [build.point("c1", "verify", 0.7, repeat=n) for n in range(1, 7)]
+def test_who_chooses_is_not_who_reports():
+    probe = made.point("c1", "probe", None)
+    chosen, other = made.point("c1", share=0.7), made.point("c1", share=0.5)
+    repeats = [made.point("c1", "verify", 0.7, repeat=n) for n in range(1, 7)]
     points = [probe, chosen, other, *repeats]
     choosing, reported = for_choice(points), for_report(points)
     assert [p.repeat for p in choosing] == [0, 0, 0, 2, 4, 6]
@@ -206,8 +202,8 @@ def test_who_chooses_is_not_who_reports(build):
     assert for_report([probe, chosen, other]) == for_choice([probe, chosen, other])
 
 
-def test_a_load_beyond_the_capacity_is_neither_smoothed_nor_learnt_from(build, twin):
-    points = study(build, twin, [3], np.random.default_rng(0))
+def test_a_load_beyond_the_capacity_is_neither_smoothed_nor_learnt_from(twin):
+    points = study(twin, [3], np.random.default_rng(0))
     beyond = points[-1].model_copy(update={"share": 1.4})
     found = Correction.of([*points, beyond], twin).estimates([*points, beyond])
     assert found == Correction.of(points, twin).estimates(points)

@@ -13,8 +13,9 @@ from dlbench.tuner.search.correction import Correction
 from dlbench.tuner.search.importance import importances, main_effects
 from dlbench.tuner.space import Space
 from dlbench.tuner.twin.predictions import Predictions
+from testbed import made
 
-SHARES = (0.3, 0.5, 0.7, 0.9)
+SHARES = made.SHARES
 VALUES = {
     "max_batch_size": (1, 2, 8),
     "max_queue_delay_ms": (0.0, 1.0, 5.0),
@@ -24,8 +25,8 @@ VALUES = {
 
 
 @pytest.fixture(scope="module")
-def space(build):
-    return Space(VALUES, build.DEFAULT, 8)
+def space():
+    return Space(VALUES, made.DEFAULT, 8)
 
 
 def predicted(space, capacity, p99=lambda _: 1.0):
@@ -69,7 +70,7 @@ def test_where_nothing_differs_nothing_mattered(space):
 
 
 @given(st.integers(0, 10_000))
-def test_main_effects_are_those_of_the_whole_grid(build, space, seed):
+def test_main_effects_are_those_of_the_whole_grid(space, seed):
     """Every choice of values, the ones that come to the same configuration counted apart."""
     rng = np.random.default_rng(seed)
     worth = {config: rng.normal() for config in space.configurations()}
@@ -83,12 +84,12 @@ def test_main_effects_are_those_of_the_whole_grid(build, space, seed):
         assert found[knob] == pytest.approx(np.var(means) / np.var(values))
 
 
-def test_measurements_correct_what_mattered(build, space):
+def test_measurements_correct_what_mattered(space):
     """The twin says the workers; what was measured says the cache."""
     twin = predicted(space, lambda c: 100.0 * c.workers)
     before = importances(Correction.of([], twin)).capacity
     points = [
-        build.point(f"c{n}", "probe", None, config=config, throughput=100.0 * c)
+        made.point(f"c{n}", "probe", None, config=config, rate=100.0 * c)
         for n, config in enumerate(twin.configs)
         for c in [1.0 + 3.0 * (config.cache_size > 0)]
     ]
@@ -98,6 +99,6 @@ def test_measurements_correct_what_mattered(build, space):
     assert after["cache_size"] > after["workers"]
 
 
-def test_a_single_configuration_has_no_knobs(build):
+def test_a_single_configuration_has_no_knobs():
     space = Space({"workers": (2,)}, ServingConfig(workers=2), 8)
     assert effects(space, lambda _: 1.0) == ({}, {})

@@ -9,6 +9,7 @@ from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.predictions import Predictions
 from dlbench.tuner.twin.scenario import Load
 from dlbench.tuner.twin.twin import SHARES, sweep
+from testbed import made
 
 SERVICES = (ServiceTime(batch=1, seconds=0.001), ServiceTime(batch=8, seconds=0.002))
 CALIBRATION = Calibration(services=SERVICES, cores=4)
@@ -16,8 +17,8 @@ VALUES = {"max_batch_size": (1, 4, 8), "max_queue_delay_ms": (0.0, 2.0), "worker
 
 
 @pytest.fixture(scope="module")
-def twin(build):
-    space = Space(VALUES, build.DEFAULT, 4)
+def twin():
+    space = Space(VALUES, made.DEFAULT, 4)
     configs = list(space.configurations())
     curves = sweep(configs, CALIBRATION, load=Load(rate_rps=1.0, requests=1000))
     p99 = np.array([[p.p99_ms for p in curve.predictions] for curve in curves])
@@ -25,21 +26,14 @@ def twin(build):
     return Predictions.of(space, configs, SHARES, capacity, p99)
 
 
-def measured(build, twin, factor):
+def measured(twin, factor):
     """Every configuration as predicted, but for a factor on its capacity."""
-    points = []
-    for row, config in enumerate(twin.configs):
-        name, capacity = f"c{row:02d}", float(twin.capacity_rps[row])
-        probed = capacity * factor(config)
-        points.append(build.point(name, "probe", None, config=config, throughput=probed))
-        for i, share in enumerate(SHARES):
-            known = {"throughput": share * capacity, "p99": float(twin.p99_ms[row, i])}
-            points.append(build.point(name, share=share, config=config, **known))
-    return points
+    rows = enumerate(map(factor, twin.configs))
+    return [point for row, off in rows for point in made.curve(twin, row, off)]
 
 
-def test_a_twin_that_is_right_is_off_by_nothing(build, twin):
-    found = insight(measured(build, twin, lambda _: 1.0), twin)
+def test_a_twin_that_is_right_is_off_by_nothing(twin):
+    found = insight(measured(twin, lambda _: 1.0), twin)
     assert found.error.throughput.p90 == pytest.approx(0.0, abs=1e-9)
     assert found.error.p99.p90 == pytest.approx(0.0, abs=1e-9)
     assert (found.spread, found.wrong) == (pytest.approx(0.0, abs=1e-9), False)
@@ -47,15 +41,15 @@ def test_a_twin_that_is_right_is_off_by_nothing(build, twin):
     assert sum(found.importances.capacity.values()) <= 1 + 1e-9
 
 
-def test_a_twin_that_mistakes_configurations_is_wrong(build, twin):
-    found = insight(measured(build, twin, lambda c: 2.0 if c.workers > 1 else 0.8), twin)
+def test_a_twin_that_mistakes_configurations_is_wrong(twin):
+    found = insight(measured(twin, lambda c: 2.0 if c.workers > 1 else 0.8), twin)
     assert found.wrong
     assert found.spread > 0.2
     assert found.error.throughput.p90 == pytest.approx(1.0)
 
 
-def test_a_common_factor_is_an_error_and_not_wrong(build, twin):
-    found = insight(measured(build, twin, lambda _: 1.5), twin)
+def test_a_common_factor_is_an_error_and_not_wrong(twin):
+    found = insight(measured(twin, lambda _: 1.5), twin)
     assert found.error.throughput.median == pytest.approx(0.5)
     assert not found.wrong
 

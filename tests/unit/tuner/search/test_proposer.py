@@ -11,8 +11,9 @@ from dlbench.tuner.search.sampled_proposer import scores, tpe
 from dlbench.tuner.search.twin_proposer import OPENING, opening, promised, twin_guided
 from dlbench.tuner.space import Space, build_space
 from dlbench.tuner.twin.predictions import Predictions, inside
+from testbed import made
 
-SHARES = (0.3, 0.5, 0.7, 0.9)
+SHARES = made.SHARES
 
 
 def propose(points, space, seed=0):
@@ -22,62 +23,60 @@ def propose(points, space, seed=0):
 
 
 @pytest.fixture
-def space(build):
-    return build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True)
+def space():
+    return made.space(repeats_inputs=True)
 
 
-def curve(build, name, config, worth):
+def curve(name, config, worth):
     shares = (0.3, 0.5, 0.7, 0.9)
-    return [
-        build.point(name, share=s, config=config, throughput=worth * s, p99=10 * s) for s in shares
-    ]
+    return [made.point(name, share=s, config=config, rate=worth * s, p99=10 * s) for s in shares]
 
 
-def play(build, space, count, seed=0):
+def play(space, count, seed=0):
     """Propose and 'measure' on a landscape where larger batches and a cache are better."""
     points = []
     for number in range(count):
         config = propose(points, space, seed)
         worth = config.max_batch_size * (1 + config.cache_size / 4096) / config.workers
-        points += curve(build, f"c{number:02d}", config, worth)
+        points += curve(f"c{number:02d}", config, worth)
     return points
 
 
-def test_proposals_are_new_sensible_and_the_same_again(build, space):
-    points = play(build, space, 15)
+def test_proposals_are_new_sensible_and_the_same_again(space):
+    points = play(space, 15)
     configs = [p.config for p in points[::4]]
     assert len(set(configs)) == 15
     assert all(space.sensible(c) for c in configs)
-    assert [p.config for p in play(build, space, 15)] == [p.config for p in points]
+    assert [p.config for p in play(space, 15)] == [p.config for p in points]
 
 
-def test_a_resumed_study_gets_the_proposal_it_would_have_made(build, space):
-    points = play(build, space, 10)
+def test_a_resumed_study_gets_the_proposal_it_would_have_made(space):
+    points = play(space, 10)
     assert propose(points[:32], space, 0) == points[32].config
 
 
-def test_a_failed_configuration_is_worth_nothing_and_not_tried_again(build, space):
+def test_a_failed_configuration_is_worth_nothing_and_not_tried_again(space):
     first = propose([], space, 0)
-    failed = build.point("c01", config=first, measurement=None, failure="out of memory")
+    failed = made.point("c01", config=first, measurement=None, failure="out of memory")
     assert scores([failed], 1000.0) == {first: 0.0}
     assert propose([failed], space, 0) != first
 
 
-def test_an_exhausted_space_says_so(build):
-    space = build_space(build.DEFAULT, 1, repeats_inputs=False, batchable=False)
+def test_an_exhausted_space_says_so():
+    space = build_space(made.DEFAULT, 1, repeats_inputs=False, batchable=False)
     points, seen = [], 0
     while (config := propose(points, space, 0)) is not None:
-        points += curve(build, f"c{seen}", config, 1.0)
+        points += curve(f"c{seen}", config, 1.0)
         seen += 1
         assert seen < 50
     assert {p.config for p in points} == set(space.configurations())
 
 
-def test_saturated_and_failing_points_do_not_count(build):
+def test_saturated_and_failing_points_do_not_count():
     points = [
-        build.point(throughput=1000, p99=1, verdict="saturated"),
-        build.point(throughput=1000, p99=1, error_rate=0.5),
-        build.point(throughput=100, p99=100),
+        made.point(rate=1000, p99=1, verdict="saturated"),
+        made.point(rate=1000, p99=1, error_rate=0.5),
+        made.point(rate=100, p99=100),
     ]
     good = scores(points[2:], 1000.0)
     assert scores(points, 1000.0) == good
@@ -101,18 +100,18 @@ def predicted(space):
     return Predictions.of(space, configs, SHARES, capacity, p99)
 
 
-def measured(build, twin, config, name, capacity=1.0, tail=1.0):
+def measured(twin, config, name, capacity=1.0, tail=1.0):
     """The curve of a configuration that is off its prediction by these factors."""
     row = twin.rows[config]
     probed = twin.capacity_rps[row] * capacity
-    points = [build.point(name, "probe", None, config=config, throughput=probed)]
+    points = [made.point(name, "probe", None, config=config, rate=probed)]
     return points + [
-        build.point(name, share=s, config=config, throughput=s * probed, p99=p99 * tail)
+        made.point(name, share=s, config=config, rate=s * probed, p99=p99 * tail)
         for s, p99 in zip(SHARES, twin.p99_ms[row], strict=True)
     ]
 
 
-def search(build, space, twin, count, off=lambda config: 1.0):
+def search(space, twin, count, off=lambda config: 1.0):
     """What a study proposes, one after another, on a machine that is off by `off`."""
     points, proposals = [], []
     for number in range(count):
@@ -120,7 +119,7 @@ def search(build, space, twin, count, off=lambda config: 1.0):
         proposals.append(proposal)
         if isinstance(proposal, Done):
             break
-        points += measured(build, twin, proposal, f"c{number:02d}", off(proposal))
+        points += measured(twin, proposal, f"c{number:02d}", off(proposal))
     return proposals, points
 
 
@@ -128,25 +127,25 @@ def test_without_predictions_the_twin_is_tpe(space):
     assert twin_guided([], space, 0) == tpe([], space, 0) == propose([], space, 0)
 
 
-def test_it_opens_with_the_curves_that_promise_most_together(build, space, twin):
-    proposals, _ = search(build, space, twin, 4)
+def test_it_opens_with_the_curves_that_promise_most_together(space, twin):
+    proposals, _ = search(space, twin, 4)
     first = [twin.configs[row] for row in opening(twin, 1000.0)]
     assert len(first) <= OPENING
     assert proposals == first[:4]
 
 
-def test_what_measures_better_than_predicted_draws_the_search_to_its_neighbours(build, space, twin):
+def test_what_measures_better_than_predicted_draws_the_search_to_its_neighbours(space, twin):
     """The cache does nothing for the twin, and a lot for the machine."""
     cached = lambda config: 1.8 if config.cache_size >= 4096 else 1.0  # noqa: E731
-    proposals, _ = search(build, space, twin, 30, cached)
+    proposals, _ = search(space, twin, 30, cached)
     later = [p for p in proposals[20:] if not isinstance(p, Done)]
     assert np.mean([p.cache_size >= 4096 for p in later]) > 0.6
 
 
-def test_a_wrong_twin_is_asked_less(build, space, twin):
+def test_a_wrong_twin_is_asked_less(space, twin):
     rng = np.random.default_rng(0)
     factors = {config: math.exp(0.6 * rng.normal()) for config in twin.configs}
-    proposals, points = search(build, space, twin, 16, factors.__getitem__)
+    proposals, points = search(space, twin, 16, factors.__getitem__)
     assert Correction.of(points, twin).wrong
     history = tried(points)
     for number, (config, proposal) in enumerate(zip(history, proposals, strict=True)):
@@ -155,23 +154,23 @@ def test_a_wrong_twin_is_asked_less(build, space, twin):
             assert config == proposal == tpe(before, space, 0)
 
 
-def test_it_ends_when_nothing_is_promised_any_more(build, space):
+def test_it_ends_when_nothing_is_promised_any_more(space):
     narrow = Space(
         {**space.values, "cache_size": (0,), "intra_op_threads": (1,)}, space.default, space.cores
     )
-    proposals, _ = search(build, narrow, predicted(narrow), 50)
+    proposals, _ = search(narrow, predicted(narrow), 50)
     assert isinstance(proposals[-1], Done)
     assert "hypervolume" in proposals[-1].reason
     assert 16 <= len(proposals) < 50
 
 
-def test_what_resembles_failures_is_promised_less(build, space, twin):
-    _, points = search(build, space, twin, 9)
+def test_what_resembles_failures_is_promised_less(space, twin):
+    _, points = search(space, twin, 9)
     correction = Correction.of(points, twin)
     free = promised(points, correction, 0, 1000.0)
     most = sorted(free, key=lambda row: -free[row])[:40]
     crashed = [
-        build.point(
+        made.point(
             f"f{row}", "probe", None, config=twin.configs[row], measurement=None, failure="x"
         )
         for row in most[::2]
@@ -182,10 +181,10 @@ def test_what_resembles_failures_is_promised_less(build, space, twin):
     assert max(wary[row] / free[row] for row in wary.keys() & set(most[1::2])) < 0.7
 
 
-def test_inside_knows_the_space(space, build):
+def test_inside_knows_the_space(space):
     assert all(inside(space, config) for config in list(space.configurations())[:50])
     for change in ({"max_batch_size": 7}, {"workers": 4, "intra_op_threads": 2}, {"slo_ms": 1.0}):
-        assert not inside(space, build.DEFAULT.model_copy(update=change))
+        assert not inside(space, made.DEFAULT.model_copy(update=change))
 
 
 def test_tpe_lists_the_whole_space_only_when_its_own_proposals_are_used_up(space):

@@ -14,7 +14,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import builders as build
+from testbed import made
 from dlbench.tuner.errors import NotKept
 from dlbench.tuner.storage.study import Identity, Study
 path = Path(sys.argv[2])
@@ -24,14 +24,14 @@ try:
     if study is None:
         Study.create_or_resume(path, Identity({"seed": 0}))
     for number in range(200):
-        study.record(build.point(failure="x" * 2000))
+        study.record(made.point(failure="x" * 2000))
 except NotKept as error:
     print(error)
 """
 
 
 def limited(path, what):
-    here = str(Path(__file__).parents[1])
+    here = str(Path(__file__).parents[3])
     command = [sys.executable, "-B", "-c", LIMITED, here, str(path), what]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 

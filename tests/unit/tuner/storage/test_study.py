@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 from dlbench.tuner.constraint import Constraints, parse_memory, parse_slo
 from dlbench.tuner.errors import StudyMismatch, StudyUnreadable
 from dlbench.tuner.storage.study import Identity, Study
+from testbed import made
 
 
 @pytest.fixture
@@ -20,14 +21,14 @@ def identity():
     return Identity({"model_hash": "abc", "seed": 0})
 
 
-def test_points_come_back_as_they_were_in_their_order(build, tmp_path, identity):
+def test_points_come_back_as_they_were_in_their_order(tmp_path, identity):
     path = tmp_path / "a.db"
     study = Study.create_or_resume(path, identity)
     points = [
-        build.point("naive", "probe", None),
-        build.point("naive", "baseline", 0.3, verdict="saturated"),
-        build.point("c01", measurement=None, failure="out of memory", log_tail="a\nb", cost_s=3.0),
-        build.point("c01", "verify", 0.5, repeat=2),
+        made.point("naive", "probe", None),
+        made.point("naive", "baseline", 0.3, verdict="saturated"),
+        made.point("c01", measurement=None, failure="out of memory", log_tail="a\nb", cost_s=3.0),
+        made.point("c01", "verify", 0.5, repeat=2),
     ]
     for point in points:
         study.record(point)
@@ -35,14 +36,14 @@ def test_points_come_back_as_they_were_in_their_order(build, tmp_path, identity)
     assert Study.open(path).points() == points
 
 
-def test_optuna_reads_the_front_from_the_file(build, tmp_path, identity):
+def test_optuna_reads_the_front_from_the_file(tmp_path, identity):
     path = tmp_path / "a.db"
     study = Study.create_or_resume(path, identity)
-    study.record(build.point(throughput=100, p99=10))
-    study.record(build.point(throughput=90, p99=11))
-    study.record(build.point(throughput=900, p99=1, verdict="saturated"))
-    study.record(build.point("c02", "probe", None, throughput=5000, p99=1))
-    study.record(build.point("c03", measurement=None, failure="died"))
+    study.record(made.point(rate=100, p99=10))
+    study.record(made.point(rate=90, p99=11))
+    study.record(made.point(rate=900, p99=1, verdict="saturated"))
+    study.record(made.point("c02", "probe", None, rate=5000, p99=1))
+    study.record(made.point("c03", measurement=None, failure="died"))
     loaded = optuna.load_study(study_name="dlbench", storage=f"sqlite:///{path}")
     assert loaded.directions == [
         optuna.study.StudyDirection.MAXIMIZE,
@@ -61,11 +62,11 @@ def test_another_model_is_refused_by_name(tmp_path, identity):
         Study.create_or_resume(path, Identity({"model_hash": "other", "seed": 0}))
 
 
-def test_fresh_starts_over_and_takes_the_samples_along(build, tmp_path, identity):
+def test_fresh_starts_over_and_takes_the_samples_along(tmp_path, identity):
     path = tmp_path / "a.db"
     study = Study.create_or_resume(path, identity)
-    study.record(build.point())
-    study.samples_path(build.point()).write_bytes(b"samples")
+    study.record(made.point())
+    study.samples_path(made.point()).write_bytes(b"samples")
     other = Identity({"model_hash": "other"})
     assert Study.create_or_resume(path, other, fresh=True).points() == []
     assert not list(path.with_suffix(".samples").glob("*"))
@@ -136,11 +137,11 @@ def loaded(path):
     return optuna.load_study(study_name="dlbench", storage=f"sqlite:///{path}")
 
 
-def test_bounds_are_constraints_of_the_trial(build, tmp_path, identity):
+def test_bounds_are_constraints_of_the_trial(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "a.db", identity)
-    study.record(build.point(throughput=100, p99=10), DEMANDS)
-    study.record(build.point(throughput=900, p99=30), DEMANDS)
-    study.record(build.point(throughput=950, p99=15, error_rate=0.0005), DEMANDS)
+    study.record(made.point(rate=100, p99=10), DEMANDS)
+    study.record(made.point(rate=900, p99=30), DEMANDS)
+    study.record(made.point(rate=950, p99=15, error_rate=0.0005), DEMANDS)
     held, slow, some_errors = loaded(study.path).trials
     assert held.constraints == pytest.approx(
         {"may_stand_on_a_front": 0, "p99<20ms": -0.5, "error_rate<0.1%": -1}
@@ -150,32 +151,32 @@ def test_bounds_are_constraints_of_the_trial(build, tmp_path, identity):
     assert [t.number for t in loaded(study.path).best_trials] == [0, 2]
 
 
-def test_a_bound_on_what_was_not_measured_is_not_met(build, tmp_path, identity):
+def test_a_bound_on_what_was_not_measured_is_not_met(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "a.db", identity)
     memory = parse_memory("1GB", "--max-memory", "server_rss_mb")
-    study.record(build.point(), Constraints((memory,)))
+    study.record(made.point(), Constraints((memory,)))
     assert loaded(study.path).trials[0].constraints["--max-memory 1GB"] > 0
 
 
-def test_a_bound_on_what_is_no_number_is_an_error(build, tmp_path, identity):
+def test_a_bound_on_what_is_no_number_is_an_error(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "a.db", identity)
     with pytest.raises(ValueError, match="p99_ms is not a number"):
-        study.record(build.point(p99=math.nan), DEMANDS)
+        study.record(made.point(p99=math.nan), DEMANDS)
     assert study.points() == []
 
 
-def test_a_knob_out_of_its_bounds_is_not_recorded(build, tmp_path, identity):
+def test_a_knob_out_of_its_bounds_is_not_recorded(tmp_path, identity):
     """Optuna's own queue of trials would take it."""
     study = Study.create_or_resume(tmp_path / "a.db", identity)
-    beyond = build.DEFAULT.model_copy(update={"max_batch_size": 1_000_000})
+    beyond = made.DEFAULT.model_copy(update={"max_batch_size": 1_000_000})
     with pytest.raises(ValueError, match="max_batch_size"):
-        study.record(build.point(config=beyond))
+        study.record(made.point(config=beyond))
     assert study.points() == []
 
 
-def test_a_failed_configuration_is_a_failed_trial_with_its_knobs(build, tmp_path, identity):
+def test_a_failed_configuration_is_a_failed_trial_with_its_knobs(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "a.db", identity)
-    study.record(build.point("c01", measurement=None, failure="out of memory"), DEMANDS)
+    study.record(made.point("c01", measurement=None, failure="out of memory"), DEMANDS)
     (trial,) = loaded(study.path).trials
     assert trial.state.name == "FAIL"
     assert trial.params["max_batch_size"] == 8
@@ -219,19 +220,19 @@ def test_a_file_is_not_made_a_study_by_looking(tmp_path):
     assert path.read_bytes() == b""
 
 
-def test_a_study_that_was_killed_while_it_was_made_is_taken_up(build, tmp_path, identity):
+def test_a_study_that_was_killed_while_it_was_made_is_taken_up(tmp_path, identity):
     path = tmp_path / "a.db"
     optuna.storages.RDBStorage(f"sqlite:///{path}")  # its tables, and nothing in them
     with pytest.raises(StudyUnreadable, match="no study"):
         Study.open(path)
     study = Study.create_or_resume(path, identity)
-    study.record(build.point())
+    study.record(made.point())
     assert len(Study.open(path).points()) == 1
 
 
-def test_a_point_whose_quantiles_fall_among_failed_requests_comes_back(build, tmp_path, identity):
+def test_a_point_whose_quantiles_fall_among_failed_requests_comes_back(tmp_path, identity):
     study = Study.create_or_resume(tmp_path / "x.db", identity)
-    lost = build.point(p99=math.inf, p99_high_ms=math.inf, longest_ms=1000.4, error_rate=0.02)
+    lost = made.point(p99=math.inf, p99_high_ms=math.inf, longest_ms=1000.4, error_rate=0.02)
     study.record(lost, Constraints((parse_slo("p99<20ms"),)))
     assert Study.open(tmp_path / "x.db").points() == [lost]
 
@@ -254,10 +255,10 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
+def test_a_study_is_kept_in_the_file_of_its_name(tmp_path, name):
     """In a URL of SQLAlchemy's, and in Optuna's template of one, some of these mean something."""
     path = tmp_path / f"{name}.db"
-    Study.create_or_resume(path, Identity({"model": name})).record(build.point())
+    Study.create_or_resume(path, Identity({"model": name})).record(made.point())
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert len(Study.open(path).points()) == 1
     with pytest.raises(StudyMismatch):
@@ -265,9 +266,9 @@ def test_a_study_is_kept_in_the_file_of_its_name(build, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["format", "point", "verified"])
-def test_another_versions_study_is_one_line(build, tmp_path, identity, name):
+def test_another_versions_study_is_one_line(tmp_path, identity, name):
     study = Study.create_or_resume(tmp_path / "s.db", identity)
-    study.record(build.point())
+    study.record(made.point())
     optuna_study = optuna.load_study(study_name="dlbench", storage=f"sqlite:///{study.path}")
     if name == "point":
         trial = optuna_study.trials[0]

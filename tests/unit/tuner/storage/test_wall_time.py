@@ -15,11 +15,11 @@ from dlbench.tuner.errors import NotKept, OutOfTime
 from dlbench.tuner.gaps import unknown
 from dlbench.tuner.plan import Plan
 from dlbench.tuner.run import carry_out
-from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.wall_clock import Clock
 from dlbench.tuner.study_config import StudyConfig
 from dlbench.tuner.study_request import Observer, Request
 from dlbench.tuner.twin.calibration_parts import Parts
+from testbed import made
 
 TIMEOUT_S = 10.0
 
@@ -44,8 +44,8 @@ class Machine:
     window's own length is off by a factor that is drawn anew each time.
     """
 
-    def __init__(self, build, time, rps, start_s=1.5, noise=0.3, seed=0):
-        self._build, self.time, self._rps, self._start_s = build, time, rps, start_s
+    def __init__(self, time, rps, start_s=1.5, noise=0.3, seed=0):
+        self.time, self._rps, self._start_s = time, rps, start_s
         self._rng, self._noise, self._served = np.random.default_rng(seed), noise, None
         self.windows = []
 
@@ -72,9 +72,9 @@ class Machine:
         if self.time() > deadline:
             raise OutOfTime("late")
         self.windows.append(step.duration_s)
-        return self._build.point(
+        return made.point(
             *(step.configuration, step.phase, step.share, step.repeat, step.config),
-            throughput=step.rate or capacity,
+            rate=step.rate or capacity,
             p99=2000 / capacity / (1.05 - (step.share or 0.9)),
             verdict="saturated" if saturated else "ok",
             duration_s=step.duration_s,
@@ -100,13 +100,12 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def space(build):
+def space():
     few = {"max_queue_delay_ms": (0.0, 2.0), "scheduling_policy": ("shared_queue",)}
-    return build_space(build.DEFAULT, 2, repeats_inputs=False, batchable=True, restriction=few)
+    return made.space(restriction=few)
 
 
 def study(
-    build,
     space,
     rps,
     budget_s,
@@ -123,7 +122,7 @@ def study(
     config = StudyConfig(budget_s=budget_s, configurations=most, proposer="random")
     time = Time()
     clock = Clock(budget_s, earlier[0], time(), time)
-    bench = Machine(build, time, rps, **machine)
+    bench = Machine(time, rps, **machine)
     time.passes(started_s)
     before_s = clock.spent_s
     switch_s = started_s + 2 * min(TIMEOUT_S, 18 / rps)
@@ -143,10 +142,10 @@ class Killed(Observer):
         raise KeyboardInterrupt
 
 
-def test_what_is_shown_is_kept(build, space):
+def test_what_is_shown_is_kept(space):
     kept, observer = Kept(), Killed()
     with pytest.raises(KeyboardInterrupt):
-        study(build, space, 1000, 60, kept=kept, observer=observer)
+        study(space, 1000, 60, kept=kept, observer=observer)
     assert kept.points() == [observer.shown]
 
 
@@ -157,10 +156,10 @@ class Full(Kept):
         raise NotKept("no space left")
 
 
-def test_what_cannot_be_kept_is_shown(build, space):
+def test_what_cannot_be_kept_is_shown(space):
     observer = Killed()
     with pytest.raises(KeyboardInterrupt):
-        study(build, space, 1000, 60, kept=Full(), observer=observer)
+        study(space, 1000, 60, kept=Full(), observer=observer)
     assert observer.shown.phase == "probe"
 
 
@@ -177,11 +176,11 @@ BUDGETS = st.floats(math.log(20), math.log(1800)).map(math.exp)
     seed=st.integers(0, 99),
 )
 def test_no_study_takes_more_than_its_budget_and_a_window(
-    build, space, rps, budget_s, start_s, noise, seed
+    space, rps, budget_s, start_s, noise, seed
 ):
     try:
         _, points, clock, bench = study(
-            *(build, space, rps, budget_s),
+            *(space, rps, budget_s),
             started_s=start_s,
             start_s=start_s,
             noise=noise,
@@ -199,27 +198,25 @@ def test_no_study_takes_more_than_its_budget_and_a_window(
 
 @settings(deadline=None, max_examples=6)
 @given(rps=SPEEDS, budget_s=BUDGETS, seed=st.integers(0, 99), at=st.floats(0, 1))
-def test_a_killed_study_goes_on_with_what_is_left(build, space, rps, budget_s, seed, at):
-    _, points, _, _ = study(build, space, rps, budget_s, seed=seed)
+def test_a_killed_study_goes_on_with_what_is_left(space, rps, budget_s, seed, at):
+    _, points, _, _ = study(space, rps, budget_s, seed=seed)
     kept = points[: int(at * len(points))]
     earlier_s = kept[-1].spent_s if kept else 0.0
-    _, again, clock, bench = study(
-        build, space, rps, budget_s, seed=seed + 1, earlier=(earlier_s, kept)
-    )
+    _, again, clock, bench = study(space, rps, budget_s, seed=seed + 1, earlier=(earlier_s, kept))
     assert again[: len(kept)] == kept
     assert clock.spent_s <= budget_s + max([*bench.windows, window_s(math.inf, budget_s)]) + 3.0 + 5
 
 
 @settings(deadline=None, max_examples=6)
 @given(rps=SPEEDS, budget_s=BUDGETS, start_s=st.floats(0.5, 5.0), seed=st.integers(0, 99))
-def test_a_budget_that_was_advised_leaves_nothing_out(build, space, rps, budget_s, start_s, seed):
+def test_a_budget_that_was_advised_leaves_nothing_out(space, rps, budget_s, start_s, seed):
     options = {"start_s": start_s, "started_s": start_s, "noise": 0.1}
-    plan, points, _, _ = study(build, space, rps, budget_s, seed=seed, **options)
+    plan, points, _, _ = study(space, rps, budget_s, seed=seed, **options)
     advised_s = advice_s(unknown(plan, points))
     if advised_s is None:
         return
     assert advised_s > budget_s
-    plan, points, _, _ = study(build, space, rps, advised_s, seed=seed + 1, **options)
+    plan, points, _, _ = study(space, rps, advised_s, seed=seed + 1, **options)
     assert advice_s(unknown(plan, points)) is None
 
 
@@ -230,9 +227,9 @@ def advice_s(text):
     return 60.0 * float(text.split("--budget of about ")[1].split("m ")[0])
 
 
-def test_what_a_slow_model_gets_for_a_minute(build, space):
+def test_what_a_slow_model_gets_for_a_minute(space):
     """Eight requests a second: not everything can be measured, and the answer says what was not."""
-    plan, points, clock, _ = study(build, space, 8.0, 60.0)
+    plan, points, clock, _ = study(space, 8.0, 60.0)
     assert clock.spent_s <= 64.0
     assert {p.phase for p in points} >= {"probe", "baseline", "verify"}
     assert {1, 2} <= {p.repeat for p in points if p.configuration == "default"}
@@ -244,14 +241,14 @@ def test_what_a_slow_model_gets_for_a_minute(build, space):
     assert text.count("--budget") == 1
 
 
-def test_an_ample_budget_leaves_nothing_unknown(build, space):
-    plan, points, clock, _ = study(build, space, 2000.0, 1800.0)
+def test_an_ample_budget_leaves_nothing_unknown(space):
+    plan, points, clock, _ = study(space, 2000.0, 1800.0)
     assert unknown(plan, points) == ""
     assert clock.spent_s <= 1800.0
 
 
-def test_a_budget_that_the_start_took_measures_nothing(build, space):
-    _, points, _, bench = study(build, space, 100.0, 20.0, started_s=19.5)
+def test_a_budget_that_the_start_took_measures_nothing(space):
+    _, points, _, bench = study(space, 100.0, 20.0, started_s=19.5)
     assert points == []
     assert bench.windows == []
 

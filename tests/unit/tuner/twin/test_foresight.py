@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dlbench.loadgen.profile import LoadProfile
-from dlbench.tuner.space import build_space
 from dlbench.tuner.twin import foresight
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.foresight import foresee, load_of
 from dlbench.tuner.twin.scenario import Load
+from testbed import made
 
 SMALL = {
     "max_batch_size": (1, 8),
@@ -19,8 +19,8 @@ SMALL = {
 
 
 @pytest.fixture
-def space(build):
-    return build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True, restriction=SMALL)
+def space():
+    return made.space(repeats_inputs=True, restriction=SMALL)
 
 
 def calibration(**changes):
@@ -100,10 +100,10 @@ def test_a_load_keeps_what_repeats(tmp_path):
     assert not load_of(LoadProfile(rate=100, data=str(data), zipf=1.0)).cyclic
 
 
-def test_who_brings_data_is_told_that_its_rows_come_again(space, build):
+def test_who_brings_data_is_told_that_its_rows_come_again(space):
     load = Load(rate_rps=1, distinct=2000, cyclic=True)
     (line,) = foresee(space, calibration(), load).notes
     assert "the 2,000 rows of the data come again and again" in line
     without = {**SMALL, "cache_size": (0,)}
-    plain = build_space(build.DEFAULT, 2, repeats_inputs=True, batchable=True, restriction=without)
+    plain = made.space(repeats_inputs=True, restriction=without)
     assert foresee(plain, calibration(), load).notes == ()

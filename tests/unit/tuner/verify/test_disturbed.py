@@ -3,30 +3,22 @@
 import pytest
 
 from dlbench.tuner.verify.disturbed import mattered, tally
+from testbed import made
 
 NOTE = ("other processes used 0.5 of 2 cores (25 %) meanwhile",)
 
 
-@pytest.fixture
-def repeats(build):
-    """A function that makes the repeats of a point, the disturbed ones by number."""
-
-    def make(p99s, rates=(), disturbed=(), verdicts=()):
-        rates, verdicts = rates or [100] * len(p99s), dict(verdicts)
-        return [
-            build.point(
-                *("c01", "verify", 0.5, number),
-                throughput=rate,
-                p99=p99,
-                verdict=verdicts.get(number, "ok"),
-            ).model_copy(update={"disturbances": NOTE if number in disturbed else ()})
-            for number, (p99, rate) in enumerate(zip(p99s, rates, strict=True), 1)
-        ]
-
-    return make
+def repeats(p99s, rates=(), disturbed=(), verdicts=()):
+    """The repeats of a point, the disturbed ones by number."""
+    rates, found = rates or [100] * len(p99s), []
+    for number, (p99, rate) in enumerate(zip(p99s, rates, strict=True), 1):
+        figures = {"rate": rate, "p99": p99, "verdict": dict(verdicts).get(number, "ok")}
+        figures |= {"disturbances": NOTE if number in disturbed else ()}
+        found.append(made.point("c01", "verify", repeat=number, **figures))
+    return found
 
 
-def test_all_disturbed_and_none_moved_is_not_worth_a_word(repeats):
+def test_all_disturbed_and_none_moved_is_not_worth_a_word():
     points = repeats([10, 11, 9, 10, 12], disturbed={1, 2, 3, 4, 5})
     assert mattered(points) == []
     assert tally(points) == ""
@@ -40,7 +32,7 @@ def test_all_disturbed_and_none_moved_is_not_worth_a_word(repeats):
         ({"p99s": [10] * 5, "verdicts": {2: "unsteady"}}, 2),
     ],
 )
-def test_the_one_that_moved_is_named(repeats, changed, number):
+def test_the_one_that_moved_is_named(changed, number):
     points = repeats(**changed, disturbed={1, 2, 3, 4, 5})
     assert [p.repeat for p in mattered(points)] == [number]
     assert tally(points) == (
@@ -48,11 +40,11 @@ def test_the_one_that_moved_is_named(repeats, changed, number):
     )
 
 
-def test_what_moved_by_itself_is_no_disturbance(repeats):
+def test_what_moved_by_itself_is_no_disturbance():
     assert mattered(repeats([10, 11, 40, 10, 9], disturbed={1, 2})) == []
 
 
-def test_a_search_s_look_is_not_compared_with_verification(build, repeats):
+def test_a_search_s_look_is_not_compared_with_verification():
     """One look at a p99, of other length, says nothing of the others."""
-    look = build.point("c01", p99=50).model_copy(update={"disturbances": NOTE})
+    look = made.point("c01", p99=50, disturbances=NOTE)
     assert mattered([look, *repeats([10, 11, 9])]) == []

@@ -7,6 +7,7 @@ from dlbench.tuner.point import Resources
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
 from dlbench.tuner.twin.scenario import Load
 from dlbench.tuner.verify.limiting_factor import limit, measured_limit
+from testbed import made
 
 SERVICES = (ServiceTime(batch=1, seconds=0.001), ServiceTime(batch=8, seconds=0.004))
 CALIBRATION = Calibration(services=SERVICES, cores=4, client_s=1e-6)
@@ -14,9 +15,9 @@ APART = CALIBRATION.model_copy(update={"client_s": 0.0})
 CONFIG = ServingConfig(workers=1)
 
 
-def probe(build, server=None, client=0.1, config=CONFIG):
+def probe(server=None, client=0.1, config=CONFIG):
     resources = Resources(server_cpu=server)
-    return build.point("c01", "probe", None, config=config, resources=resources, client_cpu=client)
+    return made.point("c01", "probe", None, config=config, resources=resources, client_cpu=client)
 
 
 @pytest.mark.parametrize(
@@ -28,27 +29,27 @@ def probe(build, server=None, client=0.1, config=CONFIG):
         (None, 0.1, ""),
     ],
 )
-def test_what_is_measured_to_be_used_up(build, server, client, said):
-    assert measured_limit(probe(build, server, client), CALIBRATION) == said
+def test_what_is_measured_to_be_used_up(server, client, said):
+    assert measured_limit(probe(server, client), CALIBRATION) == said
 
 
-def test_a_client_on_cores_of_its_own_takes_none_of_the_server_s(build):
-    assert measured_limit(probe(build, 3.0, 0.5), CALIBRATION).startswith("the cores")
-    assert measured_limit(probe(build, 3.0, 0.5), APART) == ""
-    assert measured_limit(probe(build, 3.8, 0.5), APART) == "the cores: server 3.8 of 4 cores"
-    assert "load generator" in measured_limit(probe(build, 1.0, 0.95), APART)
+def test_a_client_on_cores_of_its_own_takes_none_of_the_server_s():
+    assert measured_limit(probe(3.0, 0.5), CALIBRATION).startswith("the cores")
+    assert measured_limit(probe(3.0, 0.5), APART) == ""
+    assert measured_limit(probe(3.8, 0.5), APART) == "the cores: server 3.8 of 4 cores"
+    assert "load generator" in measured_limit(probe(1.0, 0.95), APART)
 
 
-def test_what_the_probe_does_not_tell_the_twin_does(build):
+def test_what_the_probe_does_not_tell_the_twin_does():
     load = Load(rate_rps=1.0)
-    found = limit(CONFIG, [probe(build, 1.0)], CALIBRATION, load)
+    found = limit(CONFIG, [probe(1.0)], CALIBRATION, load)
     assert found.startswith("the workers: 1")
     assert found.endswith("(simulated; measured: server 1.0 and client 0.1 of 4 cores)")
-    other = probe(build, 4.0, config=ServingConfig(workers=2))
+    other = probe(4.0, config=ServingConfig(workers=2))
     assert limit(CONFIG, [other], CALIBRATION, load).endswith("(simulated)")
-    assert limit(CONFIG, [probe(build, 4.0)], CALIBRATION, load).startswith("the cores")
+    assert limit(CONFIG, [probe(4.0)], CALIBRATION, load).startswith("the cores")
 
 
-def test_a_configuration_that_never_ran_has_only_the_twin(build):
-    failed = build.point("c01", "probe", None, config=CONFIG, measurement=None, failure="no")
+def test_a_configuration_that_never_ran_has_only_the_twin():
+    failed = made.point("c01", "probe", None, config=CONFIG, measurement=None, failure="no")
     assert "simulated" in limit(CONFIG, [failed], CALIBRATION, Load(rate_rps=1.0))

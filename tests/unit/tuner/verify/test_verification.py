@@ -5,37 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from dlbench.tuner.space import build_space
 from dlbench.tuner.study_config import StudyConfig
-from dlbench.tuner.twin.predictions import Predictions
 from dlbench.tuner.verify.pool import pool
 from dlbench.tuner.verify.verification import Verified, verified
-
-SHARES = (0.3, 0.5, 0.7, 0.9)
-
-
-@pytest.fixture
-def repeats_of(build):
-    def make(name, throughput, p99_by_repeat, verdicts=None, requests=800, **figures):
-        found = []
-        for number, p99 in enumerate(p99_by_repeat, start=1):
-            verdict = (verdicts or {}).get(number, "ok")
-            rng = np.random.default_rng(number)
-            latencies_ms = rng.exponential(p99 / 4.6, requests)  # p99 of an exponential: 4.6 means
-            point = build.point(
-                *(name, "verify", 0.7, number),
-                **figures,
-                throughput=throughput,
-                p99=p99,
-                verdict=verdict,
-            )
-            found.append((point, latencies_ms))
-        return found
-
-    return make
+from testbed import made
 
 
-def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
+def repeats_of(name, rate, p99_by_repeat, verdicts=(), requests=800, **figures):
+    found = []
+    for number, p99 in enumerate(p99_by_repeat, start=1):
+        figures |= {"rate": rate, "p99": p99, "verdict": dict(verdicts).get(number, "ok")}
+        rng = np.random.default_rng(number)
+        latencies_ms = rng.exponential(p99 / 4.6, requests)  # p99 of an exponential: 4.6 means
+        found.append((made.point(name, "verify", 0.7, number, **figures), latencies_ms))
+    return found
+
+
+def test_the_reported_half_is_not_the_one_that_chose():
     # Even repeats choose, odd ones are reported: luck in the choosing half must not be shown.
     lucky = repeats_of("c01", 100, [50, 5, 50, 5, 50, 5])
     steady = repeats_of("c02", 90, [20] * 6)
@@ -47,7 +33,7 @@ def test_the_reported_half_is_not_the_one_that_chose(repeats_of):
 
 
 @pytest.mark.parametrize("name", ["default", "c02"])
-def test_what_another_row_surely_beats_is_not_recommended(repeats_of, name):
+def test_what_another_row_surely_beats_is_not_recommended(name):
     """Chosen for the luck of its even repeats; the odd ones show the other to be better in both."""
     lucky = repeats_of("c01", 100, [90, 5, 90, 5, 90, 5])
     better = repeats_of(name, 110, [10] * 6)
@@ -57,21 +43,21 @@ def test_what_another_row_surely_beats_is_not_recommended(repeats_of, name):
     assert result.recommended.configuration == name
 
 
-def test_a_point_that_mostly_saturates_in_the_reported_half_does_not_stand(repeats_of):
+def test_a_point_that_mostly_saturates_in_the_reported_half_does_not_stand():
     fast = repeats_of("c01", 200, [10] * 6, verdicts={1: "saturated", 3: "saturated"})
     sound = repeats_of("c02", 100, [10] * 6)
     result = verified({"c01@0.7": fast, "c02@0.7": sound}, StudyConfig())
     assert [p.configuration for p in result.front] == ["c02"]
 
 
-def test_repeats_that_the_client_spoiled_are_left_out(repeats_of):
+def test_repeats_that_the_client_spoiled_are_left_out():
     spoiled = repeats_of("c01", 100, [10] * 6, verdicts={3: "invalid"})
     point = verified({"c01@0.7": spoiled}, StudyConfig()).recommended
     assert point is not None
     assert point.measurement.requests == 2000
 
 
-def test_nothing_holds(repeats_of):
+def test_nothing_holds():
     bad = repeats_of("c01", 100, [10] * 6, verdicts=dict.fromkeys(range(1, 7), "saturated"))
     result = verified({"c01@0.7": bad}, StudyConfig())
     assert result.recommended is None
@@ -80,7 +66,7 @@ def test_nothing_holds(repeats_of):
 
 
 @pytest.mark.parametrize(("priorities", "chosen"), [({1: 1.0}, "c02"), ({8: 1.0}, "c01")])
-def test_whose_requests_may_take_long_is_served_in_larger_batches(repeats_of, priorities, chosen):
+def test_whose_requests_may_take_long_is_served_in_larger_batches(priorities, chosen):
     batched = repeats_of("c01", 200, [20] * 6, server_compute_ms=8.0, server_queue_ms=3.0)
     prompt = repeats_of("c02", 100, [10] * 6, server_compute_ms=1.0, server_queue_ms=9.0)
     repeats = {"c01@0.7": batched, "c02@0.7": prompt}
@@ -88,7 +74,7 @@ def test_whose_requests_may_take_long_is_served_in_larger_batches(repeats_of, pr
     assert found.recommended.configuration == chosen
 
 
-def test_a_default_that_does_more_than_its_probe_said_is_recommended(repeats_of):
+def test_a_default_that_does_more_than_its_probe_said_is_recommended():
     knee, beyond = repeats_of("default", 100, [15] * 6), repeats_of("default", 200, [10] * 6)
     beyond = [(p.model_copy(update={"share": 1.4}), own) for p, own in beyond]
     other = repeats_of("c01", 200, [40] * 6)
@@ -98,7 +84,7 @@ def test_a_default_that_does_more_than_its_probe_said_is_recommended(repeats_of)
     assert result.baseline("default").name == "default@0.7"
 
 
-def test_slo_is_met_only_by_the_whole_interval(repeats_of):
+def test_slo_is_met_only_by_the_whole_interval():
     fast = repeats_of("c01", 200, [19] * 6, requests=300)
     slow = repeats_of("c02", 100, [5] * 6)
     repeats = {"c01@0.7": fast, "c02@0.7": slow}
@@ -111,7 +97,7 @@ def test_slo_is_met_only_by_the_whole_interval(repeats_of):
     assert only.recommended is not None
 
 
-def test_the_front_holds_no_point_that_another_beats(repeats_of):
+def test_the_front_holds_no_point_that_another_beats():
     repeats = {
         f"c{n:02d}@0.7": repeats_of(f"c{n:02d}", t, [p] * 6)
         for n, (t, p) in enumerate([(100, 10), (200, 20), (150, 30), (300, 25), (50, 9)])
@@ -122,7 +108,7 @@ def test_the_front_holds_no_point_that_another_beats(repeats_of):
     assert "c02" not in [p.configuration for p in front]
 
 
-def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeats_of):
+def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99():
     disturbed = repeats_of("c01", 200, [10, 10, 900, 10, 10, 10], verdicts={3: "saturated"})
     point = verified({"c01@0.7": disturbed}, StudyConfig()).recommended
     assert point is not None
@@ -132,17 +118,12 @@ def test_one_saturated_repeat_makes_a_point_unsteady_and_stays_in_its_p99(repeat
 
 
 @pytest.fixture
-def twin(build):
-    """Capacity and p99 grow with the batch."""
-    space = build_space(build.DEFAULT, 2, repeats_inputs=False, batchable=True)
-    configs = tuple(space.configurations())
-    batch = np.array([c.max_batch_size for c in configs], float)
-    p99 = 2 * np.sqrt(batch)[:, None] / (1 - np.array(SHARES))
-    return Predictions.of(space, configs, SHARES, 100 * np.sqrt(batch), p99)
+def twin():
+    return made.predictions(made.space())
 
 
 @pytest.fixture
-def study(build, twin, repeats_of):
+def study(twin):
     """A probe and curve of some configurations as predicted, and repeats at one load."""
 
     def make(rows, share=0.5, p99_by_repeat=(), **changes):
@@ -150,11 +131,8 @@ def study(build, twin, repeats_of):
         for row in rows:
             config, name = twin.configs[row], f"c{row}"
             capacity = float(twin.capacity_rps[row])
-            points.append(build.point(name, "probe", None, config=config, throughput=capacity))
-            for i, load in enumerate(SHARES):
-                known = {"throughput": load * capacity, "p99": float(twin.p99_ms[row, i])}
-                points.append(build.point(name, share=load, config=config, **known))
-            usual = [float(twin.p99_ms[row, SHARES.index(share)])] * 6
+            points += made.curve(twin, row)
+            usual = [float(twin.p99_ms[row, made.SHARES.index(share)])] * 6
             own = repeats_of(name, share * capacity, p99_by_repeat or usual, **changes)
             own = [(p.model_copy(update={"config": config, "share": share}), s) for p, s in own]
             points += [p for p, _ in own]
@@ -222,7 +200,7 @@ def test_a_result_comes_back_from_the_study_file_as_it_was(twin, study):
     assert Verified.of({}) == Verified((), "none")
 
 
-def test_an_slo_without_a_pick_is_undecided_as_long_as_one_point_may_hold_it(repeats_of):
+def test_an_slo_without_a_pick_is_undecided_as_long_as_one_point_may_hold_it():
     slow = {"c01@0.7": repeats_of("c01", 200, [22] * 6, requests=400)}
     m = verified(slow, StudyConfig()).points[0].measurement
     between = (m.p99_low_ms + m.p99_ms) / 2
@@ -230,7 +208,7 @@ def test_an_slo_without_a_pick_is_undecided_as_long_as_one_point_may_hold_it(rep
     assert verified(slow, StudyConfig(slo_p99_ms=m.p99_low_ms / 2)).slo == "missed"
 
 
-def test_what_only_seems_beaten_stays_on_the_front_and_what_surely_is_does_not(repeats_of):
+def test_what_only_seems_beaten_stays_on_the_front_and_what_surely_is_does_not():
     """The even repeats call c02 the quicker one, the odd ones c01."""
     slightly = {
         "c01@0.7": repeats_of("c01", 200, [20, 20, 20, 20, 20, 20]),
@@ -241,7 +219,7 @@ def test_what_only_seems_beaten_stays_on_the_front_and_what_surely_is_does_not(r
     assert [p.configuration for p in verified(surely, StudyConfig()).front] == ["c01"]
 
 
-def test_weighted_goes_by_the_mean_service_and_waiting_times_of_all_repeats(repeats_of):
+def test_weighted_goes_by_the_mean_service_and_waiting_times_of_all_repeats():
     def slowly(name, times):
         own = repeats_of(name, 100 if name == "c01" else 110, [10 if name == "c01" else 12] * 6)
         return [
