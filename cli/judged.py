@@ -33,7 +33,9 @@ SHARE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*")
 ToleranceOption = Annotated[
     str,
     typer.Option(
-        "--tolerance", metavar="SHARE", help="how much worse is no regression yet, as 5% or 0.05"
+        "--tolerance",
+        metavar="SHARE",
+        help="how much worse still counts as no regression, such as 5% or 0.05",
     ),
 ]
 JunitOption = Annotated[
@@ -61,7 +63,9 @@ class Outputs(NamedTuple):
     ) -> Outputs:
         """Raises UsageError, before anything is measured."""
         if [junit, markdown].count(STANDARD_OUTPUT) + as_json > 1:
-            raise UsageError("standard output takes one of --json, --junit - and --markdown -")
+            raise UsageError(
+                "only one of --json, --junit - and --markdown - can write to standard output"
+            )
         for option, file in (("--junit", junit), ("--markdown", markdown)):
             check_writable(option, None if file in (None, STANDARD_OUTPUT) else Path(file))
         return cls(read_share(tolerance), junit, markdown, as_json, quiet)
@@ -72,7 +76,7 @@ def read_share(text: str) -> float:
     found = SHARE.fullmatch(text)
     share = float(found[1]) / (100 if found[2] else 1) if found else 1.0
     if not found or share >= 1:
-        raise UsageError(f"--tolerance {text}: write a share below 100%, as 5% or 0.05")
+        raise UsageError(f"--tolerance {text}: must be a share below 100%, such as 5% or 0.05")
     return share
 
 

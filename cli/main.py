@@ -100,7 +100,7 @@ class Commands(PlainSwitches, TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
         if not ctx.resilient_parsing and args[0] not in COMMANDS and args[0][:1].isalnum():
             raise UsageError(
-                f"there is no command {args[0]}; {_meant(args[0], COMMANDS)}see dlbench --help"
+                f"unknown command {args[0]}; {_meant(args[0], COMMANDS)}see dlbench --help"
             )
         return super().resolve_command(ctx, args)
 

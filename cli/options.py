@@ -39,7 +39,7 @@ DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|min|s|m|h|d)?", re.IGNORE
 NUMBER = re.compile(r"\s*\d+(\.\d*)?\s*")
 # Tables that a file may have, so that several commands can share it.
 TABLES = ("serve", "tune")
-NO_MODEL = "MODEL is missing: name an .onnx file, demo:mlp or demo:cnn"
+NO_MODEL = "MODEL is missing; give an .onnx file, demo:mlp or demo:cnn"
 
 # What commands have in common, under the same names and with the same help.
 AsJson = Annotated[
@@ -173,7 +173,7 @@ def read_file(
         raise UsageError(f"--config {path}: not UTF-8 at byte {error.start}") from None
     tables = {name: found.pop(name, {}) for name in TABLES}
     if odd := [name for name, table in tables.items() if not isinstance(table, dict)]:
-        raise UsageError(f"--config {path}: {odd[0]} is a table, written as [{odd[0]}]")
+        raise UsageError(f"--config {path}: {odd[0]} must be a table, written as [{odd[0]}]")
     for name in commands:
         found |= tables[name]
     known = {name for model in models for name in model.model_fields}
@@ -195,7 +195,7 @@ def duration(text: str, *, option: str = "") -> float:
     """Seconds in a text such as "1.5s", "20ms", "5m", "1h30m" or "0". `option` is for errors.
 
     Raises:
-        UsageError: it is not a duration, or a number whose unit nobody knows.
+        UsageError: not a duration, or a number without a unit.
     """
     found, rest = 0.0, text.strip()
     if not rest:
@@ -208,7 +208,7 @@ def duration(text: str, *, option: str = "") -> float:
         number, unit = match.groups()
         rest = rest[match.end() :].strip()
         if not unit and float(number) and not rest[:1].isalpha():
-            raise UsageError(f"{option} {text}: give a unit: {number}ms or {number}s".lstrip())
+            raise UsageError(f"{option} {text} needs a unit: {number}ms or {number}s".lstrip())
         found += float(number) * UNITS_S[(unit or "s").lower()]
     return found
 
@@ -305,7 +305,7 @@ def _pair(field: Declaration, text: str) -> tuple[str, Any]:
     """`NAME=1,2` or `NAME=1`, by what the field maps to."""
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
-        raise UsageError(f"--{field.name.replace('_', '-')} {text}: write NAME=VALUE")
+        raise UsageError(f"--{field.name.replace('_', '-')} {text}: must be NAME=VALUE")
     many = get_origin(get_args(field.annotation)[1]) is tuple
     return key, (tuple(value.split(",")) if many else value)
 
@@ -341,9 +341,9 @@ def _choices(error: Any) -> list[str]:  # noqa: ANN401 - pydantic's ErrorDetails
 def _unknown_part(model: type[BaseModel], name: str, where: tuple[Any, ...]) -> str:
     """An unknown field of a model within a field, as of `--request-class`."""
     parts = get_args(declarations(model)[name].annotation)[-1].model_fields
-    told = " ".join(map(str, where[1:-1]))
+    path = " ".join(map(str, where[1:-1]))
     return (
-        f"{option_name(name, model)} {told}: no such key {where[-1]!r}; {instead(where[-1], parts)}"
+        f"{option_name(name, model)} {path}: no such key {where[-1]!r}; {instead(where[-1], parts)}"
     )
 
 

@@ -50,7 +50,7 @@ def backlog(facts: Facts) -> Assessment:
     """Who finds the queue full tries again after a second."""
     most = facts.kernel.listen_backlog
     if most is None:
-        return Assessment("unknown", "not said here")
+        return Assessment("unknown", "not reported here")
     seen = f"{most:,} clients may connect at once"
     advice = f"sudo sysctl net.core.somaxconn={BACKLOG}"
     return judged("good" if most >= BACKLOG else "note", seen, advice)

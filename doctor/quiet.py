@@ -28,17 +28,17 @@ def others(facts: Facts) -> Assessment:
     used, cores = facts.idle.others_cores, facts.machine.logical_cores
     fair = max(OTHERS_CORES, OTHERS_SHARE * cores)
     seen = f"{digits(used)} of {cores} cores, load average {digits(facts.machine.load_average[0])}"
-    advice = "ps aux --sort=-%cpu | head shows who; end it, or measure later"
+    advice = "ps aux --sort=-%cpu | head shows them; end them, or measure later"
     return judged(at_most(used, OTHERS_CORES, fair), seen, advice)
 
 
 def stolen(facts: Facts) -> Assessment:
     """Time that a virtual machine wanted and its host gave to another."""
     if facts.kernel.stolen_share is None:
-        return Assessment("unknown", "not said here")
+        return Assessment("unknown", "not reported here")
     now = facts.idle.stolen_cores / max(1, facts.machine.logical_cores)
-    seen = f"{now:.1%} just now, {facts.kernel.stolen_share:.1%} since the boot"
-    advice = "only a host of your own changes that; or measure at another hour"
+    seen = f"{now:.1%} just now, {facts.kernel.stolen_share:.1%} since boot"
+    advice = "use a dedicated host, or measure at another time"
     most = max(now, facts.kernel.stolen_share)
     return judged(at_most(most, LITTLE_STOLEN, MUCH_STOLEN), seen, advice)
 
@@ -49,8 +49,8 @@ def clock(facts: Facts) -> Assessment:
     verdict = at_most(step_ns, FINE_NS, FAIR_NS)
     if verdict == "good" and source in SLOW_CLOCKS:
         verdict = "note"
-    seen = f"{source or 'source not said'}, in steps of {step_ns:,} ns"
-    advice = "dmesg | grep -i tsc says why it is not tsc; boot with clocksource=tsc"
+    seen = f"{source or 'source unknown'}, in steps of {step_ns:,} ns"
+    advice = "dmesg | grep -i tsc shows why it is not tsc; boot with clocksource=tsc"
     return judged(verdict, seen, advice)
 
 
@@ -63,7 +63,9 @@ def wakeups(facts: Facts) -> Assessment:
     seen += f", slack {slack_us:g} us" if slack_us is not None else ""
     if slack_us is not None and slack_us > USUAL_SLACK_US:
         return judged(verdict, seen, "TimerSlackNSec=50us in the unit of the service that runs it")
-    return judged(verdict, seen, "again when nothing else runs; then: sudo cpupower idle-set -D 10")
+    return judged(
+        verdict, seen, "repeat when nothing else runs; then: sudo cpupower idle-set -D 10"
+    )
 
 
 def real_time(facts: Facts) -> Assessment:

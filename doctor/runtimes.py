@@ -51,7 +51,7 @@ def provider(facts: Facts, device: str) -> Assessment | None:
 
 def _no_gpu(tried: Provider) -> Assessment:
     seen = f"{tried.reason}: models run on the CPU"
-    return Assessment("note", seen, "if there should be one, in a container: docker run --gpus all")
+    return Assessment("note", seen, "if there should be one in a container: docker run --gpus all")
 
 
 def driver(facts: Facts) -> Assessment | None:
@@ -61,7 +61,7 @@ def driver(facts: Facts) -> Assessment | None:
     needed = next((one for one in facts.cuda.libraries if one.name == "cuda-runtime"), None)
     oldest = OLDEST_DRIVER.get(_major(needed.needed)) if needed else None
     if facts.cuda.driver is None or needed is None or oldest is None:
-        return Assessment("unknown", facts.cuda.driver or "its version is not to be had")
+        return Assessment("unknown", facts.cuda.driver or "its version is unknown")
     verdict: Verdict = "good" if _major(facts.cuda.driver) >= oldest else "bad"
     seen = f"{facts.cuda.driver}; CUDA {needed.needed} needs {oldest} or newer"
     return judged(verdict, seen, "sudo ubuntu-drivers install, or from nvidia.com/drivers")
@@ -95,10 +95,11 @@ def gpus(facts: Facts) -> Assessment | None:
     used = max(one.used_bytes / one.total_bytes for one in facts.gpus)
     verdicts = at_most(busy, BUSY_GPU, BUSIER_GPU), at_most(used, USED_MEMORY, MORE_MEMORY)
     seen = ", ".join(
-        f"{name}: {one.utilization or 0:.0%} busy, {one.used_bytes / GIB:.1f} of {one.total_bytes / GIB:.0f} GiB"
+        f"{name}: {one.utilization or 0:.0%} busy, {one.used_bytes / GIB:.1f} of "
+        f"{one.total_bytes / GIB:.0f} GiB"
         for name, one in zip(_names(facts), facts.gpus, strict=True)
     )
-    return judged(worst(verdicts), seen, "nvidia-smi shows whose processes they are; end them")
+    return judged(worst(verdicts), seen, "nvidia-smi lists the processes; end them")
 
 
 def _names(facts: Facts) -> list[str]:

@@ -21,7 +21,7 @@ def bearer_token(profile: LoadProfile) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"--token-file {profile.token_file}: {error}") from None
     if not token or len(token.split()) > 1:
-        raise TargetError(f"--token-file {profile.token_file} has to hold one token and no more")
+        raise TargetError(f"--token-file {profile.token_file} must contain exactly one token")
     return token
 
 

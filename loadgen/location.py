@@ -61,7 +61,7 @@ def _split(url: str) -> tuple[str, str]:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise TargetError(f"{url!r} is no URL") from None
+        raise TargetError(f"{url!r} is not a URL") from None
     if not host or parts.scheme not in PORTS or re.search(r"[\s\x00-\x1f]", url):
         raise TargetError(f"{url!r} is not of the form {FORMS['v2']} or {FORMS['grpc']}")
     literal = f"[{host}]" if ":" in host else host
@@ -80,6 +80,6 @@ def _protocol(base: str, path: str, profile: LoadProfile) -> str:
         if re.fullmatch(PATHS[protocol], path):
             return protocol
     raise TargetError(
-        f"{base}{path}: the path belongs to no protocol known here; "
-        "for plain JSON say --protocol plain, and --template if the inputs have no names"
+        f"{base}{path}: unrecognized path; for plain JSON add --protocol plain, and --template if "
+        "the inputs have no names"
     )

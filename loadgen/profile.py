@@ -45,19 +45,22 @@ class LoadProfile(BaseModel):
 
     rate: float | None = Field(
         None,
-        description="open loop: requests per second, sent whether or not replies come",
+        description="open loop: requests per second, sent regardless of replies",
         gt=0,
         le=1e7,
     )
     users: int | None = Field(
-        None, description="closed loop: users that each wait for their reply", ge=1, le=100_000
+        None,
+        description="closed loop: concurrent users, each waiting for its reply",
+        ge=1,
+        le=100_000,
     )
     arrivals: Literal["constant", "poisson", "gamma"] = Field(
         "poisson", description="how the requests of an open loop are spaced"
     )
     gamma_cv: float = Field(
         2.0,
-        description="coefficient of variation of gamma's gaps: 1 is Poisson, more is bursts",
+        description="coefficient of variation of the gamma gaps: 1 is Poisson, above 1 is bursty",
         ge=0.01,
         le=100,
     )
@@ -66,13 +69,13 @@ class LoadProfile(BaseModel):
     )
     rate_to: float | None = Field(
         None,
-        description="the pattern's other rate: last step, end of ramp, spike, peak",
+        description="second rate of the pattern: last step, end of ramp, spike, peak",
         gt=0,
         le=1e7,
     )
     steps: int = Field(5, description="equal steps from --rate to --rate-to", ge=2, le=1000)
     spike_at_s: float | None = Field(
-        None, description="when the spike begins (default: at half of the duration)", ge=0
+        None, description="when the spike begins (default: halfway through)", ge=0
     )
     spike_s: float = Field(1.0, description="how long the spike lasts", gt=0)
     period_s: float | None = Field(
@@ -80,44 +83,53 @@ class LoadProfile(BaseModel):
     )
     trace: str | None = Field(
         None,
-        description="open loop: a CSV file of arrival times in seconds, one a line; its own first --warmup is the warm-up",
+        description="open loop: a CSV file of arrival times in seconds, one per line; its "
+        "first --warmup seconds are the warm-up",
     )
     trace_scale: float = Field(
-        1.0, description="stretches a trace's times: 0.5 is twice the rate", gt=0, le=1e6
+        1.0, description="factor on a trace's times: 0.5 doubles the rate", gt=0, le=1e6
     )
     think_s: float = Field(
-        0.0, description="closed loop: pause of a user between reply and next request", ge=0
+        0.0, description="closed loop: pause of a user between a reply and the next request", ge=0
     )
     think_times: Literal["constant", "exponential"] = Field(
-        "exponential", description="how the pauses are spread around --think"
+        "exponential", description="how the pauses are distributed around --think"
     )
     duration_s: float = Field(10.0, description="how long to measure", gt=0, le=86_400)
-    warmup_s: float = Field(1.0, description="load before that which is not counted", ge=0, le=3600)
+    warmup_s: float = Field(
+        1.0, description="load before the measurement, not counted", ge=0, le=3600
+    )
     timeout_s: float = Field(10.0, description="a reply later than this is an error", gt=0)
     connections: int = Field(
         0,
-        description="most connections of an open loop, which requests wait for; 0: as many as the load needs",
+        description="open loop: most connections, which requests wait for; 0: as many as the "
+        "load needs",
         ge=0,
     )
-    keep_alive: bool = Field(True, description="keep connections; off: a new one for every request")
+    keep_alive: bool = Field(
+        True, description="keep connections open; off: a new one for every request"
+    )
     protocol: Literal["auto", "v2", "grpc", "tfserving", "torchserve", "plain"] = Field(
-        "auto", description="what the server speaks; auto: by the URL, else V2"
+        "auto", description="the server's protocol; auto: from the URL, else V2"
     )
     encoding: Literal["auto", "binary", "json"] = Field(
-        "auto", description="V2 tensor encoding; auto: binary where the server lists it"
+        "auto", description="V2 tensor encoding; auto: binary if the server lists it"
     )
     template: str | None = Field(
-        None, description='body of plain requests with $NAME for inputs, as {"input": $x}'
+        None, description='body of plain requests, $NAME for each input, such as {"input": $x}'
     )
     distinct: int = Field(
-        0, description="different inputs that the load repeats; 0: every input is new", ge=0
+        0, description="distinct inputs that the load repeats; 0: every input is new", ge=0
     )
     zipf: float = Field(
-        0.0, description="exponent of the inputs' popularity (Zipf); 0: all alike", ge=0, le=5
+        0.0,
+        description="Zipf exponent of the inputs' popularity; 0: all equally popular",
+        ge=0,
+        le=5,
     )
     churn: float = Field(
         0.0,
-        description="share of requests that replace one of the popular inputs by a new one",
+        description="share of requests that replace one of the popular inputs with a new one",
         ge=0,
         le=1,
     )
@@ -128,14 +140,15 @@ class LoadProfile(BaseModel):
         None, description="inputs: .npz, .npy, .jsonl, or a folder of images or raw bodies"
     )
     check: str | None = Field(
-        None, description="expected outputs (.npz or .jsonl), row by row with --data"
+        None, description="expected outputs (.npz or .jsonl), one row for each of --data"
     )
     request_class: dict[str, RequestClass] = Field(
         default_factory=dict,
-        description="a kind of request, NAME=weight=3,priority=1,deadline_ms=50 (repeat for more)",
+        description="a class of requests, NAME=weight=3,priority=1,deadline_ms=50 (repeat "
+        "for more)",
     )
     token_file: str | None = Field(
-        None, description="file with the bearer token that every request carries"
+        None, description="file with the bearer token to send with every request"
     )
     tls_ca: str | None = Field(
         None, description="certificates (PEM) to trust instead of the system's"
@@ -156,9 +169,9 @@ class LoadProfile(BaseModel):
     def _one_load(self) -> Self:
         given = [name for name in ("rate", "trace", "users") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{given[0]} and {given[1]} exclude each other: one load at a time")
+            raise ValueError(f"{given[0]} and {given[1]} cannot be combined; choose one")
         if self.think_s and self.is_open_loop:
-            raise ValueError("think belongs to users: an open loop waits for nobody")
+            raise ValueError("think needs users; an open loop has no think time")
         return self
 
     @model_validator(mode="after")
@@ -169,14 +182,12 @@ class LoadProfile(BaseModel):
             raise ValueError(f"rate-to needs pattern {', '.join(BETWEEN_TWO_RATES)}")
         begins_s = self.spike_at_s if self.pattern == "spike" else None
         if begins_s is not None and begins_s >= self.duration_s:
-            raise ValueError("spike-at is beyond duration: there would be no spike")
+            raise ValueError("spike-at is after the end of duration; choose an earlier time")
         if (self.zipf or self.churn) and not (self.distinct or self.data):
             name = "zipf" if self.zipf else "churn"
-            raise ValueError(
-                f"{name} needs distinct: popularity means nothing if every input is new"
-            )
+            raise ValueError(f"{name} needs distinct; without it every input is new")
         if self.check and not self.data:
-            raise ValueError("check needs data: expected outputs belong to given inputs")
+            raise ValueError("check needs data, the inputs of the expected outputs")
         return self
 
     @property

@@ -47,7 +47,7 @@ class TensorSpec(BaseModel):
             return DATATYPES[self.datatype]
         except KeyError:
             raise DataError(
-                f"input {self.name!r} has datatype {self.datatype}, which dlbench cannot make"
+                f"input {self.name!r} has datatype {self.datatype}, which dlbench cannot generate"
             ) from None
 
     @property

@@ -72,7 +72,8 @@ class ServingConfig(BaseModel):
     )
     max_queue_delay_ms: float = knob(
         0.0,
-        "longest wait for a batch to fill, in milliseconds; 0: an idle worker takes what waits",
+        "longest wait for a batch to fill, in milliseconds; 0: an idle worker takes whatever is "
+        "waiting",
         search=(0.0, 0.5, 1.0, 2.0, 5.0),
         ge=0,
         le=1000,
@@ -80,16 +81,16 @@ class ServingConfig(BaseModel):
     )
     preferred_batch_sizes: tuple[int, ...] = knob(
         (),
-        "batch sizes that are cut without waiting out the delay, as 4,8; none: only full ones are",
+        "batch sizes sent without waiting out the delay, such as 4,8; none: only full batches",
     )
     batching: Literal["greedy", "adaptive"] = knob(
         "greedy",
-        "greedy: up to max_batch_size; adaptive: the limit grows while slo_ms holds, shrinks when not",
+        "greedy: up to max_batch_size; adaptive: the limit grows while slo_ms is met, else shrinks",
         moot=("max_batch_size", 1),
     )
     slo_ms: float = knob(
         100.0,
-        "latency that adaptive batching and the cost autoscaler hold, in milliseconds",
+        "latency target of adaptive batching and the cost autoscaler, in milliseconds",
         ge=0.1,
         le=600_000,
     )
@@ -102,8 +103,8 @@ class ServingConfig(BaseModel):
     )
     workers: int = knob(
         0,
-        "worker processes, one model session each; 0: one per physical core it may "
-        "use, on a GPU two per device",
+        "worker processes, one model session each; 0: one per usable physical core; on a GPU, two "
+        "per device",
         search=(1, 2, 3, 4, 6, 8, 12, 16),
         restart=True,
         ge=0,
@@ -113,12 +114,13 @@ class ServingConfig(BaseModel):
     )
     worker_weights: tuple[float, ...] = knob(
         (),
-        "share of each worker under weighted_round_robin and consistent_hash, as 2,1,1; none: equal",
+        "share of each worker under weighted_round_robin and consistent_hash, such as 2,1,1; none: "
+        "equal",
         restart=True,
     )
     autoscaler: Literal["none", "threshold", "queue_length", "predictive", "cost"] = knob(
         "none",
-        "what adds and drains workers between min_workers and max_workers while serving",
+        "policy that adds and drains workers between min_workers and max_workers while serving",
         restart=True,
     )
     min_workers: int = knob(
@@ -131,7 +133,7 @@ class ServingConfig(BaseModel):
     )
     max_workers: int = knob(
         0,
-        "most workers that the autoscaler starts; 0: one per physical core it may use",
+        "most workers that the autoscaler starts; 0: one per usable physical core",
         restart=True,
         ge=0,
         le=256,
@@ -139,7 +141,7 @@ class ServingConfig(BaseModel):
     )
     intra_op_threads: int = knob(
         1,
-        "threads that one worker computes with",
+        "compute threads of one worker",
         search=(1, 2, 4, 8),
         restart=True,
         ge=1,
@@ -149,22 +151,23 @@ class ServingConfig(BaseModel):
     )
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = knob(
         "all",
-        "how far onnxruntime rewrites the graph when it loads the model",
+        "how far onnxruntime optimizes the graph when it loads the model",
         restart=True,
     )
     memory_arena: bool = knob(
         True,
-        "keep freed tensors for the next batch: faster, holds more memory",
+        "keep freed tensors for the next batch: faster, uses more memory",
         restart=True,
     )
     allow_spinning: bool = knob(
         False,
-        "let compute threads spin while they wait: only where cores are not shared",
+        "let compute threads spin while they wait: useful only where cores are not shared",
         restart=True,
     )
     cache_policy: Literal["none", "lru", "lfu", "fifo", "two_level"] = knob(
         "lru",
-        "what the result cache forgets first; two_level: a small LRU of repeated inputs over a large FIFO",
+        "what the result cache evicts first; two_level: a small LRU of repeated inputs over a "
+        "large FIFO",
         moot=("cache_size", 0),
     )
     cache_size: int = knob(
@@ -177,26 +180,27 @@ class ServingConfig(BaseModel):
     )
     cache_max_mb: float = knob(
         256.0,
-        "bytes that the cached results may hold, in MiB",
+        "most memory for cached results, in MiB",
         ge=0.001,
         le=1_000_000,
         moot=("cache_size", 0),
     )
     cache_ttl_s: float = knob(
         0.0,
-        "seconds that a cached result is good for; 0: until it is forgotten",
+        "lifetime of a cached result, in seconds; 0: until it is evicted",
         ge=0,
         le=31_536_000,
         moot=("cache_size", 0),
     )
     cache_scope: Literal["shared", "worker"] = knob(
         "shared",
-        "one cache, or one per worker (each its share of the size), looked up after scheduling",
+        "one cache, or one per worker (each with its share of the size), looked up after "
+        "scheduling",
         moot=("cache_size", 0),
     )
     cache_write: Literal["write_through", "write_back", "write_combining"] = knob(
         "write_through",
-        "when --cache-backend learns of a result: at once, when it is forgotten here, or in one "
+        "when a result is written to --cache-backend: at once, when it is evicted here, or in one "
         "pipeline per window",
         moot=("cache_size", 0),
     )
@@ -217,29 +221,30 @@ class ServingConfig(BaseModel):
     )
     queue_order: Literal["fifo", "priority", "edf"] = knob(
         "fifo",
-        "who is next: the oldest, the highest priority (ageing), or the earliest deadline",
+        "which request is next: the oldest, the highest priority (with ageing), or the earliest "
+        "deadline",
     )
     priority_ageing_ms: float = knob(
         1000.0,
-        "wait that is worth one level of priority, in milliseconds",
+        "wait that counts as one level of priority, in milliseconds",
         ge=1,
         le=3_600_000,
     )
     default_timeout_ms: float = knob(
         0.0,
-        "deadline of requests that name none, in milliseconds from arrival; 0: none",
+        "deadline of requests that give none, in milliseconds from arrival; 0: none",
         ge=0,
         le=3_600_000,
     )
     max_queue_size: int = knob(
         4096,
-        "requests that may wait; one more is answered 503 with Retry-After",
+        "most requests that may wait; further ones get 503 with Retry-After",
         ge=1,
         le=1_000_000,
     )
     worker_timeout_s: float = knob(
         60.0,
-        "seconds that a batch may run before its worker is taken for hung and replaced",
+        "seconds that a batch may run before its worker counts as hung and is replaced",
         ge=0.01,
         le=86_400,
     )
@@ -248,7 +253,7 @@ class ServingConfig(BaseModel):
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(value <= 0 for value in values):
-            raise ValueError("must hold numbers over 0")
+            raise ValueError("must contain numbers over 0")
         return values
 
     @property

@@ -38,7 +38,7 @@ def core_list(text: str) -> tuple[int, ...]:
         first, _, last = part.strip().partition("-")
         low, high = int(first), int(last or first)
         if not low <= high:
-            raise ValueError(f"{part!r} is no range of cores")
+            raise ValueError(f"{part!r} is not a range of cores")
         cores.update(range(low, high + 1))
     return tuple(sorted(cores))
 

@@ -134,7 +134,7 @@ class ClientGone(RequestError, status=499):
     """Nobody waits for the answer any more; the status is nginx's, and no client sees it."""
 
     def __init__(self) -> None:
-        super().__init__("the client was gone before the request could run")
+        super().__init__("the client disconnected before the request could run")
 
 
 class WorkerFailed(RequestError, status=500):

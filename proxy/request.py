@@ -103,11 +103,14 @@ def lay_out(
     check_rows(signature, rows)
     size = sum(spec.byte_size(shape) for spec, shape in zip(specs, shapes, strict=True))
     if size > signature.max_bytes:
-        raise BadRequest(f"tensors of {size} bytes; a request may have {signature.max_bytes}")
+        raise BadRequest(
+            f"tensors of {size} bytes; a request may have at most {signature.max_bytes}"
+        )
     for spec, shape in zip(specs, shapes, strict=True):
         if 0 in shape and prod(filter(None, shape)) > MOST_EMPTY:
             raise BadRequest(
-                f"input {spec.name!r} of shape {[*shape]} has no elements; the axes of such a tensor "
+                f"input {spec.name!r} of shape {[*shape]} has no elements; the axes of such a "
+                "tensor "
                 f"may multiply to at most {MOST_EMPTY} beside the empty ones"
             )
     row_shapes = tuple(spec.row_shape(shape) for spec, shape in zip(specs, shapes, strict=True))
@@ -117,7 +120,7 @@ def lay_out(
 def check_rows(signature: Signature, rows: int) -> None:
     """Raise BadRequest if these are more rows than one request may have."""
     if rows > signature.max_rows:
-        raise BadRequest(f"{rows} rows in one request; at most {signature.max_rows} are taken")
+        raise BadRequest(f"{rows} rows in one request; at most {signature.max_rows} are allowed")
 
 
 def make_request(signature: Signature, layout: Layout, data: tuple[Buffer, ...]) -> InferRequest:

@@ -132,11 +132,11 @@ def _against(other: Point, pick: Point) -> str:
     if other.config == pick.config:
         return f"{name} is the same configuration"
     if other.outcome is None:
-        return f"{name} did not hold when it was measured again"
+        return f"{name} failed re-measurement"
     found = compare_figures(reported(other.measured), reported(pick.measured))
     more, longer = found["throughput_rps"], found["p99_ms"]
     sure = excludes_one(more.interval) or excludes_one(longer.interval)
-    unsure = "" if sure else ", no difference that is sure"
+    unsure = "" if sure else ", no significant difference"
     return f"against {name}: throughput {_changed(more)}, p99 {_changed(longer)}{unsure}"
 
 
@@ -153,7 +153,7 @@ def _nothing(result: Verified, config: StudyConfig) -> str:
     if not result.front:
         return "No recommendation: every candidate failed re-measurement"
     if not config.constraints.objectives:
-        return f"No recommendation: what --recommend {config.rule} goes by was not measured"
+        return f"No recommendation: the figure that --recommend {config.rule} uses was not measured"
     best = min(result.front, key=lambda p: p.measured.p99_ms or 0.0)
     return (
         "No recommendation: no operating point meets every bound; the lowest p99 is that of "
@@ -169,7 +169,9 @@ def _knobs(insight: Insight) -> str:
 def _named(shares: Mapping[str, float]) -> str:
     """The knobs that cause most; the rest is what several do together."""
     named = [(k, s) for k, s in shares.items() if s >= NAMED_SHARE][:NAMED_KNOBS]
-    return ", ".join(f"{knob} {share:.0%}" for knob, share in named) or "no knob alone makes much"
+    return (
+        ", ".join(f"{knob} {share:.0%}" for knob, share in named) or "no single knob matters much"
+    )
 
 
 def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
@@ -180,7 +182,7 @@ def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
     if pick is not None:
         yield from _doubts_about(pick, result)
     if len(result.front) == 1:
-        yield "the front is a single point: no other load or configuration trades well"
+        yield "the front is a single point: no other load or configuration is a useful trade-off"
     if result.insight is not None:
         yield from _about_twin(result.insight)
     yield from filter(None, (result.drift, result.disturbed))
@@ -201,9 +203,12 @@ def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
     if is_indicative(pick):
         yield f"p99 is indicative, from {m.requests:,} requests and not {TRUSTED_REQUESTS:,}"
     if m.p99_low_ms is None:
-        yield "the interval of p99 is undetermined: too few repeats could be used, or they say too little"
+        yield (
+            "the interval of p99 is undetermined: too few usable repeats, or too little data "
+            "in them"
+        )
     if pick.name in result.smoothed:
-        yield "the interval of p99 is one smoothed over the study: its own samples cannot tell"
+        yield "the interval of p99 is smoothed over the study: its own samples cannot determine it"
     if m.verdict == "unsteady":
         yield f"{pick.name} was unsteady: {m.reason}"
 
@@ -217,7 +222,8 @@ def _about_twin(insight: Insight) -> Iterator[str]:
     if insight.error is not None:
         throughput, p99 = insight.error
         yield (
-            f"the twin was off by {_off(throughput.median)} in throughput and {_off(p99.median)} in "
+            f"the twin was off by {_off(throughput.median)} in throughput and {_off(p99.median)} "
+            "in "
             f"p99 in the median, {_off(throughput.p90)} and {_off(p99.p90)} at the 90th percentile"
         )
     if insight.wrong:

@@ -47,7 +47,7 @@ def markdown(
     model = PurePath(str(about["model"])).name
     title = f"### Front of {_text(model)} on {about['device']}, {_text(str(about['machine']))}"
     said = [f"- **{heading}**: {_text(text)}" for heading, text in findings.items()]
-    notes = said or ["Measured once, not verified: the study is under way."]
+    notes = said or ["Measured once, not verified: the study is unfinished."]
     return "\n".join([title, "", *_table(shown, result), "", *notes]) + "\n"
 
 

@@ -33,7 +33,7 @@ def check_printable(what: str, text: str) -> None:
         Unprintable: it has such a character.
     """
     if odd := next((c for c in text if _is_odd(c)), None):
-        raise Unprintable(f'{what} "{escaped(text)}" has U+{ord(odd):04X} in it: rename it')
+        raise Unprintable(f'{what} "{escaped(text)}" contains U+{ord(odd):04X}; rename it')
 
 
 def as_path(text: str) -> str:

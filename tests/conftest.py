@@ -1,8 +1,13 @@
 """Tiny models, real proxies and cache servers as child processes; none of them stays behind."""
 
+import os
+
+# To be said before NumPy is imported: on small matrices the threads of its BLAS spin more than they
+# compute, and all cores of the tests beside these with them. What the tests start is not told.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import contextlib
 import json
-import os
 import random
 import re
 import select

@@ -122,18 +122,18 @@ def parse_slo(text: str) -> Demand:
     wanted = FIGURES.get(found[1].lower()) if found else None
     if found is None or wanted is None:
         raise ValueError(
-            f"--slo {text}: write FIGURE<BOUND, as error_rate<0.1%; figures are "
+            f"--slo {text}: must be FIGURE<BOUND, such as error_rate<0.1%; figures are "
             f"{', '.join(FIGURES)}"
         )
     if found[2] != wanted.sign:
-        raise ValueError(f"--slo {text}: a bound for {found[1]} is written with {wanted.sign}")
+        raise ValueError(f"--slo {text}: use {wanted.sign} for {found[1]}")
     unit = wanted.units.get(found[4].lower())
     if not found[4] and unit is None:
         bare = text.strip()
-        raise ValueError(f"--slo {text}: give a unit: {bare}ms or {bare}s")
+        raise ValueError(f"--slo {text} needs a unit: {bare}ms or {bare}s")
     if unit is None:
         units = ", ".join(filter(None, wanted.units))
-        raise ValueError(f"--slo {text}: {found[4]} is no unit of {found[1]}; units are {units}")
+        raise ValueError(f"--slo {text}: {found[4]} is not a unit of {found[1]}; use {units}")
     return Demand(wanted.field, float(found[3]) * unit, text.strip(), wanted.sign)
 
 
@@ -148,7 +148,7 @@ def parse_memory(text: str, option: str, field: str) -> Demand:
     except ValidationError:
         size = ByteSize(0)
     if size <= 0:
-        raise ValueError(f"{option} {text}: write a size over 0, as 2GB or 512MiB")
+        raise ValueError(f"{option} {text}: must be a size over 0, such as 2GB or 512MiB")
     return Demand(field, size / BYTES_PER_MB, f"{option} {text}")
 
 

@@ -82,7 +82,7 @@ def _seen(
     clock: Clock,
 ) -> Predictions | None:
     """What the twin expects of as many configurations as there was time for, the first time."""
-    observer.note("predicting what every configuration would do")
+    observer.note("predicting every configuration")
     most_mb = request.study.constraints.most_server_mb * BYTES_PER_MB / 2**20
     about = (space, calibration.within(most_mb), load_of(request.profile))
     if "foreseen" in study.calibration:
@@ -102,7 +102,7 @@ def _calibration(
 ) -> Calibration | None:
     """Measured once per study, its parts kept as they come; None: there was no time for it."""
     if "calibration" not in study.calibration:
-        observer.note("calibrating the twin, the simulation that says what to try")
+        observer.note("calibrating the twin, the simulation that proposes what to try")
 
         def keep(parts: Mapping[str, Any]) -> None:
             study.calibration = {**study.calibration, "parts": dict(parts)}
@@ -125,7 +125,8 @@ def _calibration(
         return Calibration.model_validate(study.calibration["calibration"])
     except ValidationError:
         raise StudyMismatch(
-            "the calibration in this study is another version's; --fresh starts the study over"
+            "the calibration in this study is from another version; use --fresh to start the study "
+            "over"
         ) from None
 
 
@@ -135,7 +136,7 @@ def _calibrated(
     try:
         found = bench.calibrate(observer.note, services_s, parts)
     except OutOfTime as over:
-        observer.note(f"{over}: what to try is proposed without it")
+        observer.note(f"{over}; configurations are proposed without it")
         return None
     observer.note(_told(found))
     return found

@@ -270,7 +270,8 @@ class Plan:
         if count == whole:
             return []
         return [
-            f"to keep within the budget each configuration is measured at {count} loads, not {whole}"
+            f"to stay within the budget, each configuration is measured at {count} loads, not "
+            f"{whole}"
         ]
 
     def known_capacity(self, points: Sequence[Point]) -> float:

@@ -44,7 +44,7 @@ def restriction(
 ) -> dict[str, tuple[Any, ...]]:
     """Knob -> the only values it may take. Options win over `space`, the keys of a space file."""
     if both := sorted(set(ranges) & set(fixes)):
-        raise ValueError(f"--fix {both[0]} and --range {both[0]} exclude each other")
+        raise ValueError(f"--fix {both[0]} and --range {both[0]} cannot be combined; choose one")
     return {**ranged(space, "--space"), **ranged(ranges), **fixed(fixes)}
 
 
@@ -72,7 +72,7 @@ def _between(option: str, knob: str, text: str) -> tuple[Any, ...]:
     bottom = _value(option, knob, low) if low else first
     top = _value(option, knob, high) if high else last
     if bottom > top:
-        raise ValueError(f"{option} {knob}={text}: the lower end comes first ({_allowed(knob)})")
+        raise ValueError(f"{option} {knob}={text}: the lower bound comes first ({_allowed(knob)})")
     return _ordered(knob, {bottom, *(v for v in _ladder(knob) if bottom < v < top), top})
 
 

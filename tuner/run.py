@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 
 NO_GPU_FIGURES = (
-    "--max-gpu-memory: this server has no GPU figures, since it runs on the CPU or nvidia-ml-py is "
-    "missing; leave it out"
+    "--max-gpu-memory: this server has no GPU figures, since it runs on the CPU or "
+    "nvidia-ml-py is missing; drop it"
 )
 # Server settings that change what is measured.
 DECIDING = {
@@ -64,7 +64,7 @@ def tune(request: Request, observer: Observer) -> tuple[Study, Verified]:
     """
     with locked(request.path, request.command):
         if not request.fresh and (known := _finished(request)) is not None:
-            observer.note("finished before: nothing is measured again; --fresh starts it over")
+            observer.note("already finished: nothing is measured again; use --fresh to start over")
             return known, Verified.of(known.verified)
         return _worked_on(request, observer)
 
@@ -104,8 +104,8 @@ def check_stated(guessed: Mapping[str, tuple[int, ...]]) -> None:
     """See to it that no shape is a guess. Raises ShapeMissing for the first that is."""
     for name, shape in guessed.items():
         raise ShapeMissing(
-            f"input {name!r} has open dimensions, and {list(shape)} would be a guess: state the shape "
-            f"of your requests as {shape_option(name, shape)}, or add --guess-shapes"
+            f"input {name!r} has symbolic dimensions, and {list(shape)} would be a guess; set your "
+            f"requests' shape with {shape_option(name, shape)}, or add --guess-shapes"
         )
 
 
@@ -189,8 +189,10 @@ class Told:
 def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> Verified:
     if not points:
         raise NothingMeasured(
-            f"the budget of {request.study.budget_s:g} s leaves no time to measure anything: starting, "
-            f"calibrating and predicting took {plan.before_s:.0f} s here; run the same command with a "
+            f"the budget of {request.study.budget_s:g} s leaves no time to measure anything: "
+            "starting, "
+            f"calibrating and predicting took {plan.before_s:.0f} s here; run the same command "
+            "with a "
             "larger --budget to continue"
         )
     repeats: dict[str, list[Repeat]] = {}

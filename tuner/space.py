@@ -108,7 +108,7 @@ def build_space(
         del values["cache_size"]
         notes.append(
             "every input is distinct, so a cache cannot help and is left out of the search; "
-            "--distinct N --zipf S state how inputs repeat"
+            "--distinct N --zipf S describe how inputs repeat"
         )
     if not batchable:
         _need_one_row(values.pop("max_batch_size"), said)
@@ -155,7 +155,7 @@ def _cut_to_cores(values: dict[str, tuple[Any, ...]], cores: int) -> list[str]:
     choices = list(itertools.product(*(values[knob] for knob in THREADED)))
     most = THREADS_PER_CORE * cores
     kept = [choice for choice in choices if math.prod(choice) <= most]
-    limit = f"over {most} threads in all only take turns on {cores} cores"
+    limit = f"more than {most} threads in total only take turns on {cores} cores"
     if not kept:
         least = min(map(math.prod, choices))
         raise TuneError(f"{' x '.join(THREADED)} is at least {least}, and {limit}")
@@ -174,9 +174,7 @@ def _cut_moot(values: dict[str, tuple[Any, ...]], default: ServingConfig) -> lis
         only = values.get(other, (getattr(default, other),)) == (value,)
         if only and len(values.get(knob, ())) > 1:
             del values[knob]
-            notes.append(
-                f"{knob} is left out of the search: nothing comes of it with {other} {value}"
-            )
+            notes.append(f"{knob} is left out of the search: it has no effect with {other} {value}")
     return notes
 
 
@@ -185,14 +183,14 @@ def _check_size(values: Values) -> None:
     if count > MOST_CONFIGURATIONS:
         raise TuneError(
             f"the space has {count:,} configurations, more than the {MOST_CONFIGURATIONS:,} that "
-            "can be looked at; --fix a knob or narrow a --range"
+            "can be evaluated; --fix a knob or narrow a --range"
         )
 
 
 def _with_baselines_inside(space: Space, notes: list[str]) -> Space:
     found = replace(space, default=space.nearest(space.default))
     if (found.default, found.naive) != (space.default, naive(space.default)):
-        notes.append("the baselines keep to the restricted knobs too")
+        notes.append("the restrictions apply to the baselines too")
     return replace(found, notes=tuple(notes))
 
 

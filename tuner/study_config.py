@@ -29,43 +29,51 @@ class StudyConfig(BaseModel):
     budget_s: float = Field(300.0, description="wall time for the whole study", gt=0, le=604_800)
     configurations: int = Field(
         0,
-        description="most configurations to try beside the baselines; 0: as the budget allows",
+        description="most configurations to try besides the baselines; 0: as many as the "
+        "budget allows",
         ge=0,
     )
     slo_p99_ms: float | None = Field(
-        None, description="bound on p99: recommend the highest throughput that holds it", gt=0
+        None, description="bound on p99: recommend the highest throughput that meets it", gt=0
     )
     slo: tuple[str, ...] = Field(
         (),
-        description="other bounds, as error_rate<0.1% (quoted); p50, p90, p95, p999, throughput>N",
+        description="other bounds, such as error_rate<0.1% (quoted); p50, p90, p95, p999, "
+        "throughput>N",
     )
-    max_memory: str = Field("", description="most memory of the server and its workers, as 2GB")
-    max_gpu_memory: str = Field("", description="most memory on the GPU, as 2GB")
+    max_memory: str = Field(
+        "", description="most memory of the server and its workers, such as 2GB"
+    )
+    max_gpu_memory: str = Field("", description="most memory on the GPU, such as 2GB")
     recommend: Rule | None = Field(
-        None, description="what is best of what holds (default slo with --slo-p99, else knee)"
+        None,
+        description="how to pick the recommended point (default slo with --slo-p99, else knee)",
     )
     price_per_hour: float | None = Field(
-        None, description="of this machine, in any currency: what a million requests cost", gt=0
+        None,
+        description="price of this machine in any currency, for the cost of a million requests",
+        gt=0,
     )
-    fix: dict[str, Any] = Field({}, description="give a knob one value, as workers=2")
+    fix: dict[str, Any] = Field({}, description="fix a knob at one value, such as workers=2")
     range: dict[str, Any] = Field(
         {},
-        description="search a knob over LOW..HIGH or a list, as max_batch_size=1..64; ..: over all",
+        description="search a knob over LOW..HIGH or a list, such as max_batch_size=1..64; "
+        "..: its whole range",
     )
     space: dict[str, Any] = Field(
-        {}, description="knobs as for --fix and --range, which win over it"
+        {}, description="knobs as for --fix and --range, which override it"
     )
     proposer: ProposerName = Field(
-        "twin", description="who says what to measure next; only twin predicts first"
+        "twin", description="what proposes the next measurement; only twin predicts first"
     )
     pin: str = Field(
         "auto",
-        description="cores of the server, as 0-3, apart from the client's; auto: apart where there "
-        "are enough; off: wherever",
+        description="the server's cores, such as 0-3, apart from the client's; auto: apart "
+        "if there are enough; off: not pinned",
     )
     guess_shapes: bool = Field(
         False,
-        description="measure with guessed sizes where dimensions are open and no --shape says",
+        description="measure with guessed sizes for symbolic dimensions that no --shape sets",
     )
     seed: int = Field(0, description="seed of the search, the arrivals and the inputs", ge=0)
 
@@ -74,9 +82,9 @@ class StudyConfig(BaseModel):
         """Parse what is parsed later, so that what is wrong is said before anything starts."""
         _ = self.restriction, self.constraints, cores_apart(self.pin, usable_cores())
         if any(objective.field == "p99_ms" for objective in map(parse_slo, self.slo)):
-            raise ValueError("--slo: the bound on p99 is written as --slo-p99 20ms")
+            raise ValueError("--slo cannot bound p99; use --slo-p99 20ms")
         if self.recommend == "slo" and self.slo_p99_ms is None:
-            raise ValueError("--recommend slo needs a bound: --slo-p99 20ms")
+            raise ValueError("--recommend slo needs a bound; add --slo-p99 20ms")
         if self.recommend == "cost" and self.price_per_hour is None:
             raise ValueError("--recommend cost needs --price-per-hour")
         return self

@@ -39,7 +39,7 @@ def command(
     first: Annotated[
         Path, typer.Argument(metavar="A", help="a result (dlbench load --json) or a study (.db)")
     ],
-    second: Annotated[Path, typer.Argument(metavar="B", help="what to hold against it")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="what to compare it with")],
     tolerance: ToleranceOption = "5%",
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
@@ -66,14 +66,15 @@ def _compared(first: Path, second: Path) -> Compared:
         return studies(_finished(first), _finished(second))
     if any(kinds):
         raise UsageError(
-            f"{first} and {second}: compare two results of dlbench load, or two studies"
+            f"{first} and {second} are a result and a study; compare two results of dlbench load, "
+            "or two studies"
         )
     results = LoadResult.read(first), LoadResult.read(second)
     return loads(*results, (_runs(results[0], first), _runs(results[1], second)))
 
 
 def _is_study(path: Path) -> bool:
-    """By how the file begins; what is no file is left to whoever reads it."""
+    """Tell by the first bytes; a path that is not a file is left for its reader to report."""
     if not path.is_file():
         return path.suffix == ".db"
     with path.open("rb") as file:

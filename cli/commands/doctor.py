@@ -35,8 +35,8 @@ STYLES = {"good": "green", "note": "yellow", "bad": "bold red", "unknown": "dim"
 CONCLUSIONS = {
     "good": "Nothing here spoils a measurement.",
     "unknown": "Nothing here is known to spoil a measurement.",
-    "note": "Figures will hold here; mind the notes.",
-    "bad": "Figures will not hold here: see what is bad.",
+    "note": "Figures measured here are reliable; mind the notes.",
+    "bad": "Figures measured here are not reliable; see the lines marked bad.",
 }
 
 
@@ -46,15 +46,15 @@ def command(
 ) -> None:
     """Examine this machine: what runs models, and what will spoil a measurement.
 
-    Each line is good, a note (figures hold, but mind it), bad (they do not,
-    or something meant to work does not) or unknown; below it what to do.
-    A second of idleness is watched, so leave the machine alone meanwhile.
+    Each line is good, a note (figures are still reliable), bad (they are not,
+    or something is broken) or unknown, followed by what to do.
+    The machine is watched idle for a second: leave it alone meanwhile.
 
     Exit codes: 0 nothing is bad, 1 something is.
     """
     # Not a spinner: its thread would be what wakes up, and what wakes others late.
     notes = notes_console(quiet=quiet)
-    notes.print("watching a second of idleness, then trying each device …", style="dim")
+    notes.print("watching the idle machine for a second, then trying each device …", style="dim")
     facts = gather(Path())
     findings = examine(facts)
     verdict = worst(one.verdict for one in findings)

@@ -51,13 +51,14 @@ def command(
         str,
         typer.Argument(
             metavar="FILE",
-            help=f"file to write, its suffix says the format ({', '.join(FORMATS)}); -: standard "
-            "output. With --to its default is the usual name of such a file",
+            help=f"file to write; its suffix picks the format ({', '.join(FORMATS)}); -: standard "
+            "output. With --to it defaults to the usual file name",
             show_default=False,
         ),
     ] = "",
     form: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="the format, whatever FILE is called")
+        str,
+        typer.Option("--format", metavar="FORMAT", help="the format, whatever the suffix of FILE"),
     ] = "",
     to: Annotated[
         str,
@@ -66,7 +67,10 @@ def command(
         ),
     ] = "",
     point: Annotated[
-        str, typer.Option("--point", metavar="NAME", help="with --to: not the recommended point")
+        str,
+        typer.Option(
+            "--point", metavar="NAME", help="with --to: use this point, not the recommended one"
+        ),
     ] = "",
     model: Annotated[
         str,
@@ -89,7 +93,7 @@ def command(
     empty, never 0. md, svg and png show the front.
     """
     if to and form:
-        raise UsageError("--format is of the points, which --to does not write: give one of them")
+        raise UsageError("--format cannot be combined with --to; drop one")
     if not to and (point or model or config):
         raise UsageError(f"--point, --model and --config need --to: {', '.join(TARGETS)}")
     if to:
@@ -97,7 +101,7 @@ def command(
     else:
         made = _points(study, out, form)
     if as_json and made.file == STDOUT:
-        raise UsageError("--json tells what was written, and standard output has it: name a FILE")
+        raise UsageError("--json needs a FILE when the result goes to standard output")
     _write(made.file, made.content, notes_console(quiet=quiet or as_json))
     if as_json:
         print_json({"file": made.file, **made.about, "bytes": len(made.content)})
@@ -131,13 +135,13 @@ def _configuration(
 def _unused(file: str) -> str:
     """A usual name, under which somebody may have a file of their own."""
     if Path(file).exists():
-        raise UsageError(f"{file} is there already: name it as FILE to write it anew")
+        raise UsageError(f"{file} already exists; name it as FILE to overwrite it")
     return file
 
 
 def _refuse_terminal(out: str, form: str) -> None:
     if out == STDOUT and form in BINARY and sys.stdout.isatty():
-        raise UsageError(f"--format {form} is not for a terminal: name a FILE")
+        raise UsageError(f"--format {form} is binary; name a FILE or redirect the output")
 
 
 def _write(out: str, content: bytes, notes: Console) -> None:
@@ -157,9 +161,11 @@ def _format(out: str, form: str) -> str:
     if out == STDOUT:
         return "csv"
     if not out:
-        raise UsageError("say where to: a FILE, - for CSV on standard output, or --to TARGET")
+        raise UsageError(
+            "no output given; name a FILE, - for CSV on standard output, or --to TARGET"
+        )
     if suffix not in FORMATS:
-        raise UsageError(f"FILE has to end in one of .{', .'.join(FORMATS)}, or give --format")
+        raise UsageError(f"FILE must end in one of .{', .'.join(FORMATS)}, or add --format")
     return suffix
 
 

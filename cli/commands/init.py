@@ -43,8 +43,8 @@ HEAD = """\
 # dlbench serve --config {path}
 # dlbench tune --config {path}
 #
-# A line such as `#port = 8000` holds a default: take the # away to change it. Options on the
-# command line and {prefix} variables win over this file."""
+# A line such as `#port = 8000` holds a default: remove the # to change it. Options on the
+# command line and {prefix} variables override this file."""
 COMMENT = textwrap.TextWrapper(
     98, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False
 )
@@ -61,7 +61,8 @@ INSTEAD_OF_NONE: dict[str, Any] = {
 def command(
     model: Model = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="where to; -: standard output")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="file to write; -: standard output"),
     ] = DEFAULT_OUTPUT,
     force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
     quiet: Quiet = False,
@@ -73,7 +74,7 @@ def command(
     values = {} if model is None else {"model": model}
     if str(output) == "-":
         if as_json:
-            raise UsageError("--json and --output - both want standard output: choose one")
+            raise UsageError("--json and --output - both write to standard output; choose one")
         sys.stdout.write(document(DEFAULT_OUTPUT, values))
         return
     _write(output, document(output, values), force)
@@ -86,7 +87,7 @@ def command(
 
 def _write(path: Path, text: str, force: bool) -> None:
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already; --force overwrites it")
+        raise UsageError(f"{path} already exists; use --force to overwrite it")
     write_file("--output", path, text.encode())
 
 
@@ -130,11 +131,11 @@ def _limits(field: Declaration) -> Iterator[str]:
     if searched := search_values().get(field.name):
         yield f"tune tries {', '.join(map(str, searched))}"
     if field.default is None:
-        yield "not set"
+        yield "unset by default"
 
 
 # How a file writes what an option writes as A,B or NAME=VALUE.
-SHAPES: dict[Any, str] = {tuple: "here a list", dict: "here a table: { NAME = VALUE }"}
+SHAPES: dict[Any, str] = {tuple: "a list here", dict: "a table here: { NAME = VALUE }"}
 BOUNDS = {"ge": "at least", "gt": "over", "le": "at most"}
 
 

@@ -84,7 +84,7 @@ def command(
     ] = None,
     config: ConfigFile = None,
     csv_path: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="append the result as a row")
+        Path | None, typer.Option("--csv", metavar="FILE", help="append the result as a CSV row")
     ] = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", metavar="FILE", help="keep the raw samples (.npz)")
@@ -94,7 +94,7 @@ def command(
         typer.Option(
             "--max-rps-under-slo",
             metavar="SLO",
-            help='find the highest rate that holds this objective, as "p99<50ms"',
+            help='find the highest rate that meets this objective, such as "p99<50ms"',
         ),
     ] = None,
     processes: Annotated[
@@ -107,22 +107,30 @@ def command(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--expect-workers", metavar="N", min=1, help="wait for N such workers")
+        int,
+        typer.Option("--expect-workers", metavar="N", min=1, help="wait for N workers of --master"),
     ] = 1,
     worker: Annotated[
         str | None,
-        typer.Option("--worker", metavar="HOST:PORT", help="work for the master there; no URL"),
+        typer.Option(
+            "--worker",
+            metavar="HOST:PORT",
+            help="work for the master at this address; takes no URL",
+        ),
     ] = None,
     web: Annotated[
         str | None,
-        typer.Option("--web", metavar="[HOST:]PORT", help="open Locust's page with our numbers"),
+        typer.Option(
+            "--web", metavar="[HOST:]PORT", help="open Locust's page with dlbench's figures"
+        ),
     ] = None,
     calibration: Annotated[
         ClientCalibration,
         typer.Option(
             "--calibration",
             metavar="CHOICE",
-            help="kept, fresh, off: what this client can do here, measured once, anew, or not (default kept)",
+            help="the client's own limits: kept (measured once, the default), fresh "
+            "(measured anew) or off",
             show_default=False,
             show_choices=False,
         ),
@@ -195,20 +203,20 @@ def _stay(console: Console) -> None:
 
 def _check_usage(url: str | None, profile: LoadProfile, slo: str | None) -> None:
     if url is None:
-        raise UsageError("say which server: dlbench load http://HOST:PORT")
+        raise UsageError("no server given; run dlbench load http://HOST:PORT")
     if slo and (profile.users or profile.trace or profile.pattern != "steady"):
-        raise UsageError("--max-rps-under-slo chooses the rate itself: leave the load out")
+        raise UsageError("--max-rps-under-slo picks the rate; drop --users, --trace and --pattern")
     if slo:
         _objective(slo)
     elif not profile.is_open_loop and profile.users is None:
-        raise UsageError("say how much load: --rate 500 (requests per second) or --users 16")
+        raise UsageError("no load given; add --rate 500 (requests per second) or --users 16")
 
 
 def _check_address(option: str, address: str | None, form: str) -> None:
     """See to it that an address ends in a port."""
     port = "1" if address is None else address.rpartition(":")[2]
     if not (port.isdecimal() and 0 < int(port) <= MOST_PORTS and ":" in (address or ":")):
-        raise UsageError(f"{option} {(address or '').lstrip(':')}: write {form}")
+        raise UsageError(f"{option} {(address or '').lstrip(':')}: must be {form}")
 
 
 def _find(

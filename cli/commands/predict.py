@@ -100,7 +100,7 @@ def command(
     kept: Annotated[
         Path | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="taken if it is there, else calibrated into it"
+            "--calibration", metavar="FILE", help="used if it exists, else calibrated and written"
         ),
     ] = None,
     quiet: Quiet = False,
@@ -116,7 +116,7 @@ def command(
     settings = read_settings(model, given, file)
     profile, knobs = read(LoadProfile, given, file), read(ServingConfig, given, file)
     if profile.rate is None:
-        raise UsageError("--rate is missing: say how many requests per second will come")
+        raise UsageError("--rate is missing; add the expected requests per second")
     device = "cpu" if settings.device == "auto" else settings.device
     knobs = knobs.resolved(device, len(settings.device_ids))
     notes = notes_console(quiet=quiet)
@@ -124,7 +124,7 @@ def command(
     for note in guess_notes(calibration.guessed):
         notes.print(f"note: {note}")
     if reason := infeasible(knobs, calibration):
-        raise UsageError(f"this configuration cannot work here: {reason}")
+        raise UsageError(f"this configuration cannot run here: {reason}")
     load = load_of(profile).model_copy(update={"rate_rps": profile.rate})
     _show(_document(knobs, load, calibration), as_json)
 
@@ -137,7 +137,7 @@ def _calibration(
         return read_calibration(path, settings, profile)
     check_writable("--calibration", path)
     resolve_model(settings.model)  # before anything is said to be done
-    console.print("calibrating, some 20 s", style="dim")
+    console.print("calibrating, about 20 s", style="dim")
     found = calibrated(
         settings,
         profile.model_copy(update={"rate": None}),
@@ -185,4 +185,4 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if theory["left_out"]:
         console.print(f"{theory['queue']} leaves out: {', '.join(theory['left_out'])}")
     if document["overloaded"]:
-        console.print("more is asked for than can be done: latencies grow for as long as it lasts")
+        console.print("overload: the rate exceeds the capacity, so latencies keep growing")

@@ -48,7 +48,7 @@ def command(
     measured so far.
     """
     if as_json and out == "-":
-        raise UsageError("standard output takes one of --json and --out -")
+        raise UsageError("--json and --out - both write to standard output; choose one")
     text = page(page_document(Study.open(study)))
     if out == "-":
         typer.echo(text, nl=False)

@@ -49,7 +49,9 @@ class StudyRow:
 def command(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="where to look (default: here)", show_default=False),
+        typer.Argument(
+            metavar="FOLDER", help="folder to search (default: the current one)", show_default=False
+        ),
     ] = Path(),
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -43,11 +43,14 @@ TIMEOUT_S = 5.0
 def command(
     url: Annotated[str, typer.Argument(metavar="URL", help="a proxy that `dlbench serve` started")],
     interval: Annotated[
-        str, typer.Option("--interval", metavar="DURATION", help="what rates and latencies are of")
+        str,
+        typer.Option(
+            "--interval", metavar="DURATION", help="time over which rates and latencies are taken"
+        ),
     ] = "1s",
     once: Annotated[
         bool,
-        typer.Option("--once", help="one interval, then exit; so do --json and a pipe"),
+        typer.Option("--once", help="exit after one interval; implied by --json and by a pipe"),
     ] = False,
     token_file: Annotated[
         Path | None,
@@ -119,7 +122,7 @@ def _token(path: Path) -> str:
         raise UsageError(f"--token-file {path}: {error}") from None
     token = next((line for line in lines if line and not line.startswith("#")), None)
     if token is None:
-        raise UsageError(f"--token-file {path}: there is no token in it")
+        raise UsageError(f"--token-file {path}: the file contains no token")
     return token
 
 
@@ -136,11 +139,11 @@ def _scrape(http: httpx.Client) -> Scrape:
         raise ProxyError(f"cannot reach {where}: {error}") from None
     at_s = time.monotonic()
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        raise ProxyError(f"{where} wants a token: --token-file FILE")
+        raise ProxyError(f"{where} requires a token; add --token-file FILE")
     try:
         scrape = parse(response.text, at_s)
     except ValueError:
         scrape = Scrape(at_s, {})
     if not scrape.labels_of("dlbench_connections"):
-        raise ProxyError(f"{where}/metrics is not that of a dlbench proxy")
+        raise ProxyError(f"{where}/metrics does not belong to a dlbench proxy")
     return scrape

@@ -86,20 +86,23 @@ def command(
     study: Annotated[
         Path | None,
         typer.Option(
-            "--study", metavar="FILE", help="study file, resumed if it is there (default NAME.db)"
+            "--study", metavar="FILE", help="study file; resumed if it exists (default NAME.db)"
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="start the study over")] = False,
     config: ConfigFile = None,
     csv_path: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="write every measured point there")
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="also write every measured point to this CSV file"
+        ),
     ] = None,
     recommended: Annotated[
         Path | None,
         typer.Option(
             "--recommended",
             metavar="FILE",
-            help="where the recommendation goes (default NAME.toml)",
+            help="file for the recommendation (default NAME.toml)",
         ),
     ] = None,
     slo: Annotated[
@@ -122,7 +125,7 @@ def command(
     ] = None,
     plotted: Annotated[
         bool,
-        typer.Option("--plot", help="draw the front in a pipe too, in plain ASCII"),
+        typer.Option("--plot", help="plot the front into a pipe too, in plain ASCII"),
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -142,11 +145,15 @@ def command(
         LoadProfile, {k: v for k, v in given.items() if k != "seed"}, {**file, "seed": 0}
     )
     if any(kind.data for kind in profile.request_class.values()):
-        raise UsageError("--request-class data=… is for dlbench load: a study has one --data")
+        raise UsageError(
+            "--request-class data=… works only in dlbench load; a study takes one --data"
+        )
     path = study or Path(f"{settings.name or resolve_model(settings.model).name}.db")
     target = recommended or path.with_suffix(".toml")
     if config is not None and target.resolve() == config.resolve():
-        raise UsageError(f"--recommended {target} is the file of --config: name another one")
+        raise UsageError(
+            f"--recommended {target} would overwrite the --config file; choose another name"
+        )
     for option, file_path in (("--study", path), ("--csv", csv_path), ("--recommended", target)):
         check_writable(option, file_path)
     notes = notes_console(quiet=quiet)

@@ -51,15 +51,18 @@ def command(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="where the model is now, or a newer one"),
+        typer.Option("--model", metavar="MODEL", help="the model's current path, or a newer model"),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", metavar="N", min=1, help="how often to measure everything")
+        int,
+        typer.Option("--rounds", metavar="N", min=1, help="how many times to measure everything"),
     ] = TRUSTED_REPEATS,
     budget: Annotated[
         str | None,
         typer.Option(
-            "--budget", metavar="DURATION", help="fewer rounds if they would take longer, as 30s"
+            "--budget",
+            metavar="DURATION",
+            help="time limit, such as 30s; fewer rounds if they would take longer",
         ),
     ] = None,
     tolerance: ToleranceOption = "5%",
@@ -96,7 +99,7 @@ def command(
 @contextmanager
 def watching(console: Console, task: Rerun) -> Iterator[Callable[[str], None]]:
     """Yield what says on this console how far it is: a status on a terminal, lines elsewhere."""
-    console.print(f"{task.rounds} x {task.round_s:.0f} s of measuring, and starting the server")
+    console.print(f"{task.rounds} x {task.round_s:.0f} s of measuring, plus starting the server")
     if not console.is_terminal:
         yield console.print
         return
@@ -111,7 +114,7 @@ def interruptible(console: Console) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print("interrupted: nothing is compared, the study is as it was")
+        console.print("interrupted: nothing was compared; the study is unchanged")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

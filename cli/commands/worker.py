@@ -45,7 +45,7 @@ def command(
     ],
     listen: Annotated[
         str,
-        typer.Option("--listen", metavar="HOST:PORT", help="where fronts connect"),
+        typer.Option("--listen", metavar="HOST:PORT", help="address for fronts to connect to"),
     ] = "127.0.0.1:9000",
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -79,4 +79,4 @@ def _check_whole(source: ModelFile) -> None:
     """
     inputs, _ = declared(source.path, {})
     if not inputs:
-        raise ModelError(f"{source.path} is not a whole ONNX model: export it, or fetch it, again")
+        raise ModelError(f"{source.path} is an incomplete ONNX model; export or download it again")

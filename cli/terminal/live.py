@@ -60,7 +60,8 @@ class _PlainLoad:
 
 def _line(p: LoadProgress) -> str:
     return (
-        f"{p.elapsed_s:5.1f} s  {p.rate_rps:,.0f}/s  p50 {_ms(p.p50_ms, p.longest_ms)}  p99 {_ms(p.p99_ms, p.longest_ms)}  "
+        f"{p.elapsed_s:5.1f} s  {p.rate_rps:,.0f}/s  p50 {_ms(p.p50_ms, p.longest_ms)}  p99 "
+        f"{_ms(p.p99_ms, p.longest_ms)}  "
         f"errors {p.errors}  lateness p99 {_ms(p.lateness_p99_ms)}"
     )
 
@@ -221,7 +222,10 @@ def point_line(point: Point) -> str:
     m = point.measurement
     head = f"{point.phase:<8} {point.name:<11}"
     if m is None:
-        return f"{head} failed: {point.failure.splitlines()[0] if point.failure else 'no reason'}"
+        return (
+            f"{head} failed: "
+            f"{point.failure.splitlines()[0] if point.failure else 'no reason given'}"
+        )
     numbers = f"{m.throughput_rps:>9,.0f}/s  p99 {_ms(m.p99_ms, m.longest_ms):>9}"
     remark = "" if m.verdict == "ok" else f"  {m.verdict}"
     return f"{head} {numbers}{remark}"

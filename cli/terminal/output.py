@@ -53,9 +53,9 @@ def check_writable(option: str, path: Path | None) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+        raise UsageError(f"{option} {path}: folder {path.parent} does not exist")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{option} {path}: no file can be written there")
+        raise UsageError(f"{option} {path}: cannot write a file there")
 
 
 def write_file(option: str, path: Path, content: bytes) -> None:

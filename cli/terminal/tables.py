@@ -124,7 +124,7 @@ def _client_rows(m: Measurement) -> list[tuple[str, str]]:
     return [
         ("lateness p99", _ms(m.lateness_p99_ms)),
         ("client", f"{m.client_cpu:.0%} of a core{processes}{spare}"),
-        ("its own latency", overhead),
+        ("client latency", overhead),
         ("traffic", f"{m.net_mbps:,.1f} Mbit/s"),
     ]
 

@@ -241,4 +241,4 @@ class Samples:
                     **{name: archive[name] for name in COLUMNS},
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise DataError(f"{path} holds no samples that can be read: {error}") from None
+            raise DataError(f"{path} has no readable samples: {error}") from None

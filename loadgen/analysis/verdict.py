@@ -58,7 +58,7 @@ def all_failed(e: Evidence) -> str:
     """There is no latency to report."""
     if e.successes:
         return ""
-    return f"every one of the {e.requests:,} requests failed ({_kinds(e.errors)})"
+    return f"all {e.requests:,} requests failed ({_kinds(e.errors)})"
 
 
 def out_of_connections(e: Evidence) -> str:
@@ -76,7 +76,8 @@ def sent_late(e: Evidence) -> str:
     if not (e.is_open and e.late) or (e.exhausted and not e.connections_asked):
         return ""
     return (
-        f"the client sent late: lateness p99 {duration(e.lateness_p99_ms / 1000)} against a latency "
+        f"the client sent late: lateness p99 {duration(e.lateness_p99_ms / 1000)} against a "
+        "latency "
         f"p99 of {duration(e.p99_ms / 1000)}, with {e.client_cpu:.0%} of its core used"
         + ("" if e.real_time else "; root or CAP_SYS_NICE would give it real-time priority")
     )
@@ -99,10 +100,11 @@ def fell_behind(e: Evidence) -> str:
         return ""
     failed = f", {_kinds(e.errors)}" if e.errors else ""
     completed, offered = map(digits, e.rates)
-    pool = f"; raise --connections to see if {e.connections:,} hold it back"
+    pool = f"; raise --connections to see whether {e.connections:,} are the limit"
     return (
         f"the server completed {completed}/s of the {offered}/s offered "
-        f"({e.in_flight_end:,} in flight at the end{failed}){pool if e.exhausted and e.connections_asked else ''}"
+        f"({e.in_flight_end:,} in flight at the "
+        f"end{failed}){pool if e.exhausted and e.connections_asked else ''}"
     )
 
 
@@ -121,8 +123,9 @@ def kept_rising(e: Evidence) -> str:
     first, last = (duration(ms / 1000) for ms in (e.medians_ms[0], e.medians_ms[-1]))
     return (
         f"the server does not keep up: it completed {completed}/s of the {offered}/s offered, and "
-        f"latency kept rising, from {first} to {last} in the median, with "
-        f"{digits(e.in_flight[0])} requests in flight at first and {digits(e.in_flight[-1])} in the end"
+        f"latency kept rising, from a median of {first} to {last}, with "
+        f"{digits(e.in_flight[0])} requests in flight at first and {digits(e.in_flight[-1])} at "
+        "the end"
     )
 
 
@@ -154,7 +157,7 @@ def too_few(e: Evidence) -> str:
     return (
         f"too few requests to tell whether the server keeps up: {e.requests:,} in "
         f"{duration(e.window_s)}, and latency or the number in flight rose; "
-        f"{duration(needed_s)} would do (dlbench load --duration)"
+        f"{duration(needed_s)} would be enough (dlbench load --duration)"
     )
 
 
@@ -163,9 +166,9 @@ def began_empty(e: Evidence) -> str:
     if not (e.is_open and e.fills):
         return ""
     return (
-        f"the first requests were answered when the measurement of {duration(e.window_s)} was "
-        "nearly over, so its throughput is too low; it needs a warm-up (dlbench load --warmup) "
-        f"longer than most replies, p99 {duration(e.p99_ms / 1000)}"
+        f"the first replies came when the measurement of {duration(e.window_s)} was "
+        "nearly over, so its throughput is too low; use a warm-up (dlbench load --warmup) longer "
+        f"than most replies, p99 {duration(e.p99_ms / 1000)}"
     )
 
 
@@ -175,9 +178,9 @@ def too_short(e: Evidence) -> str:
         return ""
     took_s = e.p50_ms / 1000
     return (
-        f"throughput times latency is {digits(e.little[0])} requests in flight, and "
-        f"{digits(e.little[1])} were (Little's law): {duration(e.window_s)} are too short for replies "
-        f"of {duration(took_s)}; measure for {math.ceil(ROUNDS * took_s)} s (dlbench load --duration)"
+        f"throughput times latency gives {digits(e.little[0])} requests in flight, but there were "
+        f"{digits(e.little[1])} (Little's law): {duration(e.window_s)} is too short for replies of "
+        f"{duration(took_s)}; measure for {math.ceil(ROUNDS * took_s)} s (dlbench load --duration)"
     )
 
 
@@ -205,7 +208,7 @@ def warmed_up_late(e: Evidence) -> str:
     return (
         f"the server was still warming up for {e.warmup_s:.1f} s of the measurement (median "
         f"{duration(e.warmup_ms / 1000)}, later at most {duration(e.settled_ms / 1000)}); "
-        f"it needs {math.ceil(e.warmup_s)} s more of warm-up (dlbench load --warmup)"
+        f"it needs {math.ceil(e.warmup_s)} s more warm-up (dlbench load --warmup)"
     )
 
 

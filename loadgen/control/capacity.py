@@ -170,7 +170,7 @@ def _capacity(
 def plan(objective: Objective, settings: SearchSettings) -> str:
     """How long it takes, for the line before the first run."""
     return (
-        f"looking for the highest rate with {objective}: runs of {settings.widen_s:g} to "
+        f"searching for the highest rate that meets {objective}: runs of {settings.widen_s:g} to "
         f"{settings.longest_s:g} s, {settings.budget_s:g} s at the most"
     )
 
@@ -182,11 +182,11 @@ def describe(capacity: Capacity) -> list[str]:
 
 def _answer(c: Capacity) -> str:
     if c.rate_rps is None:
-        return f"no rate was found at which {c.objective} holds"
+        return f"no rate was found that meets {c.objective}"
     held = sum(t.outcome == "held" for t in c.trials if t.rate_rps == c.rate_rps)
     runs = "run" if held == 1 else "runs"
     sure = f"{held} {runs}, each with {c.confidence:.0%} confidence"
-    return f"{_rates(c.rate_rps)}/s is the highest rate at which {c.objective} held ({sure})"
+    return f"{_rates(c.rate_rps)}/s is the highest rate that met {c.objective} ({sure})"
 
 
 def _failure(c: Capacity) -> str:
@@ -195,7 +195,7 @@ def _failure(c: Capacity) -> str:
 
 def _unclear(c: Capacity) -> str:
     rates = _rates(*c.undetermined_rps)
-    return f"at {rates}/s the runs could not tell, or not twice" if rates else ""
+    return f"at {rates}/s the runs were inconclusive, or conclusive only once" if rates else ""
 
 
 def _client(c: Capacity) -> str:
@@ -209,16 +209,16 @@ def _dips(c: Capacity) -> str:
         return ""
     return (
         f"the server is not monotonic: it failed at {_rates(*c.failed_below_rps)}/s, twice, and "
-        "held at a higher rate; nothing says that every lower rate holds"
+        "held at a higher rate; lower rates may fail too"
     )
 
 
 def _doubt(c: Capacity) -> str:
     if not c.complete:
-        return "stopped early: this is what was known by then"
+        return "stopped early; this is the result so far"
     if c.confirmed or c.rate_rps is None:
         return ""
-    return "not confirmed: there was too little time to see it twice, or its runs contradicted each other"
+    return "not confirmed: too little time to repeat it, or its runs disagreed"
 
 
 def _cost(c: Capacity) -> str:

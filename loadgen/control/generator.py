@@ -81,7 +81,7 @@ class Generator:
                 start_new_session=True,  # a signal to our group is for us: its leash is stdin
             )
         if not isinstance(self._read(), Ready):
-            raise GeneratorError("the load generator did not say that it is ready")
+            raise GeneratorError("the load generator did not report ready")
 
     def measure(
         self,
@@ -184,7 +184,9 @@ class Generator:
         try:
             return parse_answer(line)
         except ValidationError:
-            raise GeneratorError(f"the load generator said {line[:200]!r}") from None
+            raise GeneratorError(
+                f"the load generator sent an unexpected message: {line[:200]!r}"
+            ) from None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

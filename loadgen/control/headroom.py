@@ -137,7 +137,7 @@ def missing(target: Target, role: Role) -> str:
     lacks = {
         "the null server does not speak gRPC": target.protocol == "grpc",
         "the null server does not speak TLS": target.tls,
-        "workers on other machines do not reach the null server": bool(role.master),
+        "workers on other machines cannot reach the null server": bool(role.master),
     }
     return next((f"no calibration: {reason}" for reason, is_so in lacks.items() if is_so), "")
 
@@ -182,7 +182,7 @@ def measured(generator: Generator, target: Target, profile: LoadProfile) -> Head
         closed = _run(generator, there, plain, users=USERS, duration_s=CLOSED_S)
         max_rps = closed.throughput_rps
         if closed.error_rate or not max_rps:
-            return Headroom(missing=f"no calibration: the null server gave {closed.errors}")
+            return Headroom(missing=f"no calibration: the null server returned {closed.errors}")
         rate = min(OPEN_RPS, OPEN_SHARE * max_rps)
         opened = _run(generator, there, plain, rate=rate, duration_s=OPEN_S)
     return Headroom(

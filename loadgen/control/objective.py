@@ -38,7 +38,7 @@ class Bound:
         elif match := ERRORS.fullmatch(text):
             bound = cls(1 - float(match[1]) / 100, ANY_REPLY_MS)
         elif WITHOUT_UNIT.fullmatch(text):
-            raise ValueError(f"{text}: give a unit: {text}ms or {text}s")
+            raise ValueError(f"{text} needs a unit: {text}ms or {text}s")
         else:
             raise ValueError(
                 f"{text!r} is not an objective; write p99<50ms, p99.9<1s or errors<0.1%"

@@ -31,7 +31,7 @@ TIME_WAIT_S = {False: 60.0, True: 1.0}
 LIKELY_STALL_S = 1.0
 MORE_DESCRIPTORS = "raise the limit (ulimit -Hn, LimitNOFILE= of a service, docker --ulimit nofile)"
 MORE_PORTS = "widen the range (sysctl net.ipv4.ip_local_port_range='1024 65535')"
-SOONER_PORTS = "let ports be used again sooner (sysctl net.ipv4.tcp_tw_reuse=1)"
+SOONER_PORTS = "let ports be reused sooner (sysctl net.ipv4.tcp_tw_reuse=1)"
 
 
 class SystemLimits(NamedTuple):
@@ -123,8 +123,8 @@ def _check_new_connections(profile: LoadProfile, host: str, limits: SystemLimits
     least = min(profile.rate or 0, profile.rate_to or sys.maxsize)
     if least * held_s > limits.ports:
         raise BudgetError(
-            f"{least:,.0f} new connections/s for {held_s:g} s need more than the "
-            f"{limits.ports:,} ports there are; keep connections, or {SOONER_PORTS}, or {MORE_PORTS}"
+            f"{least:,.0f} new connections/s for {held_s:g} s need more than the {limits.ports:,} "
+            f"available ports; keep connections open, or {SOONER_PORTS}, or {MORE_PORTS}"
         )
 
 
@@ -135,8 +135,8 @@ def _stall(profile: LoadProfile, limits: SystemLimits) -> str:
         return ""
     survived_ms = limits.connections / peak * 1000
     return (
-        f"{limits.connections:,} connections at {peak:,.0f}/s last for a stall of "
-        f"{survived_ms:,.0f} ms; after that requests are late. For more {limits.remedy}"
+        f"{limits.connections:,} connections at {peak:,.0f}/s cover a stall of "
+        f"{survived_ms:,.0f} ms; a longer one makes requests late. To cover more, {limits.remedy}"
     )
 
 
@@ -146,8 +146,8 @@ def _busy_users(profile: LoadProfile, host: str, limits: SystemLimits) -> str:
         return ""
     most_rps = limits.ports / TIME_WAIT_S[limits.reuses_ports(host)]
     return (
-        f"ports run out if the users make more than {most_rps:,.0f} new connections/s; "
-        f"keep connections, or {SOONER_PORTS}"
+        f"ports run out if the users make more than {most_rps:,.0f} new connections/s; keep "
+        f"connections open, or {SOONER_PORTS}"
     )
 
 

@@ -35,7 +35,7 @@ def read_image(file: Path, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any
         with Image.open(file) as image:
             resized = image.convert(MODES[channels]).resize((width, height))
     except OSError as error:
-        raise DataError(f"{file} is no image: {error}") from None
+        raise DataError(f"{file} is not an image: {error}") from None
     pixels = np.asarray(resized).reshape(height, width, channels)
     pixels = np.moveaxis(pixels, -1, 0) if first else pixels
     scaled = pixels / 255 if spec.datatype.startswith("FP") else pixels
@@ -57,4 +57,4 @@ def _layout(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, tuple[int, int, in
         return spec, (sizes[1], sizes[2], sizes[0]), True
     if sizes[2] in MODES:
         return spec, (sizes[0], sizes[1], sizes[2]), False
-    raise DataError(f"input {spec.name!r} of shape {list(spec.shape)} is no image")
+    raise DataError(f"input {spec.name!r} of shape {list(spec.shape)} is not an image")

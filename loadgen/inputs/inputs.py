@@ -124,7 +124,7 @@ def _spec_of(name: str, values: Sequence[Any]) -> TensorSpec:
     shape = tuple(size.pop() if len(size) == 1 else -1 for size in sizes)
     datatype = "BYTES" if kind.kind in "US" else NAMES.get(kind.type)
     if datatype is None:
-        raise ValueError(f"{name!r} holds values of type {kind}")
+        raise ValueError(f"{name!r} contains values of type {kind}")
     return TensorSpec(name=name, datatype=datatype, shape=shape)
 
 
@@ -135,13 +135,15 @@ def _read_samples(path: Path, names: Sequence[str]) -> Sequence[dict[str, Any]]:
     try:
         reader = READERS[path.suffix]
     except KeyError:
-        raise DataError(f"{path}: data files end in {' or '.join(READERS)}") from None
+        raise DataError(
+            f"{path}: unknown file type; data files end in {' or '.join(READERS)}"
+        ) from None
     try:
         samples = reader(path, names)
     except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(f"cannot read data from {path}: {_plain(error)}") from None
     if not samples:
-        raise DataError(f"{path} holds no samples")
+        raise DataError(f"{path} contains no samples")
     return samples
 
 
@@ -177,7 +179,7 @@ def _member(names: Sequence[str], name: str) -> str:
 def _read_jsonl(path: Path, _: Sequence[str]) -> Sequence[dict[str, Any]]:
     lines = [parse(line) for line in path.read_bytes().splitlines() if line.strip()]
     if not all(isinstance(line, dict) for line in lines):
-        raise ValueError("a line is no JSON object")
+        raise ValueError("a line is not a JSON object")
     return lines
 
 
@@ -191,7 +193,7 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Sequence[dict[str, Any]]]] = 
 def _read_folder(path: Path, specs: Sequence[TensorSpec]) -> Sequence[Row | RawBody]:
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
     if not files:
-        raise DataError(f"{path} holds no files")
+        raise DataError(f"{path} contains no files")
     if specs and all(file.suffix.lower() in SUFFIXES for file in files):
         return [read_image(file, specs) for file in files]
     return [RawBody(file.read_bytes(), _content_type(file)) for file in files]
@@ -214,7 +216,7 @@ def _numbers(value: Any, spec: TensorSpec) -> NDArray[Any]:  # noqa: ANN401 - an
     """Numbers in the input's datatype, floats rounded to it. Raises ValueError if one would change."""
     given = np.asarray(value)
     if given.dtype.kind not in "biuf":
-        raise ValueError(f"{spec.name!r} holds null or texts, not numbers (NaN is written NaN)")
+        raise ValueError(f"{spec.name!r} contains null or text, not numbers (write NaN as NaN)")
     try:
         with np.errstate(all="ignore"):
             array = np.array(value, dtype=spec.dtype)

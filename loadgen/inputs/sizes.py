@@ -59,8 +59,8 @@ def guesses(
 def guess_notes(guessed: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
     """What to say wherever a figure rests on guesses."""
     return tuple(
-        f"input {name!r} has open dimensions; {list(shape)} is a guess, the first size that ran; "
-        f"state yours with {shape_option(name, shape)}"
+        f"input {name!r} has symbolic dimensions; {list(shape)} is a guess, the first size that "
+        f"ran; set yours with {shape_option(name, shape)}"
         for name, shape in guessed.items()
     )
 

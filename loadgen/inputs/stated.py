@@ -22,7 +22,7 @@ def stated_inputs(profile: LoadProfile, why: str) -> tuple[TensorSpec, ...]:
         found = specs_of(Path(profile.data))
         return tuple(spec.model_copy(update={"name": spec.name or "input"}) for spec in found)
     if not profile.shape:
-        raise TargetError(f"{why}: say the inputs' sizes with --shape NAME=D1,D2, or give --data")
+        raise TargetError(f"{why}; set the inputs' sizes with --shape NAME=D1,D2, or give --data")
     return tuple(
         TensorSpec(name=name, datatype="FP32", shape=sizes) for name, sizes in profile.shape.items()
     )

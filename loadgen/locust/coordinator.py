@@ -165,14 +165,14 @@ class Gathering:
             if member.node not in clients or clients[member.node].state == STATE_MISSING:
                 raise GeneratorError(
                     f"worker {number} of {len(self._members)} ({member.host}) was lost during the "
-                    "load, and with it what it had measured"
+                    "load, along with its measurements"
                 )
 
     def _broken(self, member: JoinedUser, told: Told) -> LoadError:
         where = f" (on {member.host})" if len(self._members) > 1 else ""
         if told["kind"] == "failure":
             return _error(told["error"], told["message"] + where)
-        return GeneratorError("a user was stopped before its share of the load was over" + where)
+        return GeneratorError("a user was stopped before it finished its share of the load" + where)
 
     def _tell(self, member: JoinedUser, kind: str, **data: Any) -> None:  # noqa: ANN401 - for msgpack
         told = {"kind": kind, "user": member.user, **data}
@@ -244,7 +244,7 @@ class Coordinator:
             outcome = error
         except Exception as error:  # whoever waits for the outcome must hear of it
             traceback.print_exc()
-            outcome = GeneratorError(f"the load broke off: {error!r}")
+            outcome = GeneratorError(f"the load was aborted: {error!r}")
         self._director.ended(load, outcome)
         others = [greenlet for name, greenlet in self._running.items() if name != load]
         if not self._stopped_by_locust and all(greenlet.ready() for greenlet in others):

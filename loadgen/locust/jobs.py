@@ -103,7 +103,7 @@ class JobRunner:
         while len(runner.clients.ready) < self._wanted:
             if time.monotonic() > end_s:
                 raise GeneratorError(
-                    f"{len(runner.clients.ready)} of {self._wanted} workers are there"
+                    f"{len(runner.clients.ready)} of {self._wanted} workers have joined"
                 )
             gevent.sleep(LOOK_S)
 

@@ -105,7 +105,7 @@ def measure(job: RunJob, session: JobRunner) -> RunResult:
     try:
         samples.save(Path(job.samples_path))
     except OSError as error:
-        raise DataError(f"cannot keep the samples in {job.samples_path}: {error}") from None
+        raise DataError(f"cannot save the samples to {job.samples_path}: {error}") from None
     return RunResult(facts=facts)
 
 

@@ -99,7 +99,7 @@ class Participant:
             self._say("failure", error=type(error).__name__, message=str(error))
         except Exception as error:
             traceback.print_exc()
-            self._say("failure", error="GeneratorError", message=f"the load broke off: {error!r}")
+            self._say("failure", error="GeneratorError", message=f"the load was aborted: {error!r}")
         finally:
             del _present[self._environment][self._id]
             self._say("left")

@@ -91,14 +91,14 @@ def progress_rows(progress: Progress) -> Rows:
         ("p50", _ms(progress.p50_ms, progress.longest_ms), f"from the {origin} time"),
         ("p99", _ms(progress.p99_ms, progress.longest_ms), f"from the {origin} time"),
         ("Lateness p99", _ms(progress.lateness_p99_ms), "actual minus scheduled send time"),
-        ("In flight", f"{progress.in_flight:,}", "sent, and no reply yet"),
+        ("In flight", f"{progress.in_flight:,}", "sent, not answered yet"),
         ("Errors", f"{progress.errors:,}", "of all kinds"),
     ]
 
 
 def result_rows(found: Measurement) -> Rows:
     """A run that is over: what `dlbench load` reports."""
-    beside = "the interval cannot be told from so few requests"
+    beside = "too few requests for an interval"
     if found.p99_low_ms is not None and found.p99_high_ms is not None:
         ends = interval(found.p99_low_ms, found.p99_high_ms, found.longest_ms)
         beside = f"95 % interval {ends} ms"
@@ -107,8 +107,8 @@ def result_rows(found: Measurement) -> Rows:
     return [
         ("Verdict", found.verdict, early + found.reason),
         ("Duration", f"{found.duration_s:.1f} s", "measured"),
-        ("Requests", f"{found.requests:,}", "that began in it"),
-        ("Throughput", f"{found.throughput_rps:,.1f}/s", "replies that came in it"),
+        ("Requests", f"{found.requests:,}", "sent while measuring"),
+        ("Throughput", f"{found.throughput_rps:,.1f}/s", "replies received while measuring"),
         ("p50", _ms(found.p50_ms, found.longest_ms), f"from the {origin} time"),
         ("p99", _ms(found.p99_ms, found.longest_ms), f"from the {origin} time; {beside}"),
         ("Lateness p99", _ms(found.lateness_p99_ms), "actual minus scheduled send time"),

@@ -51,9 +51,9 @@ def _with_sizes(link: HttpLink | GrpcLink, target: Target, profile: LoadProfile)
     )
     if symbolic:
         raise TargetError(
-            f"no size that was tried for {names} runs; name one with --shape NAME=D1,D2 ({refusal})"
+            f"no guessed size of {names} runs; set it with --shape NAME=D1,D2 ({refusal})"
         )
-    raise TargetError(f"model {target.model!r} refuses a generated input: {refusal}")
+    raise TargetError(f"model {target.model!r} rejects a generated input: {refusal}")
 
 
 def _refusal(link: HttpLink | GrpcLink, target: Target, profile: LoadProfile) -> str:
@@ -66,4 +66,4 @@ def _check_names(target: Target, profile: LoadProfile) -> None:
     names = [spec.name for spec in target.inputs]
     for name in profile.shape:
         if name not in names:
-            raise TargetError(f"--shape: {target.model!r} has no input {name!r}, but {names}")
+            raise TargetError(f"--shape: {target.model!r} has no input {name!r}; it has {names}")

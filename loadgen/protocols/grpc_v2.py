@@ -70,7 +70,7 @@ class GrpcLink:
         try:
             return self._call(SERVICE + method, message)
         except self._error as error:
-            raise TargetError(f"{self.base}: {method} gave {_text(error)}") from None
+            raise TargetError(f"{self.base}: {method} failed: {_text(error)}") from None
 
     def refusal(self, target: Target, body: Body) -> str:
         """Why the server does not run one request; empty: it does."""
@@ -211,7 +211,9 @@ def _typed(contents: bytes, datatype: str) -> NDArray[Any]:
 
 def _credentials(grpc: Any, profile: LoadProfile) -> Any:  # noqa: ANN401 - grpc ships no types
     if profile.tls_insecure:
-        raise TargetError("grpcio always verifies: name the authority with --tls-ca")
+        raise TargetError(
+            "grpcio cannot skip verification; drop --tls-insecure and name the CA with --tls-ca"
+        )
     try:
         trusted = Path(profile.tls_ca).read_bytes() if profile.tls_ca else None
     except OSError as error:

@@ -52,7 +52,7 @@ class HttpLink:
                 f"{self.base} does not answer {method} {path} within {took} (--timeout)"
             ) from None
         except httpx.RemoteProtocolError as error:
-            raise TargetError(f"{self.base} does not answer in HTTP: {error}") from None
+            raise TargetError(f"{self.base} does not speak HTTP: {error}") from None
         except httpx.TransportError as error:
             raise TargetError(f"cannot reach {self.base}: {error}{_advice(error)}") from None
 
@@ -62,8 +62,8 @@ class HttpLink:
         body = json_of(response)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise TargetError(
-                f"{self.base} wants a token (status {response.status_code}"
-                f"{detail(body)}); name its file with --token-file"
+                f"{self.base} requires a token (status {response.status_code}"
+                f"{detail(body)}); add --token-file FILE"
             )
         if not response.is_success or not isinstance(body, dict):
             raise TargetError(
@@ -88,7 +88,7 @@ def said_by(response: httpx.Response) -> str:
         there = str(response.request.url.join(response.headers["location"]))
         return f"{status} to {there}: use that URL, {there.removesuffix(path) or there}"
     if status == httpx.codes.NOT_FOUND:
-        return f"404: there is nothing at {path}{detail(json_of(response))}"
+        return f"404: nothing at {path}{detail(json_of(response))}"
     return f"{status}{detail(json_of(response))}"
 
 
@@ -111,4 +111,4 @@ def detail(body: Any) -> str:  # noqa: ANN401 - any JSON
 def _advice(error: httpx.TransportError) -> str:
     if "CERTIFICATE_VERIFY_FAILED" not in str(error):
         return ""
-    return "; name its authority with --tls-ca, or trust it with --tls-insecure"
+    return "; name its CA with --tls-ca, or skip verification with --tls-insecure"

@@ -59,7 +59,7 @@ def read_expected(path: Path, outputs: Sequence[TensorSpec]) -> Sequence[Row]:
     """Expected outputs, row by row. Raises DataError."""
     expected = read_rows(path, outputs or specs_of(path))
     if not expected:
-        raise DataError(f"{path} holds no expected outputs")
+        raise DataError(f"{path} contains no expected outputs")
     return expected
 
 

@@ -150,7 +150,7 @@ def _parameters(given: RequestClass, target: Target) -> dict[str, int]:
         found["priority"] = given.priority
     if not PROTOCOLS[target.protocol].parameters:
         if found:
-            raise DataError(f"{target.protocol} requests cannot say a priority; V2's can")
+            raise DataError(f"{target.protocol} requests cannot carry a priority; use V2")
         return {}
     if given.deadline_ms is not None:
         found["timeout"] = max(1, round(given.deadline_ms * US_PER_MS))
@@ -174,7 +174,7 @@ def _generated(
     body = PROTOCOLS[target.protocol].body(target, profile, row, parameters)
     content, places, capacity = template(_head(target, profile, body), body, wanted)
     if capacity < profile.distinct:
-        raise DataError(f"this model's inputs are so small that only {capacity} can be distinct")
+        raise DataError(f"this model's inputs are too small: only {capacity} can be distinct")
     stamped = Stamped(content, places)
     if not profile.distinct:
         return NewInputs(stamped)

@@ -47,13 +47,13 @@ def check_template(profile: LoadProfile, inputs: tuple[TensorSpec, ...]) -> None
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:
         raise TargetError(
-            f"--template {template!r} has to name inputs ({', '.join(f'${n}' for n in names)})"
-            + (f", and there is no ${unknown[0]}" if unknown else "")
+            f"--template {template!r} must name inputs ({', '.join(f'${n}' for n in names)})"
+            + (f"; there is no ${unknown[0]}" if unknown else "")
         )
     try:
         orjson.loads(PLACEHOLDER.sub("0", template))
     except orjson.JSONDecodeError as error:
-        raise TargetError(f"--template {template!r} is no JSON: {error}") from None
+        raise TargetError(f"--template {template!r} is not JSON: {error}") from None
 
 
 def body(target: Target, profile: LoadProfile, row: Row, _: dict[str, int]) -> Body:

@@ -75,7 +75,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes, int]]:
         elif key & 7 in WIDTHS:
             size = WIDTHS[key & 7]
         else:
-            raise ValueError(f"wire type {key & 7} is none")
+            raise ValueError(f"unknown wire type {key & 7}")
         at = start + size
         if at > len(data):
             raise ValueError("a field is cut off")

@@ -48,7 +48,7 @@ DATATYPES = {
 def describe(link: HttpLink, location: Location, _: LoadProfile) -> Target:
     """What the server says of the model. Raises TargetError."""
     if location.model is None:
-        raise TargetError(f"{SPEAKER} does not list its models; say {link.base}/v1/models/NAME")
+        raise TargetError(f"{SPEAKER} does not list its models; use {link.base}/v1/models/NAME")
     path = location.path.rstrip("/").removesuffix(":predict")
     metadata = link.ask(f"{path}/metadata", SPEAKER)
     try:

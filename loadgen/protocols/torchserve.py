@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def describe(link: HttpLink, location: Location, profile: LoadProfile) -> Target:
     """What the profile says of the inputs (--shape is a row's): the server says nothing."""
     if location.model is None:
-        raise TargetError(f"say which model: {link.base}/predictions/NAME")
+        raise TargetError(f"no model given; use {link.base}/predictions/NAME")
     inputs = stated_inputs(profile, "TorchServe has no metadata")
     check_template(profile, inputs)
     return Target(

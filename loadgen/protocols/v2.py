@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Guess = Callable[[tuple[int, ...]], int | None]
 
 SPEAKER = "a V2 inference server"
-ADVICE = "; --protocol says what else it speaks"
+ADVICE = "; if it speaks another protocol, set --protocol"
 _DECODER = json.JSONDecoder()
 
 

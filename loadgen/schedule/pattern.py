@@ -111,7 +111,7 @@ class CumulativeRate:
     def __init__(self, profile: LoadProfile) -> None:
         """Raises ValueError for a profile without a rate, which has no pattern."""
         if profile.rate is None:
-            raise ValueError("a pattern is that of a rate: a trace and users have none")
+            raise ValueError("a pattern needs a rate; drop trace or users")
         rate_to = profile.rate if profile.rate_to is None else profile.rate_to
         pieces = PATTERNS[profile.pattern].cycle(profile.rate, rate_to, profile)
         lengths, self._rates, ends = np.array(pieces, np.float64).T

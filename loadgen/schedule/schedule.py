@@ -109,7 +109,7 @@ def describe(profile: LoadProfile) -> str:
 
 def _kind(profile: LoadProfile) -> str:
     if profile.trace:
-        stretched = "" if profile.trace_scale == 1 else f", its times {profile.trace_scale:g}-fold"
+        stretched = "" if profile.trace_scale == 1 else f", times scaled by {profile.trace_scale:g}"
         return f"Trace {profile.trace}{stretched}"
     if profile.users:
         pauses = (
@@ -162,6 +162,6 @@ def _span_s(profile: LoadProfile) -> float:
 def _refuse_too_many(requests: float, options: str) -> None:
     if requests > REQUESTS_LIMIT:
         raise BudgetError(
-            f"{requests:,.0f} requests are more than the {REQUESTS_LIMIT:,} that one process "
-            f"holds; lower {options}, or share them among more --processes"
+            f"{requests:,.0f} requests are more than the {REQUESTS_LIMIT:,} that one process can "
+            f"hold; lower {options}, or spread them over more --processes"
         )

@@ -167,7 +167,7 @@ class Frames:
             high, low, kind, flags, stream = FRAME_HEAD.unpack_from(data, at)
             size = high << 8 | low
             if size > LARGEST_FRAME:
-                raise Http2Error("a frame that is too large: this is no HTTP/2")
+                raise Http2Error("a frame that is too large: this is not HTTP/2")
             start, stop = at + HEAD_SIZE, at + HEAD_SIZE + size
             if stop > end:
                 break

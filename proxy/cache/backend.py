@@ -81,7 +81,7 @@ def make_backend(settings: ServerSettings) -> Backend:
     url = urlsplit(settings.cache_backend)
     if url.scheme not in SERVERS or not url.hostname:
         raise StartError(
-            f"--cache-backend {settings.cache_backend!r} is no {' or '.join(SERVERS)} URL, "
+            f"--cache-backend {settings.cache_backend!r} is not a {' or '.join(SERVERS)} URL, "
             "such as redis://127.0.0.1:6379/0"
         )
     # Without the password that a URL may hold.

@@ -63,7 +63,7 @@ def _tensors(body: memoryview) -> Outputs:
         described.append((sizes[:-1], sizes[-1]))
         at += 1 + 8 * (rank + 1)
     if at + sum(size for _, size in described) != len(body):
-        raise ValueError("the tensors' bytes are not all there, or more are")
+        raise ValueError("the tensors have too few or too many bytes")
     found = []
     for shape, size in described:
         found.append(Tensor(shape, body[at : at + size]))

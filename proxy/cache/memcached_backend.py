@@ -57,7 +57,10 @@ class MemcachedServer:
             values = {item.name: item.value for item in group}
             await self._writer.run(self._writer.client.set_many, values, _exptime(ttl_s), False)
         if len(fitting) < len(items):
-            return f"some are larger than its {self._largest} bytes (memcached -I sets the limit)"
+            return (
+                f"some are larger than its limit of {self._largest} bytes (memcached -I sets "
+                "the limit)"
+            )
         return ""
 
     async def close(self) -> None:

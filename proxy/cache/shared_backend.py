@@ -190,7 +190,7 @@ class SharedBackend:
         if found is None and not self._told_spoilt:
             self._told_spoilt = True
             LOG.warning(
-                "%s holds values that are broken or not ours: they count as misses", self._name
+                "%s holds values that are corrupt or not ours; they count as misses", self._name
             )
         return found
 
@@ -224,7 +224,7 @@ class SharedBackend:
     def _lost(self, error: Exception) -> None:
         if not self._told_away:
             why = str(error) or type(error).__name__
-            LOG.warning("%s is away, results are not shared: %s", self._name, why)
+            LOG.warning("%s is unreachable; results are not shared: %s", self._name, why)
         self._told_away = True
         self._let_go()
         self._tried.set()

@@ -67,7 +67,7 @@ def read_tokens(path: str, option: str = "--token-file") -> list[bytes]:
         raise StartError(f"{option} {path}: {error.strerror}") from None
     tokens = [line for line in lines if line and not line.startswith(b"#")]
     if not tokens:
-        raise StartError(f"{option} {path}: there is no token in it")
+        raise StartError(f"{option} {path}: the file contains no token")
     return tokens
 
 
@@ -87,8 +87,8 @@ def refuse_public(
     if token_file or insecure or is_loopback(host):
         return
     raise StartError(
-        f"{option} {host} can be reached from other machines: give {token_option} FILE, "
-        "or --insecure to let everybody in"
+        f"{option} {host} can be reached from other machines; add {token_option} FILE, or "
+        "--insecure to admit everybody"
     )
 
 

@@ -293,7 +293,7 @@ class HttpProtocol(asyncio.Protocol):
         try:
             piece = next(rest, None)
         except Exception:  # half of it is sent already: only the end can say that it is broken
-            LOG.exception("a reply broke the proxy")
+            LOG.exception("unexpected error while sending a reply")
             self._transport.abort()
             return False
         if piece is None:

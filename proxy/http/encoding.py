@@ -26,7 +26,7 @@ PACKED_FROM = 1024
 LEVEL = 1
 # The most that deflate makes of a byte.
 LARGEST_RATIO = 1032
-BROKEN_END = "the compressed body is broken: it ends too early or goes on"
+BROKEN_END = "the compressed body is corrupt: it ends too early or has trailing data"
 # What is unpacked in one go: a whole body in one go is held twice while it grows.
 PIECE = 256 * 1024
 # Plain bytes that are packed or unpacked in about a millisecond. More would hold up everybody else.
@@ -44,7 +44,7 @@ def unpacked(body: bytes, encodings: bytes, limit: int) -> bytes:
     listed = [name.strip().lower() for name in encodings.split(b",")]
     names = [name for name in listed if name not in (b"", b"identity")]
     if len(names) > MOST_CODINGS:
-        raise BadEncoding(f"more than {MOST_CODINGS} content encodings on top of each other")
+        raise BadEncoding(f"more than {MOST_CODINGS} nested content encodings")
     for name in reversed(names):
         body = _inflated(body, _window_bits(name), limit)
     return body
@@ -91,7 +91,8 @@ def _weight(choice: bytes) -> tuple[bytes, float]:
 def _window_bits(name: bytes) -> int:
     bits = WINDOW_BITS.get(name)
     if bits is None:
-        raise BadEncoding(f"content-encoding {name.decode(errors='replace')}: send gzip or deflate")
+        shown = name.decode(errors="replace")
+        raise BadEncoding(f"content-encoding {shown} is not supported; use gzip or deflate")
     return bits
 
 
@@ -105,11 +106,11 @@ def _inflated(body: bytes, bits: int, limit: int) -> bytes:
                 full = found.write(inflater.decompress(rest, room)) == room
                 rest = inflater.unconsumed_tail
                 if found.tell() > limit:
-                    raise TooLarge(f"the body unpacks to more than {limit} bytes")
+                    raise TooLarge(f"the body decompresses to more than {limit} bytes")
             if inflater.eof and (inflater.unused_data or start + PIECE < len(body)):
                 raise BadRequest(BROKEN_END)
     except zlib.error as error:
-        raise BadRequest(f"the compressed body is broken: {error}") from None
+        raise BadRequest(f"the compressed body is corrupt: {error}") from None
     if not inflater.eof:
         raise BadRequest(BROKEN_END)
     return found.getvalue()

@@ -81,7 +81,7 @@ def add_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     if name not in headers:
         headers[name] = value
     elif name in SINGLE_HEADERS:
-        raise BadRequest(f"{name.decode()} is there twice")
+        raise BadRequest(f"{name.decode()} is given twice")
     else:
         headers[name] += b", " + value
 
@@ -96,7 +96,7 @@ def request_head(
         BadExpectation: it expects something else than 100-continue.
     """
     if version not in STAYING:
-        raise BadRequest(f"HTTP/{version} is not spoken here: send HTTP/1.1")
+        raise BadRequest(f"HTTP/{version} is not supported; use HTTP/1.1")
     if version == "1.1" and b"host" not in headers:
         raise BadRequest("the Host header is missing")
     length = int(headers.get(b"content-length", b"0"))
@@ -146,7 +146,9 @@ def _chunked(version: str, headers: dict[bytes, bytes]) -> bool:
     if coding is None:
         return False
     if version != "1.1" or coding.lower() != b"chunked" or b"content-length" in headers:
-        raise BadRequest("the only transfer-encoding is chunked, in HTTP/1.1, without a length")
+        raise BadRequest(
+            "the only supported transfer-encoding is chunked, in HTTP/1.1, without a length"
+        )
     return True
 
 
@@ -156,7 +158,7 @@ def _expects(version: str, headers: dict[bytes, bytes]) -> bool:
     if expectation is None or version == "1.0":
         return False
     if expectation.lower() != b"100-continue":
-        raise BadExpectation("the only expectation that is met is 100-continue")
+        raise BadExpectation("the only supported expectation is 100-continue")
     return True
 
 

@@ -69,12 +69,13 @@ class AllowedHosts:
         for name in [one for one in said if one is not None]:
             if not (self._any_name or self._is_ours(host_in(name))):
                 raise Misdirected(
-                    f"this is not {_shown(name)}: --allowed-hosts names what else it is called"
+                    f"{_shown(name)} is not a name of this server; add it to --allowed-hosts"
                 )
         origin = headers.get(b"origin")
         if origin is not None and method not in READING and not self._may_send(origin):
             raise Forbidden(
-                f"a page of {_shown(origin)} may not do this: --allowed-hosts names those that may"
+                f"pages of {_shown(origin)} may not use this server; add their host to "
+                "--allowed-hosts"
             )
 
     def _is_ours(self, name: str) -> bool:
@@ -98,7 +99,7 @@ def _plain(name: str) -> str:
     """A name as it is compared."""
     bare = name.strip().lower().removesuffix(".").strip("[]")
     if bare != ANY and not NAME.fullmatch(bare) and not _is_address(bare):
-        raise StartError(f"--allowed-hosts {name!r}: a host's name alone, without scheme or port")
+        raise StartError(f"--allowed-hosts {name!r}: must be a host name without scheme or port")
     return bare
 
 

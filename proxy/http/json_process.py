@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 COUNT, SIZE = struct.Struct("<I"), struct.Struct("<Q")
 # Rows of three numbers and more fill a body of 64 MB with fewer. Each takes a hundred bytes.
 MOST_LISTS = 5_000_000
-TOO_MUCH = "reading this takes too much memory; send tensors as binary"
+TOO_MUCH = "parsing this takes too much memory; send tensors as binary"
 
 
 class Aside:

@@ -137,5 +137,5 @@ def _limits(settings: ServerSettings, memory: Memory) -> Limits:
 def _cannot_listen(settings: ServerSettings, error: OSError) -> str:
     host, port = settings.host, settings.port
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use: --port takes another, 0 any free one"
+        return f"port {port} on {host} is in use; choose another --port, or 0 for any free one"
     return f"cannot listen on {host} port {port}: {error.strerror or error} (--host, --port)"

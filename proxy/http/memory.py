@@ -54,8 +54,8 @@ class Memory:
             self.make_room(size)
         if size > self.left:
             raise Overloaded(
-                f"requests and replies under way hold all of the {self._most >> 20} MiB that they "
-                "may (--max-memory-mb); try again"
+                f"requests and replies in progress use all {self._most >> 20} MiB of "
+                "--max-memory-mb; try again"
             )
         self.held += size
 

@@ -209,7 +209,7 @@ class RequestReader:
             raise _body_too_large(self._limits)
         self._upgrading = parser.should_upgrade()
         if self._upgrading and (head.chunked or method == b"CONNECT"):
-            raise BadRequest("upgrades are not supported: speak plain HTTP/1.1")
+            raise BadRequest("upgrades are not supported; use plain HTTP/1.1")
         self._head = head
         self.awaits_continue = head.expects
         self._turn(BODY)
@@ -218,7 +218,7 @@ class RequestReader:
         self._progress += 1
         self._chunks += 1
         if self._chunks > FREE_CHUNKS and self._received < LEAST_MEAN_CHUNK * self._chunks:
-            raise TooLarge(f"too many tiny chunks: send {LEAST_MEAN_CHUNK} bytes or more in each")
+            raise TooLarge(f"too many tiny chunks; send at least {LEAST_MEAN_CHUNK} bytes in each")
 
     def on_body(self, body: bytes) -> None:
         self._progress += 1
@@ -247,8 +247,8 @@ def _reason(error: httptools.HttpParserError) -> RequestError:
 
 
 def _head_too_large(limits: Limits) -> HeadTooLarge:
-    return HeadTooLarge(f"request line and headers are over {limits.head_bytes} bytes")
+    return HeadTooLarge(f"request line and headers exceed {limits.head_bytes} bytes")
 
 
 def _body_too_large(limits: Limits) -> TooLarge:
-    return TooLarge(f"the body is over {limits.body_bytes} bytes")
+    return TooLarge(f"the body exceeds {limits.body_bytes} bytes")

@@ -182,8 +182,8 @@ class Exchange:
     def refuse(self, error: Exception) -> None:
         """Answer with an error; one that is not a RequestError is a fault of ours."""
         if not isinstance(error, RequestError):
-            LOG.error("a request broke the proxy", exc_info=error)
-            error = RequestError("the proxy failed; its log says how")
+            LOG.error("unexpected error while handling a request", exc_info=error)
+            error = RequestError("internal error; see the proxy log")
         self.respond(error.status, *error_reply(error))
 
     def _stream(self, status: int, headers: bytes, body: Stream) -> None:

@@ -20,7 +20,7 @@ def tls_context(cert: str, key: str, client_ca: str) -> ssl.SSLContext | None:
         _need_no_more(key, client_ca)
         return None
     if not key:
-        raise StartError("--tls-cert needs the key of the certificate: --tls-key FILE")
+        raise StartError("--tls-cert needs the certificate's key; add --tls-key FILE")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -48,7 +48,7 @@ def node_context(ca: str) -> ssl.SSLContext | None:
 def _need_no_more(key: str, client_ca: str) -> None:
     for option, value in (("--tls-key", key), ("--tls-client-ca", client_ca)):
         if value:
-            raise StartError(f"{option} needs a certificate: --tls-cert FILE")
+            raise StartError(f"{option} needs a certificate; add --tls-cert FILE")
 
 
 def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
@@ -77,7 +77,7 @@ def _need_readable(option: str, path: str) -> None:
 
 
 def _no_password() -> str:
-    raise StartError("--tls-key is encrypted: give one that is not")
+    raise StartError("--tls-key is encrypted; use an unencrypted key")
 
 
 def _wrong_pair(cert: str, key: str, error: ssl.SSLError) -> str:

@@ -37,13 +37,13 @@ PLACE, SIZE, MOSTLY = 1e-3, 0.1, 1e-2
 ROUNDED = 0.01
 
 OVERRULE = " (--rows-independent overrules)"
-UNKNOWN = ", so nobody can tell whether its rows depend on each other" + OVERRULE
+UNKNOWN = ", so it is unknown whether its rows depend on each other" + OVERRULE
 COUPLED = "the rows of output {!r} depend on each other" + OVERRULE
 SHAPED = "the shape of output {!r} depends on the batch" + OVERRULE
 PLACED = "output {!r} depends on a row's place in the batch" + OVERRULE
 SIZED = "output {!r} depends on the size of the batch" + OVERRULE
 ROLLING = "output {!r} differs from run to run" + UNKNOWN
-REFUSED = "the model refuses all values that were tried" + UNKNOWN
+REFUSED = "the model rejects all values that were tried" + UNKNOWN
 
 
 class Independence(NamedTuple):

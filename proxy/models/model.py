@@ -57,10 +57,10 @@ def resolve_model(model: str) -> ModelFile:
         return _demo(model.removeprefix(DEMO_PREFIX))
     path = Path(model).expanduser()
     if not path.exists():
-        raise ModelError(f"{model}: no such file; name an .onnx file or one of {_demos()}")
+        raise ModelError(f"{model}: no such file; use an .onnx file or one of {_demos()}")
     if not path.is_file():
         raise ModelError(
-            f"{model} is not a file; name an .onnx file (serve --repository for a folder)"
+            f"{model} is not a file; use an .onnx file (or serve --repository for a folder)"
         )
     return ModelFile(path, path.stem)
 
@@ -92,7 +92,7 @@ def _demo(name: str) -> ModelFile:
     if name not in DEMOS:
         close = meant(name, DEMOS)
         rather = f"did you mean {DEMO_PREFIX}{close}?" if close else f"there are {_demos()}"
-        raise ModelError(f"there is no demo:{name}; {rather}")
+        raise ModelError(f"unknown model demo:{name}; {rather}")
     return ModelFile(demo_path(name), name)
 
 

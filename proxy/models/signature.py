@@ -50,7 +50,7 @@ def settle(
     outputs = list(map(_as_seen, outputs, seen))
     single = Signature(tuple(inputs), tuple(outputs), batchable=False, notes=tuple(notes))
     if all(spec.batch_axis < 0 for spec in inputs):
-        return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch"), one_row
+        return unbatchable(single, f"input {inputs[0].name!r} has a fixed batch size"), one_row
     try:
         grown = list(_grown(inputs, one_row, run))
     except Exception as error:  # whatever a model says that has its one row built in
@@ -137,7 +137,7 @@ def _runnable(
         return shapes, seen, _tried(inputs, shapes, shape)
     hint = " x ".join(spec.name for spec in inputs if _open_axes(spec)) or "its inputs"
     raise ModelError(
-        f"the model ran with no size that was tried "
+        f"the model ran with none of the sizes tried "
         f"({hint}: --shape NAME=D1,D2, or --batch-axis NAME=K): {reason}"
     )
 
@@ -173,7 +173,8 @@ def _tried(
     inputs: Sequence[TensorSpec], shapes: Shapes, shape: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
     return [
-        f"input {spec.name!r} has open sizes; {list(found)} ran (--shape {spec.name}=… for others)"
+        f"input {spec.name!r} has symbolic dimensions; {list(found)} ran (--shape {spec.name}=… "
+        "for others)"
         for spec, found in zip(inputs, shapes, strict=True)
         if _open_axes(spec) and spec.name not in shape
     ]

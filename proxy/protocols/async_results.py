@@ -65,7 +65,7 @@ class AsyncResults:
         """
         self._expire(now_ns)
         if len(self._pending) >= self._most:
-            raise TooMany(f"{self._most} requests are under way already; fetch or wait")
+            raise TooMany(f"{self._most} requests are already in progress; fetch results or wait")
         if len(self) >= self._most:
             self._drop_oldest()
         found = secrets.token_urlsafe()
@@ -191,4 +191,4 @@ def _id(request: HttpRequest) -> str:
 
 
 def _unknown(request: HttpRequest) -> NotFound:
-    return NotFound(f"no result {_id(request)!r}: never begun, forgotten, or kept long enough")
+    return NotFound(f"no result {_id(request)!r}: it never existed, was deleted or has expired")

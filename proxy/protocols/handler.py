@@ -61,8 +61,8 @@ def answer(
         except RequestError as error:
             send_error(respond, error)
         except Exception:  # on its way to others too: it must not cost them their answers
-            LOG.exception("a reply broke the proxy")
-            send_error(respond, RequestError("the proxy failed; its log says how"))
+            LOG.exception("unexpected error while sending a reply")
+            send_error(respond, RequestError("internal error; see the proxy log"))
         else:
             respond(200, headers, written)
 
@@ -128,8 +128,8 @@ def read_aside(
         except asyncio.CancelledError:
             send_error(respond, Overloaded(STOPPING))
         except Exception:  # nobody else waits for this: the client would wait for ever
-            LOG.exception("a large request broke the proxy")
-            send_error(respond, RequestError("the proxy failed; its log says how"))
+            LOG.exception("unexpected error while handling a large request")
+            send_error(respond, RequestError("internal error; see the proxy log"))
 
     reading = subject.aside.call(read, *arguments)
     reading.add_done_callback(done)

@@ -30,7 +30,7 @@ def read_instances(signature: Signature, instances: Any) -> InferRequest:  # noq
         BadRequest: no list, a row that names the wrong inputs, or values that do not fit.
     """
     if not isinstance(instances, list) or not instances:
-        raise BadRequest("the instances have to be a list of at least one row")
+        raise BadRequest("the instances must be a list of at least one row")
     check_rows(signature, len(instances))
     if len(signature.inputs) == 1 and not isinstance(instances[0], dict):
         return request_of(signature, [_stacked(signature.inputs[0], instances)])
@@ -72,8 +72,8 @@ def _by_row(signature: Signature, spec: TensorSpec, tensor: Tensor, count: int) 
     axis = max(spec.batch_axis, 0)
     if array.shape[axis : axis + 1] != (count,) or not _may_be_rows(signature, spec):
         raise BadRequest(
-            f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; "
-            "ask for whole tensors"
+            f"output {spec.name!r} of shape {[*array.shape]} has no row per instance; request "
+            "whole tensors"
         )
     return np.moveaxis(array, axis, 0)
 

@@ -31,7 +31,7 @@ WRITTEN = {
     float: "a float",
     int: "an integer",
 }
-WORDS = "; NaN, Infinity and -Infinity are written so, without quotes"
+WORDS = "; write NaN, Infinity and -Infinity without quotes"
 
 
 def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: ANN401 - from JSON
@@ -43,7 +43,8 @@ def pack(spec: TensorSpec, data: Any, shape: Sequence[int]) -> bytes:  # noqa: A
     array = read_nested(spec, data)
     if array.size != prod(shape):
         raise BadRequest(
-            f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not {array.size}"
+            f"input {spec.name!r} of shape {list(shape)} needs {prod(shape)} values, not "
+            f"{array.size}"
         )
     return array.tobytes()
 
@@ -97,7 +98,7 @@ def _check_leaves(spec: TensorSpec, data: Any) -> None:  # noqa: ANN401 - from J
     if wrong:
         hint = WORDS if "f" in takes and wrong[0] in (str, type(None)) else ""
         raise BadRequest(
-            f"input {spec.name!r} is {spec.datatype}; its data holds {WRITTEN[wrong[0]]}{hint}"
+            f"input {spec.name!r} is {spec.datatype}; its data contains {WRITTEN[wrong[0]]}{hint}"
         )
 
 
@@ -120,7 +121,7 @@ def _fits(array: NDArray[Any], values: NDArray[Any]) -> bool:
 
 
 def _uneven(spec: TensorSpec) -> BadRequest:
-    return BadRequest(f"input {spec.name!r}: data has to be numbers, nested evenly or flat")
+    return BadRequest(f"input {spec.name!r}: data must be numbers, nested evenly or flat")
 
 
 def _does_not_fit(spec: TensorSpec) -> BadRequest:

@@ -44,4 +44,4 @@ def _number(digits: str) -> int | float:
 
 
 def _broken(error: Exception) -> BadRequest:
-    return BadRequest(f"the request's JSON is broken: {error}")
+    return BadRequest(f"the request is not valid JSON: {error}")

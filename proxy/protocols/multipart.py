@@ -64,12 +64,12 @@ def _part(head: bytes, content: memoryview) -> Part:
         raise BadRequest("a part of the form has no name: Content-Disposition: form-data; name=…")
     encoding = str(fields.get("content-transfer-encoding", "")).strip().lower()
     if encoding not in PLAIN_ENCODINGS:
-        raise BadRequest(f"part {name!r} of the form is sent as {encoding}: send its bytes")
+        raise BadRequest(f"part {name!r} of the form is sent as {encoding}; send plain bytes")
     return Part(name, str(fields.get("content-type", "")).encode("latin-1", "replace"), content)
 
 
 def _found(body: bytes, what: bytes, start: int, end: int | None = None) -> int:
     at = body.find(what, start, end)
     if at < 0:
-        raise BadRequest("the form is broken: a part has no end, or no head of its own")
+        raise BadRequest("the form is malformed: a part has no end or no headers")
     return at

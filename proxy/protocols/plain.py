@@ -58,7 +58,7 @@ def read(signatures: dict[str, Signature], body: Buffer) -> tuple[str, Asked]:
     signature = signatures[name]
     given = [key for key in ("input", "inputs") if key in document]
     if len(given) != 1:
-        raise BadRequest("""the body has to hold "input": values or "inputs": {name: values}""")
+        raise BadRequest("""the body must contain "input": values or "inputs": {name: values}""")
     arrays = read_columns(signature, document[given[0]])
     alone = _is_one_row(signature, arrays)
     if alone:
@@ -81,7 +81,7 @@ def _write(alone: bool, unnamed: bool, signature: Signature, outputs: Outputs) -
 def _model(names: list[str], document: dict[str, Any]) -> str:
     name = document.get("model", "")
     if not isinstance(name, str) or (not name and len(names) != 1):
-        raise BadRequest(f"""the body has to say which "model": {", ".join(names)}""")
+        raise BadRequest(f"""the body must name the "model": {", ".join(names)}""")
     if name and name not in names:
         raise NotFound(f"unknown model {name!r}; served here: {', '.join(names)}")
     return name or names[0]

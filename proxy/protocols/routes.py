@@ -121,7 +121,7 @@ class Api:
     def _unknown(self, path: str) -> str:
         if path.startswith("/v2/models/"):
             return self._repository.unknown(path.removeprefix("/v2/models/"))
-        return f"nothing at {path}; GET /v2 says what this server is"
+        return f"nothing at {path}; GET /v2 describes this server"
 
 
 def _metrics(exposition: Exposition, request: HttpRequest, respond: Respond) -> None:
@@ -135,7 +135,7 @@ async def _answered(work: Coroutine[Any, Any, None], respond: Respond) -> None:
     except RequestError as error:
         send_error(respond, error)
     except Exception:  # nobody else waits for a task: the client would wait for ever
-        LOG.exception("a change of models broke the proxy")
-        send_error(respond, RequestError("the proxy failed; its log says how"))
+        LOG.exception("unexpected error while changing models")
+        send_error(respond, RequestError("internal error; see the proxy log"))
     else:
         respond(200, JSON_TYPE, [b""])

@@ -86,11 +86,11 @@ def read(signature: Signature, body: Buffer) -> Asked:
 
 def _read(signature: Signature, document: dict[str, Any]) -> Asked:
     if (name := document.get("signature_name", SIGNATURE_NAME)) not in ("", SIGNATURE_NAME):
-        raise BadRequest(f"no signature {name!r}; there is {SIGNATURE_NAME!r}")
+        raise BadRequest(f"no signature {name!r}; use {SIGNATURE_NAME!r}")
     if given := [key for key in FORMATS if key in document]:
         if len(given) == 1:
             return FORMATS[given[0]](signature, document[given[0]])
-        raise BadRequest("'instances' or 'inputs', not both")
+        raise BadRequest("use 'instances' or 'inputs', not both")
     raise BadRequest("'instances' (a list of rows) or 'inputs' (whole tensors) is missing")
 
 

@@ -129,7 +129,7 @@ def _type(content_type: bytes) -> bytes:
 def _field(form: list[Part]) -> Part:
     if len(form) != 1 or form[0].name not in FIELDS:
         names = ", ".join(repr(part.name) for part in form) or "none"
-        raise BadRequest(f"the form has to have one part, named data or body; it has {names}")
+        raise BadRequest(f"the form must have one part, named data or body; it has {names}")
     return form[0]
 
 
@@ -139,7 +139,7 @@ def _instances(document: Any) -> tuple[list[Any], bool]:  # noqa: ANN401 - from 
     if isinstance(document, dict):
         document = document.get("instances", document.get("data"))
     if not isinstance(document, list):
-        raise BadRequest('the body has to be a list of rows, {"data": rows} or {"instances": rows}')
+        raise BadRequest('the body must be a list of rows, {"data": rows} or {"instances": rows}')
     return document, enveloped
 
 

@@ -172,7 +172,7 @@ def _json_size(request: HttpRequest) -> int | None:
     if text is None:
         return None
     if not text.isdigit() or len(text) > MOST_DIGITS:
-        raise BadRequest("Inference-Header-Content-Length has to be a number of bytes")
+        raise BadRequest("Inference-Header-Content-Length must be a number of bytes")
     return int(text)
 
 

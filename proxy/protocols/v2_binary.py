@@ -96,7 +96,8 @@ class V2Wire:
         """How to read a request whose inputs are all binary; None if one of them is not."""
         if not 0 < json_size <= len(head):
             raise BadRequest(
-                f"Inference-Header-Content-Length {json_size} does not fit a body of {len(head)} bytes"
+                f"Inference-Header-Content-Length {json_size} does not fit a body of {len(head)} "
+                "bytes"
             )
         parsed = self._load(head)
         found: dict[int, tuple[tuple[int, ...], slice]] = {}
@@ -158,12 +159,13 @@ class V2Wire:
         open_axes = [axis for axis, dim in enumerate(spec.dims) if not isinstance(dim, int)]
         if any(axis != spec.batch_axis for axis in open_axes):
             raise BadRequest(
-                f"input {spec.name!r} has open sizes; a raw binary request cannot say them"
+                f"input {spec.name!r} has symbolic dimensions, which a raw binary request cannot "
+                "give"
             )
         row_size = prod(d for d in spec.dims if isinstance(d, int)) * spec.item_size
         rows, rest = divmod(len(body), row_size)
         if rest or not rows or (rows > 1 and not open_axes):
-            raise BadRequest(f"{len(body)} bytes are no whole number of rows of {row_size} bytes")
+            raise BadRequest(f"{len(body)} bytes is not a multiple of the {row_size}-byte row size")
         shape = tuple(d if isinstance(d, int) else rows for d in spec.dims)
         layout = self._documents.layout({}, (shape,))
         return make_request(self._signature, layout, (memoryview(body),))
@@ -191,8 +193,8 @@ class V2Wire:
             return InferReply(b"".join(written))
         if heavy > LARGEST_MIXED:
             raise BadRequest(
-                f"outputs of {heavy} bytes cannot be written out beside binary ones; "
-                "ask for all as binary, or for none"
+                f"outputs of {heavy} bytes cannot be written as JSON beside binary ones; request "
+                "all as binary, or none"
             )
         return InferReply(dumps(self._values(request, outputs)), raw)
 

@@ -43,7 +43,7 @@ def load(text: Buffer) -> dict[str, Any]:
     """
     document = parse(text)
     if not isinstance(document, dict):
-        raise BadRequest("the request's JSON has to be an object")
+        raise BadRequest("the request's JSON must be an object")
     return document
 
 
@@ -59,7 +59,7 @@ class DocumentReader:
         """The described inputs; none of the model's is missing."""
         given = document.get("inputs")
         if not isinstance(given, list) or not all(isinstance(g, dict) for g in given):
-            raise BadRequest("'inputs' has to be a list of tensors")
+            raise BadRequest("'inputs' must be a list of tensors")
         names = [g.get("name") for g in given]
         for spec in self._signature.inputs:
             if spec.name not in names:
@@ -89,7 +89,7 @@ class DocumentReader:
             return None
         if type(size) is not int or size < 0:
             raise BadRequest(
-                f"input {given.get('name')!r}: binary_data_size has to be a number of bytes"
+                f"input {given.get('name')!r}: binary_data_size must be a number of bytes"
             )
         return size
 
@@ -119,13 +119,13 @@ class DocumentReader:
         if not outputs:
             return all_outputs(self._signature, binary=every_binary)
         if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
-            raise BadRequest("'outputs' has to be a list of objects")
+            raise BadRequest("'outputs' must be a list of objects")
         enough = outputs[: len(self._output_index) + 1]  # of more, one is unknown or there twice
         found = tuple(self._wanted_output(output, every_binary) for output in enough)
         indexes = [wanted.place for wanted in found]
         if twice := [i for i in set(indexes) if indexes.count(i) > 1]:
             raise BadRequest(
-                f"output {self._signature.outputs[twice[0]].name!r} is asked for twice"
+                f"output {self._signature.outputs[twice[0]].name!r} is requested twice"
             )
         return found
 
@@ -148,7 +148,7 @@ def _parameters(of: dict[str, Any]) -> dict[str, Any]:
     """
     parameters = of.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise BadRequest("'parameters' has to be an object")
+        raise BadRequest("'parameters' must be an object")
     for name, value in parameters.items():
         if value and (name in UNSUPPORTED or name.startswith(RESERVED_PREFIX)):
             raise BadRequest(f"parameter {name!r} is not supported")
@@ -158,23 +158,23 @@ def _parameters(of: dict[str, Any]) -> dict[str, Any]:
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise BadRequest(f"parameter {name!r} has to be true or false")
+        raise BadRequest(f"parameter {name!r} must be true or false")
     return value
 
 
 def _count(parameters: dict[str, Any], name: str, most: int) -> int:
     value = parameters.get(name, 0)
     if type(value) is not int or not 0 <= value <= most:
-        raise BadRequest(f"parameter {name!r} has to be an integer from 0 to {most}")
+        raise BadRequest(f"parameter {name!r} must be an integer from 0 to {most}")
     return value
 
 
 def _id(document: dict[str, Any]) -> str | None:
     found = document.get("id")
     if found is not None and not isinstance(found, str):
-        raise BadRequest("'id' has to be a string")
+        raise BadRequest("'id' must be a string")
     if found is not None and len(found) > LONGEST_ID:
-        raise BadRequest(f"'id' may have {LONGEST_ID} characters, not {len(found)}")
+        raise BadRequest(f"'id' may have at most {LONGEST_ID} characters, not {len(found)}")
     return found
 
 

@@ -128,7 +128,7 @@ class Repository:
         source = self._sources.get(name)
         if source is None:
             raise BadRequest(
-                f"no model {name!r} in the repository; there are {', '.join(self._sources)}"
+                f"no model {name!r} in the repository; it has {', '.join(self._sources)}"
             )
         config = _config(self._config, knobs or {})
         async with self._changing:
@@ -208,7 +208,7 @@ class Repository:
         if not [other for other in self._served.values() if other is not model]:
             self._on_fatal(error)
             return
-        LOG.error("%s is served no more: %s", model.name, error)
+        LOG.error("%s is no longer served: %s", model.name, error)
         self._reasons[model.name] = str(error)
         self._replace(model.name, None)
 
@@ -238,7 +238,7 @@ def _sources(settings: ServerSettings) -> dict[str, ModelFile]:
     named = _named(settings)
     names = [source.name for source in named]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise BadRequest(f"two models are called {twice[0]!r}: write NAME=PATH")
+        raise BadRequest(f"two models are named {twice[0]!r}; rename one with NAME=PATH")
     there = find_models(settings.repository) if settings.repository else {}
     return {**there, **_by_name(settings)}
 
@@ -261,7 +261,7 @@ def load_parameters(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
     if len(body) > AT_ONCE:
-        raise TooLarge(f"a load request may have {AT_ONCE} bytes, not {len(body)}")
+        raise TooLarge(f"a load request may have at most {AT_ONCE} bytes, not {len(body)}")
     try:
         parameters = orjson.loads(body).get("parameters", {})
         if files := [name for name in parameters if name.startswith("file:")]:
@@ -272,7 +272,7 @@ def load_parameters(body: bytes) -> dict[str, Any]:
     except (orjson.JSONDecodeError, AttributeError, TypeError):
         raise BadRequest('load takes {"parameters": {"config": "{…knobs…}"}}') from None
     if not isinstance(knobs, dict):
-        raise BadRequest("parameter 'config' has to be a JSON object in a string")
+        raise BadRequest("parameter 'config' must be a JSON object in a string")
     return knobs
 
 

@@ -152,7 +152,7 @@ class ServedModel:
                     looked = now
                     scaling.look(now)
             except Exception:  # nobody else would look for hung workers any more
-                LOG.exception("the watch over %s stumbled", self.name)
+                LOG.exception("unexpected error while watching %s", self.name)
 
 
 async def serve_model(
@@ -212,7 +212,7 @@ async def serve_model(
             await link.shutdown()
             served.hurried = True  # those who wait for a worker of the old file wait in vain
             on_changed()
-            raise ModelError(f"{path} or its weights have changed: it is loaded anew")
+            raise ModelError(f"{path} or its weights have changed; reloading it")
         return link
 
     supervisor = Supervisor(dispatcher, start, config.worker_weights, on_fatal, remote)

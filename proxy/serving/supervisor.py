@@ -175,7 +175,7 @@ class Supervisor:
                 failures += 1
                 if str(error) != said:  # a node may be away for days
                     said = str(error)
-                    LOG.warning("worker-%d does not start: %s", number, error)
+                    LOG.warning("worker-%d failed to start: %s", number, error)
                 if not self._any_alive() and number not in self._remote:
                     self._dispatcher.core.hold_off(pause_s)
                     if failures >= MOST_FAILURES:

@@ -98,7 +98,7 @@ MODEL_COUNTERS: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
 )
 MODEL_GAUGES: tuple[tuple[str, str, Callable[[ModelFigures], float]], ...] = (
     ("dlbench_queue_length", "Requests that wait for a worker", lambda m: m.waiting),
-    ("dlbench_in_flight_requests", "Requests taken, not answered yet", lambda m: m.in_flight),
+    ("dlbench_in_flight_requests", "Requests accepted, not answered yet", lambda m: m.in_flight),
     ("dlbench_cache_entries", "Results in the cache", lambda m: m.cache_entries),
     ("dlbench_cache_bytes", "Bytes of results in the cache", lambda m: m.cache_bytes),
 )
@@ -125,7 +125,7 @@ WORKER_GAUGES: tuple[tuple[str, str, Callable[[WorkerSeen], float]], ...] = (
 )
 GPU_GAUGES: tuple[tuple[str, str, Callable[[GpuUsage], float | None]], ...] = (
     ("dlbench_gpu_utilization_ratio", "Share of time a kernel ran", lambda g: g.utilization),
-    ("dlbench_gpu_memory_used_bytes", "Memory in use, by anybody", lambda g: g.used_bytes),
+    ("dlbench_gpu_memory_used_bytes", "Memory in use by all processes", lambda g: g.used_bytes),
     ("dlbench_gpu_memory_total_bytes", "Memory of the GPU", lambda g: g.total_bytes),
 )
 MODEL_LABELS = ("model", "version")

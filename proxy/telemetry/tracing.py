@@ -74,7 +74,9 @@ class OtlpTracer:
             from opentelemetry.trace import SpanKind, Status, StatusCode
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
-            raise StartError("--otlp-endpoint needs: pip install 'dlbench[otel]'") from None
+            raise StartError(
+                "--otlp-endpoint needs an extra: pip install 'dlbench[otel]'"
+            ) from None
         exporter = OTLPSpanExporter(_traces_url(endpoint), timeout=EXPORT_TIMEOUT_S)
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "dlbench"}), shutdown_on_exit=False
@@ -129,5 +131,5 @@ def _traces_url(endpoint: str) -> str:
     """Where traces are posted: at /v1/traces unless the address has a path (OTLP's convention)."""
     url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise StartError(f"--otlp-endpoint {endpoint}: write http://HOST:4318")
+        raise StartError(f"--otlp-endpoint {endpoint}: must be like http://HOST:4318")
     return endpoint if url.path.strip("/") else endpoint.rstrip("/") + "/v1/traces"

@@ -127,9 +127,9 @@ def decode_result(frame: Frame, item_sizes: tuple[int, ...]) -> Result:
         places = _places(frame.layout[TIMES.size :], item_sizes)
         input_ns, compute_ns, output_ns = TIMES.unpack_from(frame.layout)
     except (struct.error, ValueError):
-        raise BrokenFrame("a result whose layout is none") from None
+        raise BrokenFrame("a result with an unknown layout") from None
     if (places[-1][2] if places else 0) != len(data):
-        raise BrokenFrame(f"a result of {len(data)} bytes, which its shapes do not take")
+        raise BrokenFrame(f"a result of {len(data)} bytes, which do not match its shapes")
     tensors = tuple([Tensor(shape, data[start:stop]) for shape, start, stop in places])
     return Result(input_ns, compute_ns, output_ns, tensors)
 
@@ -194,7 +194,7 @@ class FrameReader:
         try:
             return np.empty(size, np.uint8).data  # not zeroed first
         except (MemoryError, ValueError):
-            raise BrokenFrame(f"there is no memory for a frame of {size} bytes") from None
+            raise BrokenFrame(f"not enough memory for a frame of {size} bytes") from None
 
 
 def _taken_apart(frame: memoryview) -> Frame:

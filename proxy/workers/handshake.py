@@ -74,11 +74,9 @@ def check_kind(kind: bytes) -> None:
     """
     magic, version = KIND.unpack(kind)
     if magic != MAGIC:
-        raise StartError("this is no dlbench worker talking to a front")
+        raise StartError("the other side does not speak the protocol of dlbench workers")
     if version != VERSION:
-        raise StartError(
-            f"one side speaks version {version} and the other {VERSION}: update dlbench"
-        )
+        raise StartError(f"protocol versions differ ({version} and {VERSION}); update dlbench")
 
 
 def prove(secret: bytes, role: bytes, said: bytes) -> bytes:

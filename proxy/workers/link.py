@@ -111,7 +111,7 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
                 HANDLERS.get(frame.kind, WorkerLink.misled)(self, frame)
         except BrokenFrame as error:
             self.broken = True
-            self.kill(f"it sent what no worker sends: {error}")
+            self.kill(f"it sent an invalid message: {error}")
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were read by somebody else."""
@@ -140,7 +140,7 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
             self._item_sizes = tuple(spec.item_size for spec in outputs)
             hello["device"], hello["device_reason"]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise BrokenFrame("a hello that says nothing") from None
+            raise BrokenFrame("an empty hello") from None
         self._reader.most_bytes = frames.MOST_BYTES
         self.hello.set_result(hello)
 
@@ -166,7 +166,7 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
 
     def _done(self) -> None:
         if not self._outstanding:
-            raise BrokenFrame("an answer that nobody waits for")
+            raise BrokenFrame("an unexpected answer")
         self._outstanding -= 1
 
     async def _bury(self, exc: Exception | None) -> None:

@@ -109,7 +109,7 @@ class Node:
             except (ConnectionError, ssl.SSLError):  # it was gone before it was taken
                 continue
             except OSError as error:
-                LOG.warning("a connection could not be taken: %s", error)
+                LOG.warning("a connection could not be accepted: %s", error)
                 time.sleep(ACCEPT_PAUSE_S)
                 continue
             name = str(NodeAddress(*peer[:2]))
@@ -147,7 +147,7 @@ class Node:
             with line:
                 self._talk(line, name)
         except OSError as error:
-            LOG.warning("%s is gone: %s", name, error)
+            LOG.warning("%s disconnected: %s", name, error)
         finally:
             with self._lock:
                 self._strangers.pop(line, None)
@@ -174,7 +174,7 @@ class Node:
         with self._lock:
             number = next((n for n in range(MOST_WORKERS) if n not in self._lent), None)
             if number is None:
-                raise StartError(f"{MOST_WORKERS} workers are lent already")
+                raise StartError(f"{MOST_WORKERS} workers are in use already")
             self._strangers.pop(line, None)
             self._lent[number] = line
         try:

@@ -75,7 +75,7 @@ class NodeAddress(NamedTuple):
         """
         host, _, port = text.rpartition(":")
         if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise StartError(f"{text!r} is no address of a node: write HOST:PORT")
+            raise StartError(f"{text!r} is not the address of a node; use HOST:PORT")
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class FirstLine(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        text = "it closed the connection at once: no node, or one that is full or wants TLS"
+        text = "it closed the connection at once: not a node, or one that is full or requires TLS"
         self._end = exc or ConnectionResetError(text)
         self._came.set()
 
@@ -215,5 +215,6 @@ class RemoteLink(WorkerLink):
     def _compare(self, found: Signature) -> None:
         if replace(self._signature, **BESIDE) != replace(found, **BESIDE):
             raise StartError(
-                "it understands the model otherwise: same --batch-axis, --shape and --rows-independent?"
+                "it reads the model differently; use the same --batch-axis, --shape and "
+                "--rows-independent"
             )

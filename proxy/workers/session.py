@@ -203,7 +203,7 @@ def _load(path: str, executor: Executor, device: str) -> onnxruntime.InferenceSe
             onnxruntime.preload_dlls()  # from the nvidia wheels, if they are installed
     elif executor.provider_option:
         option = next(iter(executor.provider_option))
-        raise DeviceError(f"--provider-option {option}: the CPU takes none")
+        raise DeviceError(f"--provider-option {option}: the CPU has no options")
     try:
         session = _made(path, executor, executor.providers(device))
     except Exception as error:
@@ -235,7 +235,7 @@ def _explained(path: str, executor: Executor, device: str, text: str) -> Excepti
             return Unavailable(SOURCE_PLACE.sub("", text))
     if any(sign in text for sign in NOT_WHOLE):
         return ModelError(
-            f"{path} is not a whole ONNX model: export it, or fetch it, again ({text})"
+            f"{path} is an incomplete ONNX model; export or download it again ({text})"
         )
     return ModelError(f"{path} cannot be loaded: {text}")
 

@@ -43,7 +43,7 @@ WARMUP_RUNS = 2
 # some 8 kB beside its arrays, so their bytes alone are no bound.
 KEPT_BYTES = 64 << 20
 KEPT_SHAPES = 1024
-LEFT_OUT = "a slow model: {} trials of whether rows depend on each other were left out"
+LEFT_OUT = "slow model: skipped {} tests of whether rows depend on each other"
 
 
 def main() -> None:
@@ -125,14 +125,14 @@ class Worker:
         rows, shapes = frames.decode_batch(arrival.layout)
         batch = self._prepare(shapes, arrival.room)
         if batch.size != arrival.size:
-            raise ValueError(f"{arrival.size} bytes came for a batch of {batch.size}")
+            raise ValueError(f"{arrival.size} bytes received for a batch of {batch.size}")
         batch.join(rows)
         began = time.perf_counter_ns()
         outputs = batch.run()
         ended = time.perf_counter_ns()
         size = sum(output.nbytes for output in outputs)
         if size > self._most:
-            raise ValueError(f"outputs of {size >> 20} MiB; all may take {self._most >> 20}")
+            raise ValueError(f"outputs of {size >> 20} MiB exceed the limit of {self._most >> 20}")
         cut = batch.split(outputs, rows)
         times = (began - arrived, ended - began, time.perf_counter_ns() - ended)
         return frames.encode_result(arrival.number, times, cut.shapes, cut.data, cut.size)

@@ -168,9 +168,7 @@ def rerun(study: Mapping[str, Point], again: Mapping[str, Point], notes: Sequenc
     for name, point in again.items():
         before, now = study[name].measurement, point.measurement
         if before is None or now is None:
-            broken.append(
-                f"{name} cannot be served any more: {point.failure or 'nothing measured'}"
-            )
+            broken.append(f"{name} can no longer be served: {point.failure or 'nothing measured'}")
             continue
         pairs[name] = Pair(_deciding(before), _deciding(now), (before, now))
         broken += _broken(name, before, now)
@@ -250,4 +248,4 @@ def _invalid(name: str, measured: Measurement) -> str:
 def _broken(name: str, first: Measurement, second: Measurement) -> tuple[str, ...]:
     if second.verdict != "saturated" or first.verdict == "saturated":
         return ()
-    return (f"{name} does not keep up any more: {second.reason}",)
+    return (f"{name} no longer keeps up: {second.reason}",)

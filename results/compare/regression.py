@@ -81,10 +81,10 @@ def _whole(
     unsure = ", ".join(name for name, v in decisive if v == "cannot tell")
     if unsure:
         remedy = f"; {compared.remedy} would narrow the intervals" if compared.remedy else ""
-        said = f"{unsure} may be worse by more than {percent(tolerance)}, or not{trades}{remedy}"
+        said = f"{unsure} may or may not be worse by more than {percent(tolerance)}{trades}{remedy}"
         return "cannot tell", said
     if not decisive:
-        return "cannot tell", "nothing that decides was measured on both sides"
+        return "cannot tell", "no deciding figure was measured on both sides"
     sure = ", ".join(name for name, v in decisive if v != "traded")
     return "no regression", f"{sure}: none is worse by more than {percent(tolerance)}{trades}"
 

@@ -42,8 +42,9 @@ def conclusion(judgement: Judgement) -> str:
 def how_to_read(judgement: Judgement) -> str:
     """What stands below every table."""
     return (
-        "The 95 % intervals hold for all figures at once. What is worse, and lies wholly beyond "
-        f"{percent(judgement.tolerance)}, is a regression (error rates: beyond "
+        "The 95 % intervals hold for all figures at once. A figure whose whole interval is worse "
+        "by more than "
+        f"{percent(judgement.tolerance)}, is a regression (error rates: by more than "
         f"{percent(ERROR_RATE_LIMIT)} of the requests)."
     )
 

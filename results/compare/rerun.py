@@ -107,7 +107,7 @@ def notes(study: Study, settings: ServerSettings, pin: str) -> list[str]:
         machine = f"{processor()}, {physical_cores()} cores"
     found = list(guess_notes(study.guessed))
     if known.get("model_hash", digest) != digest:
-        found.append("the model file is another one")
+        found.append("the model file has changed")
     if known.get("machine", machine) != machine:
         found.append(f"another machine: {machine}, not {known['machine']}")
     return found + difference("versions", study.calibration.get("versions", versions()), versions())

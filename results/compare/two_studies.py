@@ -53,7 +53,7 @@ def studies(first: Finished, second: Finished, reference_ms: float = REFERENCE_M
         changes(pairs),
         (*_notes(first, second), *([_said(floor)] if floor else [])),
         _senseless(first, second),
-        ("B recommends nothing, and A did",) if a.recommended and not b.recommended else (),
+        ("B recommends nothing, but A did",) if a.recommended and not b.recommended else (),
         AT_ONE_RATE if floor else "a longer --budget for both",
         TRADED,
     )
@@ -76,7 +76,8 @@ def _floor(first: Verified, second: Verified, figures: int) -> float:
 def _said(floor: float) -> str:
     return (
         "rates are shares of capacities, of which one probe and the next differ by "
-        f"{CAPACITY_NOISE:.0%}: a measured loss of throughput below about {digits(floor * 100, 2)}% is neither "
+        f"{CAPACITY_NOISE:.0%}: a measured loss of throughput below about "
+        f"{digits(floor * 100, 2)}% is neither "
         "shown nor ruled out"
     )
 

@@ -20,10 +20,10 @@ def compose_yaml(deployment: Deployment) -> str:
         deployment.margins,
         _no_limit(deployment),
         [
-            "It is built from the Dockerfile beside it, whose head says what else has to lie there:",
+            "Built from the Dockerfile in this folder; its header lists the other files it needs:",
             f"  {deployment.export('docker')}",
             "  docker compose up --build --wait",
-            "It listens on this machine alone. The configuration below wins over the image's own",
+            "It listens on this machine only. The configuration below overrides the image's own",
             "(Docker Compose 2.23.1 or newer).",
             deployment.access,
         ],
@@ -87,7 +87,7 @@ def _no_limit(deployment: Deployment) -> list[str]:
     limit, cores = deployment.cpu_limit, deployment.cores
     if limit is None or (cores and limit < cores):
         return []
-    return [f"No CPU limit here: {limit:g} cores are all that the machine measured on has."]
+    return [f"No CPU limit: the machine measured on has only {limit:g} cores."]
 
 
 def _which_gpus(deployment: Deployment) -> str:

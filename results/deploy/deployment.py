@@ -218,7 +218,9 @@ class Deployment:
     def margins(self) -> list[str]:
         """How requests and limits follow from what was measured."""
         if self.cpu_request is None:
-            return ["CPU and memory were not measured at this point: no requests, no limits"]
+            return [
+                "CPU and memory were not measured at this point, so no requests or limits are set"
+            ]
         return [
             f"CPU request: busy x {CPU_MARGIN:g}; limit: the threads of all workers, and the front",
             f"memory request and limit: resident x {MEMORY_MARGIN:g}"
@@ -231,7 +233,8 @@ class Deployment:
         if self.settings.token_file:
             return "Mount the files that serve.toml names: token_file, and tls_* if it has them."
         return (
-            "Whoever reaches it may use it: for tokens, set token_file with --config and mount it."
+            "Anyone who can reach it can use it; to require tokens, set token_file with "
+            "--config and mount it."
         )
 
 
@@ -249,7 +252,7 @@ def unsaid(config: ServingConfig, reasons: Mapping[str, str]) -> list[str]:
         for knob, why in reasons.items()
         if getattr(config, knob) != getattr(base, knob)
     ]
-    return ["Not said here, because it cannot be:", *lines] if lines else []
+    return ["Not in this file, because it has no equivalent:", *lines] if lines else []
 
 
 def _load(load: Mapping[str, Any]) -> str:

@@ -29,12 +29,13 @@ def dockerfile(deployment: Deployment) -> str:
     head = "# syntax=docker/dockerfile:1\n" + comment(
         deployment.provenance,
         [
-            "In this file's folder, with the model and whatever weights lie next to it:",
+            "In this file's folder, with the model and any weights stored next to it:",
             f"  mkdir models && cp {word(str(deployment.path))}* models/",
-            "  pip wheel --no-deps -w . FOLDER    # dlbench's source, unless an index has this version",
+            "  pip wheel --no-deps -w . FOLDER    # dlbench's source, unless an index has this "
+            "version",
             f"  {build_command(deployment)}    # --build-arg DEVICE=cpu or cuda",
             f"  docker run {_run_options(deployment)} {deployment.label}:{deployment.tag}",
-            "Checked by a linter; it has not been built where it was written.",
+            "Checked by a linter; not built on the machine that wrote it.",
             deployment.access,
         ],
     )

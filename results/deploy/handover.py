@@ -82,7 +82,7 @@ def chosen(points: Sequence[Point], name: str) -> Point:
     if not found:
         names = ", ".join(dict.fromkeys(p.name for p in known)) or "no point that held"
         missing = f"there is no point {name!r} that held" if name else "nothing is recommended"
-        raise NothingToShow(f"{missing}: choose another with --point; there is {names}")
+        raise NothingToShow(f"{missing}; choose one with --point: {names}")
     return found[-1]
 
 
@@ -118,5 +118,5 @@ def _model(name: str) -> ModelFile:
 def _check(model: ModelFile, expected: str, study: Path) -> None:
     if model.fingerprint().hex() != expected:
         raise StudyMismatch(
-            f"{model.path} is not the model that {study} is about; name that one with --model"
+            f"{model.path} is not the model of {study}; give the right one with --model"
         )

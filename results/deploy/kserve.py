@@ -27,18 +27,20 @@ def inference_service(deployment: Deployment) -> str:
     head = comment(
         deployment.provenance,
         [
-            "Those figures are of dlbench's own proxy, not of Triton behind KServe: measure again there.",
-            "Requests and limits are a start, for the same reason.",
+            "These figures are for dlbench's own proxy, not Triton behind KServe: measure again "
+            "there.",
+            "Requests and limits are starting points, for the same reason.",
             *deployment.margins,
         ],
         [
-            "An InferenceService has no field for these knobs (its batcher knows the V1 protocol only):",
+            "An InferenceService has no field for these knobs (its batcher knows the V1 protocol "
+            "only):",
             *(f"  {line}" for line in wrap(", ".join(ELSEWHERE), 90)),
             f"They are in config.pbtxt: {deployment.export('triton')}",
         ],
         unsaid(deployment.config, CANNOT),
         [
-            "storageUri has to hold the model's folder:",
+            "storageUri must contain the model's folder:",
             f"  {word(deployment.name)}/config.pbtxt",
             f"  {word(deployment.name)}/1/model.onnx, which is {word(str(deployment.path))}",
         ],

@@ -23,10 +23,10 @@ def manifests(deployment: Deployment) -> str:
         deployment.provenance,
         deployment.margins,
         [
-            "The image is that of this Dockerfile:",
+            "Build the image from this Dockerfile:",
             f"  {deployment.export('docker')}",
             f"  {build_command(deployment)}",
-            "One replica does the throughput above; the limits hold for each.",
+            "One replica delivers the throughput above; limits are per replica.",
             deployment.access,
         ],
     )

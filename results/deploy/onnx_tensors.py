@@ -38,7 +38,7 @@ def declared(path: Path, batch_axis: Mapping[str, int]) -> tuple[Specs, Specs]:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # whatever protobuf says to other people's files
         raise ModelError(
-            f"{path} is not a whole ONNX model: export it, or fetch it, again ({error})"
+            f"{path} is an incomplete ONNX model; export or download it again ({error})"
         ) from error
     constant = {initializer.name for initializer in graph.initializer}
     inputs = [_spec(value) for value in graph.input if value.name not in constant]
@@ -60,7 +60,7 @@ def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - onnx's ValueInfoProto
     tensor = value.type.tensor_type
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
     if kind not in DATATYPES:
-        raise ModelError(f"tensor {value.name!r} is of type {kind}, which V2 does not know")
+        raise ModelError(f"tensor {value.name!r} is of type {kind}, which V2 does not support")
     return TensorSpec(value.name, DATATYPES[kind], tuple(map(_dim, tensor.shape.dim)))
 
 

@@ -26,7 +26,7 @@ GRAPH_LEVELS = {"basic": -1, "extended": 1, "disabled": 2}
 TENSORRT = 'execution_accelerators { gpu_execution_accelerator : [ { name : "tensorrt" } ] } '
 CANNOT = {
     "batching": "Triton's batch limit is fixed",
-    "slo_ms": "Triton holds no latency by itself",
+    "slo_ms": "Triton has no latency target",
     "split_batch_over": "Triton runs a request on one instance",
     "worker_weights": "instances are equal",
     "autoscaler": "the number of instances is fixed",
@@ -35,8 +35,8 @@ CANNOT = {
     "allow_spinning": "the backend has no parameter for it",
     "cache_policy": "Triton's local cache is LRU",
     "cache_size": "Triton's cache is bounded in bytes and for the whole server, not in entries",
-    "cache_ttl_s": "Triton's cache forgets nothing for its age",
-    "cache_scope": "Triton's cache is one for the server",
+    "cache_ttl_s": "Triton's cache entries do not expire",
+    "cache_scope": "Triton has one cache per server",
     "cache_write": "a second level is a server option of Triton's (--cache-config redis,...)",
     "scheduling_policy": "a Triton model has one queue for all instances",
     "queue_order": "Triton's priority levels are counted and do not age; there is no order by deadline",
@@ -50,7 +50,7 @@ def config_pbtxt(deployment: Deployment) -> str:
     head = comment(
         deployment.provenance,
         [
-            "Those figures are of dlbench's own proxy. Triton's front and scheduler are others:",
+            "These figures are for dlbench's own proxy. Triton's front and scheduler differ:",
             "measure again there, with `dlbench load http://HOST:8000 --rate ...`.",
         ],
         _server_options(deployment),
@@ -84,7 +84,8 @@ def _batch_notes(deployment: Deployment) -> list[str]:
         return []
     names = ", ".join(_quoted(spec.name) for spec in others)
     return [
-        f"max_batch_size is 0, and nothing is said of batches and queues: the first dimension of {names}",
+        "max_batch_size is 0, and nothing is said of batches and queues: the first dimension of "
+        f"{names}",
         "is not the batch, and no other can be one in Triton",
     ]
 
@@ -103,14 +104,16 @@ def _gpu_notes(deployment: Deployment) -> list[str]:
     notes = ["gpus are numbered as on the machine measured on; in a container Triton counts from 0"]
     workers, instances = deployment.config.workers, _instances(deployment) * deployment.gpus
     if workers and instances != workers:
-        notes.append(f"count is for each GPU: {instances} instances, not the {workers} measured")
+        notes.append(f"count is per GPU: {instances} instances, not the {workers} measured")
     return notes
 
 
 def _option_notes(deployment: Deployment) -> list[str]:
     """Triton's parameters have names of their own, which are not the provider's."""
     given = deployment.settings.provider_option
-    return [f"provider_option {key} = {value} is not said here" for key, value in given.items()]
+    return [
+        f"provider_option {key} = {value} has no equivalent here" for key, value in given.items()
+    ]
 
 
 def _instances(deployment: Deployment) -> int:

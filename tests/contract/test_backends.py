@@ -208,7 +208,7 @@ def test_garbage_in_the_server_is_a_miss(kind, start_server, lines):
         async with started(server) as backend:
             found = await fetch(backend, *range(len(spoilt)), 50)
             assert found == [None] * len(spoilt) + [answer(50)]
-        assert [text for text in lines.texts if "broken or not ours" in text] == lines.texts
+        assert [text for text in lines.texts if "corrupt or not ours" in text] == lines.texts
         assert len(lines.texts) == 1, "said once"
 
     run(test())
@@ -256,7 +256,7 @@ def test_a_killed_server_is_missed_and_comes_back_by_itself(kind, start_server, 
             assert await fetch(backend, 1) == [answer(1)]
             server.kill()
             assert await fetch(backend, 1) == [None]
-            assert "is away" in await lines.next()
+            assert "is unreachable" in await lines.next()
             calls = []
             backend.fetch(key(1), calls.append)
             assert calls == [None]
@@ -297,7 +297,7 @@ def test_a_server_that_hangs_is_missed_and_comes_back(kind, start_server, lines)
         async with started(server) as backend:
             server.hold()
             assert await fetch(backend, 1, 2) == [None, None]
-            assert "is away" in await lines.next()
+            assert "is unreachable" in await lines.next()
             server.go_on()
             assert "is back" in await lines.next()
             assert await fetch(backend, 1, 2) == [answer(1), None]
@@ -314,7 +314,7 @@ def test_a_server_that_comes_late_is_found(kind, start_server, lines):
     async def test():
         async with started(server) as backend:
             assert await fetch(backend, 1) == [None]
-            assert "is away" in await lines.next()
+            assert "is unreachable" in await lines.next()
             server.start()
             assert "is back" in await lines.next()
             assert await fetch(backend, 1) == [None]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
 from dlbench.tuner.point import Point
 from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.space import Space, naive
 from dlbench.tuner.twin.predictions import Predictions
+from testbed import made
 
 SHARES = (0.3, 0.5, 0.7, 0.9)
 DEFAULT = ServingConfig(workers=2)
@@ -60,35 +60,16 @@ TWINS = {
 }
 
 
-def measured(rate, p99=None, share=None):
-    return Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        offered_rps=rate if share else None,
-        throughput_rps=rate,
-        p99_ms=p99,
-        error_rate=0.0,
-        requests=500,
-        duration_s=2.5,
-        client_cpu=0.1,
-        net_mbps=1.0,
-        started_at="2026-01-01T00:00:00Z",
-    )
-
-
 def curve(config, name, rng, fails=0.0):
     """Points of one configuration, with noise; some configurations do not run at all."""
     if rng.random() < fails:
-        return [Point(configuration=name, phase="probe", config=config, failure="out of memory")]
+        return [made.point(name, "probe", None, config=config, measurement=None, failure="died")]
     rate, p99 = worth(config)
     rate *= math.exp(0.07 * rng.gauss(0, 1))
-    points = [Point(configuration=name, phase="probe", config=config, measurement=measured(rate))]
+    points = [made.point(name, "probe", None, config=config, rate=rate, offered_rps=None)]
     for share in SHARES:
         tail = p99 / (1 - share) * math.exp(0.27 * rng.gauss(0, 1))
-        found = measured(share * rate, tail, share)
-        points.append(
-            Point(configuration=name, phase="screen", config=config, share=share, measurement=found)
-        )
+        points.append(made.point(name, share=share, config=config, rate=share * rate, p99=tail))
     return points
 
 

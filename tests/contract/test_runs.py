@@ -126,5 +126,5 @@ def test_the_model_is_blamed_for_a_model_that_is_broken(tmp_path, monkeypatch):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is no model")
     for device in ("auto", "cpu", "cuda", "tensorrt"):
-        with pytest.raises(ModelError, match=r"is not a whole ONNX model: .*INVALID_PROTOBUF"):
+        with pytest.raises(ModelError, match=r"is an incomplete ONNX model; .*INVALID_PROTOBUF"):
             open_session(broken, device=device)

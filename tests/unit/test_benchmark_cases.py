@@ -18,6 +18,7 @@ from dlbench.results.records import write_csv
 from dlbench.tuner.front import Outcome
 from dlbench.tuner.point import Point
 from dlbench.tuner.twin.calibration import Calibration, ServiceTime
+from testbed import made
 
 
 @pytest.fixture
@@ -48,13 +49,8 @@ def test_a_record_cut_short_by_a_kill_is_made_again(kept_in, tmp_path):
 
 def test_a_csv_row_is_the_configuration_that_was_written():
     config = ServingConfig(workers=3, max_batch_size=24, max_queue_delay_ms=0.5)
-    measured = Measurement(
-        verdict="ok", latency_from="scheduled", offered_rps=812.5, throughput_rps=800.0, p99_ms=3.0,
-        error_rate=0.0, requests=500, duration_s=1.0, client_cpu=0.1, net_mbps=1.0, started_at="",
-    )  # fmt: skip
-    point = Point(
-        configuration="c01", phase="verify", config=config, share=0.5, measurement=measured
-    )
+    figures = {"offered_rps": 812.5, "rate": 800.0, "p99": 3.0}
+    point = made.point("c01", "verify", config=config, **figures)
     seen = point.model_copy(update={"configuration": "c02", "phase": "screen"})
     best = point.model_copy(update={"on_front": True, "recommended": True})
     stream = io.StringIO()

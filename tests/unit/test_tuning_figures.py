@@ -11,14 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.loadgen.measurement import Measurement
-from dlbench.proxy.config import ServingConfig
 from dlbench.results import chart
-from dlbench.tuner.point import Point
-from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.study import Identity, Study
 from dlbench.tuner.twin.predictions import Predictions
 from dlbench.tuner.verify.verification import Verified
+from testbed import made
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "how-tuning-works.md").read_text(encoding="utf-8")
@@ -34,24 +31,8 @@ def figures():
     sys.modules.pop("tuning_figures")
 
 
-def point(name, config, phase, share, rate, p99, low=None, high=None, **marks):
-    measured = Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        offered_rps=rate,
-        throughput_rps=rate,
-        p99_ms=p99,
-        p99_low_ms=low,
-        p99_high_ms=high,
-        error_rate=0.0,
-        requests=1000,
-        duration_s=2.5,
-        client_cpu=0.1,
-        net_mbps=1.0,
-        started_at="2026-01-01T00:00:00Z",
-    )
-    own = {"configuration": name, "config": config, "phase": phase, "share": share}
-    return Point(**own, measurement=measured, **marks)
+def point(name, config, phase, share, rate, p99, **more):
+    return made.point(name, phase, share, config=config, rate=rate, p99=p99, **more)
 
 
 def curve(name, config, phase, capacity):
@@ -63,12 +44,7 @@ def curve(name, config, phase, capacity):
 @pytest.fixture(scope="module")
 def evidence(figures):
     """Three configurations; one verified interval is far wider than its picture."""
-    space = build_space(
-        ServingConfig().resolved("cpu").model_copy(update={"workers": 2}),
-        2,
-        repeats_inputs=True,
-        batchable=True,
-    )
+    space = made.space(repeats_inputs=True)
     configs = list(dict.fromkeys([space.naive, space.default, *space.configurations()]))
     capacity = np.linspace(400.0, 9000.0, len(configs))
     p99 = np.repeat([[6.0, 9.0, 14.0, 40.0]], len(configs), axis=0)
@@ -76,9 +52,9 @@ def evidence(figures):
     picked = dict(zip(names, (space.naive, space.default, configs[-1]), strict=True))
     points = [p for n, c in picked.items() for p in curve(n, c, names[n], 500 * (1 + len(n)))]
     pooled = (
-        point("default", space.default, "verify", 0.7, 2800.0, 20.0, 18.0, 25.0, on_front=True),
+        point("default", space.default, "verify", 0.7, 2800.0, 20.0, p99_low_ms=18.0, p99_high_ms=25.0, on_front=True),
         point(
-            "c01", configs[-1], "verify", 0.9, 1800.0, 60.0, 0.01, 1e7, on_front=True,
+            "c01", configs[-1], "verify", 0.9, 1800.0, 60.0, p99_low_ms=0.01, p99_high_ms=1e7, on_front=True,
             recommended=True,
         ),
     )  # fmt: skip

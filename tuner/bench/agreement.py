@@ -44,7 +44,7 @@ FIRST_S, FEWEST = 2.0, 2
 # Of an output's largest value. The second is for models that quantise by the batch, where
 # rows_independent lets them; whole numbers then may fall either way, and are not looked at.
 DIGITS, QUANTISED = 1e-3, 0.1
-SAME = "the model does not give the same answers twice: those of configurations are not compared"
+SAME = "the model is not deterministic; the answers of configurations are not compared"
 
 
 class ReferenceAnswers:
@@ -218,4 +218,4 @@ class Asker:
         try:
             return self._protocol.read(reply.content, self._target).outputs
         except BadAnswer as bad:
-            raise TargetError(f"a reply that cannot be read ({bad})") from None
+            raise TargetError(f"an unreadable reply ({bad})") from None

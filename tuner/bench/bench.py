@@ -54,7 +54,7 @@ POOL = 256
 WARM_WINDOW_S = 0.4
 CACHE_STEADY = 0.02
 CACHE_WINDOWS = 12
-LATE = "the budget was over before this measurement was"
+LATE = "the budget ran out during this measurement"
 
 
 class Bench:
@@ -202,7 +202,7 @@ class Bench:
         result = self._offer(target, profile, look, samples_path)
         used, after = meter.read(), now()
         if used.lost and step.config.autoscaler == "none":
-            raise self._server.failure("a worker died while it was measured")
+            raise self._server.failure("a worker died during the measurement")
         return {
             "measurement": _lawful(result, profile, used.held, calm=is_calm(around, after)),
             "resources": used.resources,

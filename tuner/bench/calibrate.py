@@ -1,8 +1,8 @@
 """What this machine takes for the parts of a request, measured on the real ones: the twin's input.
 
 Service times come from the proxy's own worker processes, fed over its own links (`drive.py`). What
-a request costs the front and the client is processor time in a closed loop on a real proxy; what
-the client can do at most is seen against a null server.
+a request costs the front and the client is processor time in a closed loop on a real proxy; the
+client's limit is measured against a null server.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def closed_s(known: Calibration, *, strict: bool = True) -> float:
     most_s = LONGEST_S / FEWEST_BATCHES
     if strict and batch_s > most_s:
         raise TuneError(
-            f"no calibration: {PLAIN.max_batch_size} rows take {batch_s:.1f} s, and a model that "
-            f"takes over {most_s:g} s for them is too slow for it"
+            f"no calibration: {PLAIN.max_batch_size} rows take {batch_s:.1f} s, longer than the "
+            f"{most_s:g} s that calibration can wait"
         )
     return min(LONGEST_S, max(RUN_S, FULL_BATCHES * batch_s))
 

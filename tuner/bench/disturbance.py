@@ -87,12 +87,12 @@ def _throttled(before: Snapshot, after: Snapshot, length_s: float) -> str:
     share = (after.throttled_s - before.throttled_s) / length_s
     if share < THROTTLED_SHARE:
         return ""
-    return f"the container's processor quota held its processes back, for {share:.0%} of the time"
+    return f"the container's CPU quota throttled its processes for {share:.0%} of the time"
 
 
 def _heated(before: Snapshot, after: Snapshot, _: float) -> str:
     times = after.heat_throttles - before.heat_throttles
-    return f"cores were slowed down for their heat {times} times meanwhile" if times > 0 else ""
+    return f"cores were throttled for heat {times} times meanwhile" if times > 0 else ""
 
 
 def now(root: Path = ROOT) -> Snapshot:

@@ -163,7 +163,7 @@ class Feed:
     def _on_result(self, _: WorkerLink, number: int, result: Result | str) -> None:
         now = time.perf_counter()
         if isinstance(result, str):
-            self._fail(f"the model refuses a batch of {len(self._work.rows)}: {result}")
+            self._fail(f"the model rejects a batch of {len(self._work.rows)}: {result}")
             return
         self._stamps.append(now)
         self._own_ns.append(result.input_ns + result.compute_ns + result.output_ns)
@@ -174,7 +174,7 @@ class Feed:
             self.done.set_result(Times(np.diff(self._stamps), np.array(self._own_ns) / NS))
 
     def _on_lost(self, _: WorkerLink) -> None:
-        self._fail("a worker died while it was calibrated")
+        self._fail("a worker died during the calibration")
 
     def _fail(self, text: str) -> None:
         if not self.done.done():

@@ -70,7 +70,7 @@ def _taken(path: Path, study: Path) -> IO[str]:
         try:
             file = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise NotKept(f"{path}: no file can be made there: {error.strerror}") from None
+            raise NotKept(f"{path}: cannot create a file there: {error.strerror}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -79,7 +79,7 @@ def _taken(path: Path, study: Path) -> IO[str]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 file.close()
-                raise NotKept(f"{path}: it cannot be locked: {error.strerror}") from None
+                raise NotKept(f"{path}: cannot be locked: {error.strerror}") from None
         if _is(path, file):
             file.truncate(0)
             return file
@@ -101,7 +101,7 @@ def _holder(path: Path, study: Path) -> str:
         )
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"
-    return f"{study} is being worked on by {who}; wait for it, or name another --study"
+    return f"{study} is in use by {who}; wait for it, or choose another --study"
 
 
 def _now() -> str:

@@ -126,7 +126,7 @@ class Study:
         if not path.is_file():
             raise StudyUnreadable(f"{path}: no such study file")
         if not _check_own(path):
-            raise StudyUnreadable(f"{path}: no study has been made in this file")
+            raise StudyUnreadable(f"{path}: this file contains no study")
         study = cls(path, _load(path, create=False))
         study.check_records()
         return study
@@ -148,7 +148,7 @@ class Study:
             where = ".".join(map(str, first["loc"]))
             raise StudyUnreadable(
                 f"{self.path} was made by another version of dlbench ({where}: {first['msg']}); "
-                "use that one, or tune --fresh"
+                "use that version, or tune --fresh"
             ) from None
 
     def points(self) -> list[Point]:
@@ -296,9 +296,11 @@ def _check_own(path: Path) -> bool:
             tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
             names = _names(file) if "studies" in tables else set()
     except sqlite3.Error as error:
-        raise StudyUnreadable(f"{path}: not a study file that can be used ({error})") from error
+        raise StudyUnreadable(f"{path}: not a usable study file ({error})") from error
     if names - {NAME} or (tables and not tables & OPTUNA_S):
-        raise StudyUnreadable(f"{path}: not a study file of dlbench, but somebody else's database")
+        raise StudyUnreadable(
+            f"{path}: not a dlbench study: the database belongs to another program"
+        )
     return NAME in names
 
 
@@ -325,7 +327,7 @@ def _load(path: Path, *, create: bool) -> optuna.Study:
         raise NotKept(f"{path}: cannot be written: {error.orig}") from error
     except (sqlalchemy.exc.SQLAlchemyError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyUnreadable(f"{path}: not a study file that can be used ({reason})") from error
+        raise StudyUnreadable(f"{path}: not a usable study file ({reason})") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["throughput_rps", "p99_ms"])

@@ -89,8 +89,8 @@ def _auto(physical: Sequence[Sequence[int]]) -> Pinning:
     """Whole physical cores for each side; the client's are the last ones."""
     if len(physical) < ENOUGH:
         return Pinning(
-            note=f"{_count(len(physical))}: client and server share them, so capacities have the "
-            "client's own work in them"
+            note=f"{_count(len(physical))}: client and server share them, so capacities "
+            "include the client's own work"
         )
     spared = min(MOST_FOR_CLIENT, max(1, int(len(physical) * CLIENT_SHARE)))
     server, client = _joined(physical[:-spared]), _joined(physical[-spared:])
@@ -103,11 +103,13 @@ def _stated(pin: str, available: Sequence[int]) -> Pinning:
     try:
         server = core_list(pin)
     except ValueError:
-        raise ValueError(f"--pin {pin}: say auto, off, or the server's cores as 0-3,6") from None
+        raise ValueError(
+            f"--pin {pin}: must be auto, off or the server's cores, such as 0-3,6"
+        ) from None
     missing = [core for core in server if core not in available]
     if missing:
         raise ValueError(
-            f"--pin {pin}: there is no core {_listed(missing)} here, only {_listed(available)}"
+            f"--pin {pin}: no core {_listed(missing)} here; available: {_listed(available)}"
         )
     client = tuple(sorted(set(available) - set(server)))
     if not client:

@@ -25,7 +25,7 @@ def bottleneck(
     front, client = shares(calibration, capacity_rps, full)
     cores = full.utilisation * config.workers * config.intra_op_threads + front + client
     reasons = {
-        "the load generator: it cannot ask for more": capacity_rps >= calibration.drivable_rps,
+        "the load generator: it cannot send more": capacity_rps >= calibration.drivable_rps,
         f"the front: one thread, {front:.0%} busy": front > BUSY,
         f"the cores: {cores:.1f} wanted of {calibration.cores}": cores > calibration.cores,
         f"the workers: {config.workers}, {full.utilisation:.0%} busy": full.utilisation > BUSY,

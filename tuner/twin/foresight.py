@@ -65,8 +65,8 @@ def foresee(
     notes += _left_out([reason for reason in reasons.values() if reason], len(configs))
     if load.cyclic and any(config.cache_size for config in possible):
         notes.append(
-            f"the {load.distinct:,} rows of the data come again and again, in their order, so a "
-            "cache of them counts; --fix cache_size=0 leaves it out"
+            f"the {load.distinct:,} rows of the data repeat in order, so a cache can help; --fix "
+            "cache_size=0 leaves it out"
         )
     requests = int(np.clip(ALL_REQUESTS // max(1, len(possible)), FEWEST_REQUESTS, MOST_REQUESTS))
     load = load.model_copy(update={"requests": requests})
@@ -80,7 +80,7 @@ def foresee(
     # In the order of the space, whatever the order of looking was.
     sound = {c: known[c] for c in possible if c in known and _is_sound(known[c])}
     if len(sound) < len(known):
-        notes.append(f"the twin cannot tell what {len(known) - len(sound)} configurations would do")
+        notes.append(f"the twin cannot predict {len(known) - len(sound)} configurations")
     found = _predictions(space, sound, shares) if sound else None
     found = found if found is not None and len(found.searched) else None
     return Foresight(found, tuple(notes), len(known))
@@ -115,8 +115,8 @@ def _drawn(space: Space) -> tuple[list[ServingConfig], list[str]]:
     configs, notes = list(space.configurations()), list[str]()
     if len(configs) > MOST_CONFIGURATIONS:
         notes.append(
-            f"of {len(configs):,} configurations {MOST_CONFIGURATIONS:,}, drawn by chance, are "
-            "looked at; --fix and --range make the space smaller"
+            f"of {len(configs):,} configurations {MOST_CONFIGURATIONS:,}, drawn at random, are "
+            "considered; narrow the space with --fix or --range"
         )
         configs = random.Random(0).sample(configs, MOST_CONFIGURATIONS)
     return list(dict.fromkeys([space.naive, space.default, *configs])), notes
@@ -127,7 +127,9 @@ def _left_out(reasons: Sequence[str], all_configs: int) -> list[str]:
     if not reasons:
         return []
     [(reason, _)] = Counter(reasons).most_common(1)
-    return [f"{len(reasons):,} of {all_configs:,} configurations cannot run here, as: {reason}"]
+    return [
+        f"{len(reasons):,} of {all_configs:,} configurations cannot run here, for example: {reason}"
+    ]
 
 
 def _is_sound(curve: Curve) -> bool:

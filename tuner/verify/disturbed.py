@@ -33,8 +33,8 @@ def tally(points: Sequence[Point]) -> str:
     if not found:
         return ""
     return (
-        f"{len(found)} of {len(points)} measurements were disturbed and came out otherwise, as "
-        f"{found[-1].name}: {found[-1].disturbances[0]}"
+        f"{len(found)} of {len(points)} measurements were disturbed and gave different "
+        f"results, such as {found[-1].name}: {found[-1].disturbances[0]}"
     )
 
 

@@ -38,7 +38,7 @@ class Drift(NamedTuple):
         return any(ratio is None or abs(math.log(ratio)) > limit for ratio, limit in changes)
 
     def __str__(self) -> str:
-        found = f"capacity {_times(self.capacity)}, p99 {_times(self.p99)} of what it was at first"
+        found = f"capacity {_times(self.capacity)}, p99 {_times(self.p99)} of its first value"
         verdict = "more than noise: compare early and late points with care"
         return f"the default again: {found}{f'; {verdict}' if self.beyond_noise else ''}"
 

@@ -58,7 +58,7 @@ def parsed(kind: Message, text: Buffer) -> Message:
     try:
         return kind.FromString(text)
     except DecodeError as error:
-        raise BadRequest(f"the message is broken: {error}") from None
+        raise BadRequest(f"the message is malformed: {error}") from None
 
 
 def taken_apart(text: bytes) -> tuple[bytes, list[memoryview]]:
@@ -77,10 +77,10 @@ def taken_apart(text: bytes) -> tuple[bytes, list[memoryview]]:
             return b"".join(rest), raw
         tag, at = _varint(text, start)
         if tag & 7 != LENGTH_DELIMITED:
-            raise BadRequest("the message is broken: no such field")
+            raise BadRequest("the message is malformed: no such field")
         size, at = _varint(text, at)
         if at + size > len(text):
-            raise BadRequest("the message is broken: it ends too early")
+            raise BadRequest("the message is malformed: it ends too early")
         if tag == RAW_INPUT:
             raw.append(view[at : at + size])
         else:
@@ -188,7 +188,7 @@ def _parameters(message: Message) -> dict[str, Any]:
 
 def _raw(spec: TensorSpec, data: Buffer, contents: Message) -> Buffer:
     if contents.ByteSize():
-        raise BadRequest(f"input {spec.name!r} has contents beside raw_input_contents")
+        raise BadRequest(f"input {spec.name!r} has both contents and raw_input_contents")
     return data
 
 
@@ -213,7 +213,7 @@ def _varint(text: bytes, start: int) -> tuple[int, int]:
         found |= (byte & 0x7F) << (7 * place)
         if byte < 0x80:
             return found, start + place + 1
-    raise BadRequest("the message is broken: no such number")
+    raise BadRequest("the message is malformed: no such number")
 
 
 def _tagged(tag: int, size: int) -> bytes:

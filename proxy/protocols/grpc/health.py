@@ -76,7 +76,7 @@ class Health:
         """How it is now, and whenever that changes. Raises TooMany."""
         self._let_in(request.service, context)
         if self._watches >= MOST_WATCHES:
-            raise TooMany(f"{MOST_WATCHES} calls watch already")
+            raise TooMany(f"{MOST_WATCHES} Watch calls are open already")
         self._watches += 1
         try:
             last = None

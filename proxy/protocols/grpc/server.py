@@ -237,7 +237,8 @@ class GrpcFront:
         """
         if self._streams >= self._most_messages:
             raise Overloaded(
-                f"{self._most_messages} streams are open; each may send a message of --max-body-mb, "
+                f"{self._most_messages} streams are open; each may send a message of "
+                "--max-body-mb, "
                 "all together --max-memory-mb"
             )
         self._streams += 1
@@ -267,8 +268,8 @@ def _status(error: Exception) -> tuple[Any, str]:
     """The code and text for an error; one that is our own fault goes into the log."""
     if isinstance(error, RequestError):
         return CODES.get(error.status, grpc.StatusCode.INTERNAL), str(error)
-    LOG.error("a call broke the proxy", exc_info=error)
-    return grpc.StatusCode.INTERNAL, "the proxy failed; its log says how"
+    LOG.error("unexpected error in a call", exc_info=error)
+    return grpc.StatusCode.INTERNAL, "internal error; see the proxy log"
 
 
 def _metadata(context: Any, name: str) -> bytes | None:  # noqa: ANN401 - grpc ships no types
@@ -284,7 +285,7 @@ def _deadline_ns(context: Any) -> int | None:  # noqa: ANN401 - grpc ships no ty
 def _small(text: bytes) -> bytes:
     """The message of a call that says little. Raises TooLarge."""
     if len(text) > AT_ONCE:
-        raise TooLarge(f"a request of this call may have {AT_ONCE} bytes, not {len(text)}")
+        raise TooLarge(f"a request of this call may have at most {AT_ONCE} bytes, not {len(text)}")
     return text
 
 

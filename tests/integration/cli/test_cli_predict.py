@@ -85,7 +85,7 @@ def test_what_a_person_reads(kept):
     assert done.returncode == 0
     for word in ("throughput", "p99", "mean batch", "workers busy", "capacity", "limited by"):
         assert word in done.stdout
-    assert "more is asked for than can be done" in done.stdout
+    assert "the rate exceeds the capacity" in done.stdout
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, models, how):
         process.kill()
     assert process.returncode == 130
     assert out == ""
-    assert rest.splitlines()[-1] == "interrupted: nothing is compared, the study is as it was"
+    assert rest.splitlines()[-1] == "interrupted: nothing was compared; the study is unchanged"
     _, alive = psutil.wait_procs(running, timeout=60)
     assert alive == []
 

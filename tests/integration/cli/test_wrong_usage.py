@@ -15,7 +15,7 @@ from testbed.commands import DLBENCH
 NEEDS = {  # command -> what has to be said; the others do something without arguments
     **dict.fromkeys(["serve", "tune", "predict"], "MODEL is missing"),
     "worker": "MODEL",
-    "load": "say which server",
+    "load": "no server given",
     "compare": "'A'",
     **dict.fromkeys(["verify", "report", "export"], "STUDY"),
     "top": "URL",
@@ -47,7 +47,7 @@ def said(monkeypatch, run_here, folder):
 
     def call(*arguments):
         done = run_here(*arguments)
-        lines = [line for line in done.stderr.splitlines() if line != "calibrating, some 20 s"]
+        lines = [line for line in done.stderr.splitlines() if line != "calibrating, about 20 s"]
         assert (done.stdout, len(lines)) == ("", 1), done
         assert lines[0].startswith("error: ")
         assert "Traceback" not in done.stderr
@@ -65,11 +65,11 @@ def test_a_command_without_arguments_says_which(said, name):
 
 
 MODELS = {
-    "folder.onnx": "is not a file; name an .onnx file",
-    "text.onnx": "is not a whole ONNX model: export it, or fetch it, again",
-    "empty.onnx": "is not a whole ONNX model",
-    "cut.onnx": "is not a whole ONNX model",
-    "gone.onnx": "no such file; name an .onnx file",
+    "folder.onnx": "is not a file; use an .onnx file",
+    "text.onnx": "is an incomplete ONNX model; export or download it again",
+    "empty.onnx": "is an incomplete ONNX model",
+    "cut.onnx": "is an incomplete ONNX model",
+    "gone.onnx": "no such file; use an .onnx file",
 }
 
 
@@ -90,10 +90,10 @@ def test_nor_is_there_anything_to_measure(said, command):
 
 STUDIES = {
     "folder.db": "is a folder",
-    "text.db": "not a study file",
-    "empty.db": "no study has been made in this file",
-    "cut.db": "not a study file",
-    "other.db": "somebody else's database",
+    "text.db": "not a usable study file",
+    "empty.db": "this file contains no study",
+    "cut.db": "not a usable study file",
+    "other.db": "belongs to another program",
     "gone.db": "no such study file",
 }
 
@@ -157,63 +157,71 @@ def test_no_permission(said, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["export", "other.db"], 2, "say where to: a FILE"),
-        (["sreve"], 2, "there is no command sreve; did you mean serve? see"),
+        (["export", "other.db"], 2, "name a FILE"),
+        (["sreve"], 2, "unknown command sreve; did you mean serve? see"),
         (["serve", "demo:gpt"], 1, "demo:mlp, demo:cnn"),
         (["serve", "demo:mlp", "--max-batch-size", "0"], 2, "from 1 to 4096"),
         (["serve", "demo:mlp", "--max-batch", "1"], 2, "did you mean --max-batch-size?"),
         (["serve", "demo:mlp", "--workers"], 2, "--workers"),
         (["serve", "demo:mlp", "--scheduling-policy", "fair"], 2, "round_robin"),
         (["worker", "demo:mlp", "--listen", "here"], 2, "--listen 'here'"),
-        (["load", "--rate", "5"], 2, "which server"),
-        (["load", "http://x", "--rate", "5", "--users", "5"], 2, "exclude each other"),
+        (["load", "--rate", "5"], 2, "no server given"),
+        (["load", "http://x", "--rate", "5", "--users", "5"], 2, "cannot be combined; choose one"),
         (["load", "ftp://x", "--rate", "5"], 1, "http[s]://HOST:PORT"),
         (["load", "http://x", "--max-rps-under-slo", "p99"], 2, "p99<50ms"),
         (
             ["load", "http://x", "--max-rps-under-slo", "p99<5ms", "--users", "3"],
             2,
-            "the rate itself",
+            "picks the rate",
         ),
         (["load", "http://x", "--pattern", "ramp", "--rate", "10"], 2, "rate-to"),
         (["load", "http://x", "--rate", "10", "--think", "1s"], 2, "think"),
         (["load", "http://x", "--users", "3", "--zipf", "1"], 2, "distinct"),
         (["load", "http://x", "--rate", "5", "--request-class", "a=weight=0"], 2, "weight"),
         (["tune", "demo:mlp", "--budget", "soon"], 2, "--budget 'soon' is not a duration"),
-        (["tune", "demo:mlp", "--csv", "none/r.csv"], 2, "--csv none/r.csv: there is no folder"),
-        (["tune", "demo:mlp", "--pin", "4096"], 2, "--pin 4096: there is no core 4096 here"),
+        (
+            ["tune", "demo:mlp", "--csv", "none/r.csv"],
+            2,
+            "--csv none/r.csv: folder none does not exist",
+        ),
+        (["tune", "demo:mlp", "--pin", "4096"], 2, "--pin 4096: no core 4096 here"),
         (["tune", "demo:mlp", "--proposer", "best"], 2, "nsga2"),
-        (["compare", "a", "a", "--tolerance", "much"], 2, "--tolerance much: write a share"),
-        (["compare", "a", "a", "--tolerance", "500%"], 2, "--tolerance 500%: write a share"),
+        (["compare", "a", "a", "--tolerance", "much"], 2, "--tolerance much: must be a share"),
+        (["compare", "a", "a", "--tolerance", "500%"], 2, "--tolerance 500%: must be a share"),
         (["compare", "a", "a", "--json", "--junit", "-"], 2, "--json, --junit - and --markdown -"),
         (
             ["compare", "a", "a", "--junit", "no/j.xml"],
             2,
-            "--junit no/j.xml: there is no folder no",
+            "--junit no/j.xml: folder no does not exist",
         ),
         (["compare", "a", "cut.db"], 2, "two results of dlbench load, or two studies"),
         (["studies", "gone"], 2, "no such folder"),
         (["studies", "text.db"], 2, "is not a folder"),
         (["init", "--output", "gone/x.toml"], 2, "--output"),
         (["init", "--output", "folder.toml"], 2, "folder.toml"),
-        (["tune", "demo:mlp", "--study", "gone/x.db"], 2, "there is no folder gone"),
+        (["tune", "demo:mlp", "--study", "gone/x.db"], 2, "folder gone does not exist"),
         (["tune", "demo:mlp", "--data", "gone.npz", "--study", "d.db"], 1, "gone.npz"),
         (["load", "http://127.0.0.1:1", "--rate", "fast"], 2, "--rate"),
         (["load", "http://127.0.0.1:1", "--rate", "1", "--processes", "0"], 2, "--processes"),
         (["load", "http://127.0.0.1:1", "--rate", "1", "--csv", "gone/x"], 2, "--csv"),
-        (["load", "http://127.0.0.1:1"], 2, "say how much load"),
-        (["load", "--worker", "foo"], 2, "--worker foo: write HOST:PORT"),
+        (["load", "http://127.0.0.1:1"], 2, "no load given"),
+        (["load", "--worker", "foo"], 2, "--worker foo: must be HOST:PORT"),
         (
             ["load", "http://x", "--rate", "1", "--master", "x:0"],
             2,
-            "--master x:0: write HOST:PORT",
+            "--master x:0: must be HOST:PORT",
         ),
-        (["load", "http://x", "--rate", "1", "--master", "80"], 2, "--master 80: write HOST:PORT"),
+        (
+            ["load", "http://x", "--rate", "1", "--master", "80"],
+            2,
+            "--master 80: must be HOST:PORT",
+        ),
         (
             ["load", "http://x", "--rate", "1", "--web", "foo"],
             2,
-            "--web foo: write PORT or HOST:PORT",
+            "--web foo: must be PORT or HOST:PORT",
         ),
-        (["load", "http://x", "--rate", "1", "--web", "a:99999"], 2, "--web a:99999: write PORT"),
+        (["load", "http://x", "--rate", "1", "--web", "a:99999"], 2, "--web a:99999: must be PORT"),
         (["load", "http://127.0.0.1:1", "--rate", "1", "--token-file", "gone"], 1, "gone"),
         (["serve", "demo:mlp", "--token-file", "gone"], 1, "gone"),
         (["serve", "demo:mlp", "--port", "80000"], 2, "--port 80000"),
@@ -222,7 +230,7 @@ def test_no_permission(said, folder):
         (["serve", "good.onnx", "--batch-axis", "nope=1", "--port", "0"], 1, "no such tensor"),
         (["serve", "--repository", "gone"], 1, "no such folder"),
         (["predict", "demo:mlp"], 2, "--rate is missing"),
-        (["top", "http://127.0.0.1:1", "--interval", "1"], 2, "give a unit"),
+        (["top", "http://127.0.0.1:1", "--interval", "1"], 2, "needs a unit"),
         (["doctor", "extra"], 2, "extra"),
     ],
 )

@@ -20,12 +20,12 @@ import yaml
 from typer.testing import CliRunner
 
 from dlbench.cli.main import app
-from dlbench.loadgen.measurement import Measurement
 from dlbench.proxy.config import ServingConfig
 from dlbench.proxy.models.demo import demo_path
 from dlbench.proxy.models.model import resolve_model
 from dlbench.tuner.point import Point, Resources
 from dlbench.tuner.storage.study import Identity, Study
+from testbed import made
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -125,24 +125,8 @@ def test_recipes_are_those_of_the_file_that_is_run():
 
 
 def measured(rate, p99):
-    return Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        offered_rps=rate,
-        throughput_rps=rate,
-        throughput_low_rps=0.9 * rate,
-        throughput_high_rps=1.1 * rate,
-        p50_ms=p99 / 2,
-        p99_ms=p99,
-        p99_low_ms=0.8 * p99,
-        p99_high_ms=1.3 * p99,
-        error_rate=0.0,
-        requests=2000,
-        duration_s=4,
-        client_cpu=0.1,
-        net_mbps=1,
-        started_at="2026-01-01T00:00:00Z",
-    )
+    ends = {"p99_low_ms": 0.8 * p99, "p99_high_ms": 1.3 * p99}
+    return made.measurement(rate=rate, p99=p99, sure=0.1, **ends)
 
 
 @pytest.fixture(scope="module")

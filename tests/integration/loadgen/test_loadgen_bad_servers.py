@@ -351,7 +351,7 @@ def test_a_stated_size_is_taken(sizes):
 
 
 WRONG = {
-    "nothing there": (lambda h: h.send(reply({}, "404 No")), "", "404: there is nothing at /v2"),
+    "nothing there": (lambda h: h.send(reply({}, "404 No")), "", "404: nothing at /v2"),
     "redirects": (
         lambda h: h.send(MOVED),
         "",
@@ -365,7 +365,7 @@ WRONG = {
     "not a V2 inference server, 404": (lambda h: h.send(reply({}, "404 No")), "", "not as a V2"),
     "HTML": (lambda h: h.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<ht>"), "", "as a V2"),
     "other JSON": (lambda h: h.send(reply({"hello": 1})), "", "not as a V2"),
-    "no HTTP": (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "", "does not answer in HTTP"),
+    "not HTTP": (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "", "does not speak HTTP"),
     "several models": (v2(models=("a", "b")), "", "serves a, b; name one"),
     "no model": (v2(models=()), "", "serves none"),
     "another model": (v2(), "/v2/models/other", "status 404|has no"),

@@ -143,10 +143,10 @@ WRONG = {
         {"template": '{"a": $a}', "shape": {"x": (3,)}},
         r"no \$a",
     ),
-    "a template that is no JSON": (
+    "a template that is not JSON": (
         "/predict",
         {"template": "{$x}", "shape": {"x": (3,)}},
-        "no JSON",
+        "not JSON",
     ),
     "no token": ("", {"token_file": "/does/not/exist"}, "--token-file"),
 }

@@ -125,7 +125,7 @@ def test_what_was_written_is_told_to_scripts_too(report, tmp_path):
     assert isinstance(refused.exception, UsageError)
     both = CliRunner().invoke(app, ["report", study, "--out", "-", "--json"])
     assert (str(both.exception), both.stdout) == (
-        "standard output takes one of --json and --out -",
+        "--json and --out - both write to standard output; choose one",
         "",
     )
     assert "--out" in str(refused.exception)
@@ -182,7 +182,8 @@ def test_every_chart_is_drawn(page):
         names
     )
     bars = page.evaluate(
-        "document.getElementById('front-chart').data.find(t => t.name === 'measured again').error_y.array"
+        "document.getElementById('front-chart').data.find(t => t.name === 'measured "
+        "again').error_y.array"
     )
     assert bars == [6, 0]
 

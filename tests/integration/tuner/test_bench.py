@@ -163,8 +163,8 @@ def test_a_configuration_that_cannot_start_is_a_point_that_says_why(bench, model
     model.write_bytes(b"no longer a model")
     point = measure(bench, tmp_path, ServingConfig(workers=2))
     assert point.measurement is None
-    assert "is not a whole ONNX model" in point.failure
-    assert "is not a whole ONNX model" in point.log_tail
+    assert "is an incomplete ONNX model" in point.failure
+    assert "is an incomplete ONNX model" in point.log_tail
     assert measure(bench, tmp_path).failure != ""  # nothing is left of the one before
 
 
@@ -225,7 +225,7 @@ def test_workers_that_die_under_load_make_a_failed_point_with_the_proxy_s_words(
         over.set()
         killers[0].join()
     assert point.measurement is None
-    assert point.failure == "a worker died while it was measured"
+    assert point.failure == "a worker died during the measurement"
     assert "worker" in point.log_tail
     assert measure(bench, tmp_path).failure == ""
 

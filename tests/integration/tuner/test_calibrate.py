@@ -127,7 +127,7 @@ def test_the_way_is_what_a_lone_batch_takes_beside_its_computing(models, driven)
 def test_a_model_that_refuses_its_batch(models, driven):
     with (
         driven(models.picky(), {"i": np.array([99], np.int64)}) as workers,
-        pytest.raises(TuneError, match="the model refuses a batch of 2"),
+        pytest.raises(TuneError, match="the model rejects a batch of 2"),
     ):
         workers.visit(ONE._replace(batch=2), 0.01, 0.0)
 
@@ -144,7 +144,7 @@ def test_a_worker_that_died(models, driven):
 def test_a_model_that_cannot_be_loaded(tmp_path, driven):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    with pytest.raises(ProxyError, match="is not a whole ONNX model"), driven(broken):
+    with pytest.raises(ProxyError, match="is an incomplete ONNX model"), driven(broken):
         pass
 
 

@@ -83,7 +83,7 @@ def test_a_second_one_is_refused_with_who_holds_the_study(tmp_path, arguments):
         seen = dlbench("report", "s.db", cwd=tmp_path)
     assert second.returncode == 1
     assert second.stdout == ""
-    assert f"is being worked on by process {os.getpid()}, since " in second.stderr
+    assert f"is in use by process {os.getpid()}, since " in second.stderr
     assert "(dlbench tune a.onnx --budget 5m)" in second.stderr
     assert second.stderr.count("\n") == 1
     assert kept == study.identity
@@ -138,5 +138,5 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_starts(t
     tmp_path.chmod(0o500)
     done = again(tmp_path, "demo:mlp")
     assert done.returncode == 2
-    assert "no file can be written there" in done.stderr
+    assert "cannot write a file there" in done.stderr
     assert list(Path(tmp_path).iterdir()) == []

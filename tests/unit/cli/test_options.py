@@ -44,7 +44,7 @@ def test_what_is_no_duration_says_how_to_write_one(text):
 
 @pytest.mark.parametrize(("text", "number"), [("50", "50"), (" 1.5", "1.5"), ("1h30", "30")])
 def test_a_number_without_a_unit_is_asked_for_one(text, number):
-    with pytest.raises(UsageError, match=rf"--x {text}: give a unit: {number}ms or {number}s$"):
+    with pytest.raises(UsageError, match=rf"--x {text} needs a unit: {number}ms or {number}s$"):
         duration(text, option="--x")
 
 
@@ -64,7 +64,7 @@ def test_every_option_that_is_a_duration_needs_its_unit_and_every_name_with_one_
     option = option_name(name, model)
     given = {} if model is not ServerSettings else {"model": "m"}
     with pytest.raises(
-        UsageError, match=rf"^{option} {most_s}: give a unit: {most_s}ms or {most_s}s"
+        UsageError, match=rf"^{option} {most_s} needs a unit: {most_s}ms or {most_s}s"
     ):
         read(model, {**given, name: str(most_s)}, {})
     as_option = read(model, {**given, name: f"{most_s}{unit}"}, {})
@@ -81,9 +81,9 @@ def test_a_wrong_text_in_a_file_names_its_key():
 
 @pytest.mark.parametrize("text", ["p95<5", "p50<0.5", "p999 < 20"])
 def test_a_bound_on_a_latency_needs_its_unit(text):
-    with pytest.raises(UsageError, match=r"--slo p\S+ ?< ?\S+: give a unit: .*ms or .*s$"):
+    with pytest.raises(UsageError, match=r"--slo p\S+ ?< ?\S+ needs a unit: .*ms or .*s$"):
         read(StudyConfig, {"slo": (text,)}, {})
-    with pytest.raises(UsageError, match=r"--max-rps-under-slo: .*: give a unit: "):
+    with pytest.raises(UsageError, match=r"--max-rps-under-slo: .* needs a unit: "):
         _objective(text)
 
 
@@ -111,9 +111,9 @@ def test_environment_takes_what_the_option_takes(monkeypatch):
         (ServingConfig, {"scheduling_policy": "fair"}, "--scheduling-policy fair: .*round_robin"),
         (StudyConfig, {"slo_p99_ms": "-"}, "not a duration"),
         (StudyConfig, {"fix": ["workers=1000"]}, r"--fix workers=1000: .*from 1 to 256"),
-        (StudyConfig, {"fix": ["workers"]}, "--fix workers: write NAME=VALUE"),
+        (StudyConfig, {"fix": ["workers"]}, "--fix workers: must be NAME=VALUE"),
         (StudyConfig, {"range": ["max_batch_size=1..9999"]}, r"--range .*from 1 to 4096"),
-        (StudyConfig, {"fix": ["workers=1"], "range": ["workers=1..2"]}, "exclude each other"),
+        (StudyConfig, {"fix": ["workers=1"], "range": ["workers=1..2"]}, "cannot be combined"),
         (StudyConfig, {"slo": "error<1%"}, r"--slo error<1%: .*error_rate"),
         (StudyConfig, {"slo": "p99<20ms"}, "--slo-p99 20ms"),
         (StudyConfig, {"max_memory": "much"}, "--max-memory much: .*2GB"),
@@ -123,8 +123,8 @@ def test_environment_takes_what_the_option_takes(monkeypatch):
         (StudyConfig, {"recommend": "cost"}, "--recommend cost needs --price-per-hour"),
         (StudyConfig, {"price_per_hour": 0}, "--price-per-hour 0: must be greater than 0"),
         (LoadProfile, {"zipf": 1.0}, "zipf needs distinct"),
-        (LoadProfile, {"rate": 1.0, "users": 1}, "exclude each other"),
-        (ServerSettings, {"model": "m", "shape": ["x"]}, "--shape x: write NAME=VALUE"),
+        (LoadProfile, {"rate": 1.0, "users": 1}, "cannot be combined"),
+        (ServerSettings, {"model": "m", "shape": ["x"]}, "--shape x: must be NAME=VALUE"),
     ],
 )
 def test_errors_name_the_option_and_the_bounds(model, given, text):

@@ -42,10 +42,10 @@ def test_a_person_is_told_in_five_lines():
         "p99 25 % higher [9.2 to 43 % higher]"
     )
     assert against_default.startswith("against default: throughput 2.6 % higher [")
-    assert against_default.endswith(", no difference that is sure")
+    assert against_default.endswith(", no significant difference")
     assert found["limit"] == "the workers: 1, 97% busy"
     assert found["knobs"].startswith("workers 61%, cache_size 22% of the variation in capacity")
-    assert "no knob alone makes much of the variation in p99" in found["knobs"]
+    assert "no single knob matters much of the variation in p99" in found["knobs"]
     assert "off by 8% in throughput and 21% in p99 in the median, 20% and 70%" in found["uncertain"]
     assert "WRONG" not in found["uncertain"]
     assert not any("\n" in text for text in found.values())
@@ -94,7 +94,7 @@ def test_ratios_without_intervals_are_undetermined_and_failed_baselines_no_gain(
     saturated = made.point("default", "verify", rate=90, verdict="saturated")
     found = findings(Verified((pick(), unknown, saturated), "none"), StudyConfig())
     assert "against naive: throughput 2 times higher [undetermined], p99" in found["gain"]
-    assert "default did not hold when it was measured again" in found["gain"]
+    assert "default failed re-measurement" in found["gain"]
 
 
 def test_the_default_recommended_is_called_the_default():
@@ -119,7 +119,10 @@ def test_no_recommendation_says_why():
     near = findings(Verified((front,), "undecided"), StudyConfig(slo_p99_ms=48))
     assert "p99<48ms is UNDECIDED: probably missed" in near["uncertain"]
     blind = findings(Verified((front,), "none"), StudyConfig(recommend="weighted"))
-    assert blind["use"] == "No recommendation: what --recommend weighted goes by was not measured"
+    assert (
+        blind["use"]
+        == "No recommendation: the figure that --recommend weighted uses was not measured"
+    )
     none = findings(Verified((), "none"), StudyConfig())
     assert none == {"use": "No recommendation: nothing was measured again"}
 

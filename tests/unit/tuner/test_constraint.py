@@ -31,13 +31,13 @@ def test_a_bound_is_read_with_its_unit(text, field, bound, sign):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("p99", "write FIGURE<BOUND"),
+        ("p99", "must be FIGURE<BOUND"),
         ("latency<2ms", "figures are p50, p90"),
-        ("p95>20ms", "written with <"),
-        ("throughput<20", "written with >"),
-        ("error_rate<1ms", "ms is no unit of error_rate; units are %"),
-        ("p95<-1", "write FIGURE<BOUND"),
-        ("p95<nan", "write FIGURE<BOUND"),
+        ("p95>20ms", "use < for"),
+        ("throughput<20", "use > for"),
+        ("error_rate<1ms", "ms is not a unit of error_rate; use %"),
+        ("p95<-1", "must be FIGURE<BOUND"),
+        ("p95<nan", "must be FIGURE<BOUND"),
     ],
 )
 def test_a_bound_that_cannot_be_read_says_how(text, complaint):

@@ -74,7 +74,7 @@ def test_a_range_holds_its_ends_and_rises(one, other):
         (fixed, {"batch": "2"}, r"--fix batch: no such knob; did you mean batching"),
         (fixed, {"xyz": "2"}, r"--fix xyz: no such knob; choose one of max_batch_size, "),
         (ranged, {"batch": "2"}, r"--range batch: no such knob"),
-        (ranged, {"max_batch_size": "64..1"}, r"lower end comes first \(.*from 1 to 4096\)"),
+        (ranged, {"max_batch_size": "64..1"}, r"lower bound comes first \(.*from 1 to 4096\)"),
         (ranged, {"max_batch_size": "0..8"}, r"--range max_batch_size=0: .*from 1 to 4096"),
         (ranged, {"max_batch_size": ""}, r"--range max_batch_size=: .*from 1 to 4096"),
         (ranged, {"max_batch_size": []}, "no value is left"),
@@ -95,7 +95,7 @@ def test_options_win_over_the_file_and_exclude_each_other():
         "memory_arena": (False,),
         "worker_weights": ((1.0, 2.0),),
     }
-    with pytest.raises(ValueError, match="--fix workers and --range workers exclude"):
+    with pytest.raises(ValueError, match="--fix workers and --range workers cannot be combined"):
         restriction({}, {"workers": "1..2"}, {"workers": 1})
     with pytest.raises(ValueError, match="--space workers=0"):
         restriction({"workers": 0}, {}, {})

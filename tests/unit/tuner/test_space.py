@@ -143,7 +143,7 @@ def test_what_the_machine_makes_senseless_is_left_out_with_a_line():
 
 
 def test_nothing_left_is_an_error_that_says_why():
-    with pytest.raises(TuneError, match="at least 32, and over 4 threads in all"):
+    with pytest.raises(TuneError, match="at least 32, and more than 4 threads in total"):
         space_of(fixes={"workers": "8", "intra_op_threads": "4"})
     with pytest.raises(TuneError, match=r"max_batch_size cannot be 8.*one row at a time"):
         space_of(fixes={"max_batch_size": "8"}, batchable=False)

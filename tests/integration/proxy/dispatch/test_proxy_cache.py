@@ -463,7 +463,7 @@ def test_a_server_that_dies_under_load_costs_no_request(serve, start_server, mod
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, seed) for seed in range(4)]
         try:
-            for move, said in ((server.kill, "is away"), (server.start, "is back")) * 2:
+            for move, said in ((server.kill, "is unreachable"), (server.start, "is back")) * 2:
                 move()
                 while not (read() and said in log[-1]):
                     pass
@@ -474,7 +474,7 @@ def test_a_server_that_dies_under_load_costs_no_request(serve, start_server, mod
         assert all(one.result() for one in asking)
     # One line each time: a busy machine's server may be too slow now and then, too.
     for number, line in enumerate(read()):
-        assert ("is away", "is back")[number % 2] in line, log
+        assert ("is unreachable", "is back")[number % 2] in line, log
     assert client.count("errors") == 0
 
 
@@ -490,7 +490,7 @@ def test_a_server_that_hangs_costs_its_time_once(serve, start_server, models, ca
     log = ""
     while "is back" not in log:
         log += capfd.readouterr().err
-    assert log.count("is away") == 1
+    assert log.count("is unreachable") == 1
 
 
 def test_a_worker_started_again_answers_as_the_others_do(serve, replaced):

@@ -267,8 +267,8 @@ BAD = {
     "unknown model": (post(path="/v2/models/other/infer"), 404, "served here: affine"),
     "unknown version": (post(path="/v2/models/affine/versions/2/infer"), 404, "version 1"),
     "wrong method": (b"GET " + INFER.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n", 405, "POST only"),
-    "broken JSON": (post(b"{"), 400, "JSON is broken"),
-    "no body": (post(b""), 400, "JSON is broken"),
+    "broken JSON": (post(b"{"), 400, "not valid JSON"),
+    "no body": (post(b""), 400, "not valid JSON"),
     "header length of text": (
         post(headers="Inference-Header-Content-Length: x\r\n"),
         400,
@@ -284,8 +284,8 @@ BAD = {
         400,
         "Inference-Header-Content-Length",
     ),
-    "unknown encoding": (post(headers="Content-Encoding: br\r\n"), 415, "send gzip or deflate"),
-    "broken gzip": (post(headers="Content-Encoding: gzip\r\n"), 400, "compressed body is broken"),
+    "unknown encoding": (post(headers="Content-Encoding: br\r\n"), 415, "use gzip or deflate"),
+    "broken gzip": (post(headers="Content-Encoding: gzip\r\n"), 400, "compressed body is corrupt"),
     "half a gzip": (
         post(gzip.compress(BODY)[:-5], headers="Content-Encoding: gzip\r\n"),
         400,

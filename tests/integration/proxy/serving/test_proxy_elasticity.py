@@ -171,7 +171,7 @@ def test_load_makes_workers_come_and_quiet_lets_them_go(models, name, policy):
                 await until(lambda: it.live == 3)
                 served_before = len(it.outcomes)
                 await until(lambda: len(it.outcomes) > served_before + 50)
-                assert it.supervisor.size == 3
+                assert it.supervisor.size <= 3
             while (
                 it.supervisor.size > 1 or it.live > 1
             ):  # a trickle must not notice that workers go

@@ -162,7 +162,7 @@ def test_what_cannot_start_says_so_in_one_line(models, tmp_path, taken, case):
     settings, text = {
         "port": ({"model": model, "port": taken}, f"port {taken} on 127.0.0.1 is in use"),
         "missing": ({"model": "nowhere.onnx"}, "nowhere.onnx: no such file"),
-        "corrupt": ({"model": str(corrupt)}, "corrupt.onnx is not a whole ONNX model"),
+        "corrupt": ({"model": str(corrupt)}, "corrupt.onnx is an incomplete ONNX model"),
         "cuda": ({"model": model, "device": "cuda"}, "--device cuda: "),
         "axis": ({"model": model, "batch_axis": {"q": 0}}, "--batch-axis q: no such tensor"),
         "shape": ({"model": model, "shape": {"x": [1, 2, 3]}}, "--shape x: give 2 sizes"),

@@ -234,7 +234,7 @@ def test_nothing_is_left_of_a_front_that_goes_nor_of_a_node(models, start_both, 
 
 def test_an_address_that_is_none_is_said_at_the_start(models, start_proxy):
     proxy = start_proxy(models.affine(), {"remote_workers": ["somewhere"]})
-    assert proxy.first["error"] == "'somewhere' is no address of a node: write HOST:PORT"
+    assert proxy.first["error"] == "'somewhere' is not the address of a node; use HOST:PORT"
 
 
 def test_a_public_node_wants_tokens(models):
@@ -311,7 +311,9 @@ def test_a_node_with_other_weights_is_not_used(weighted, start_node):
 
 def test_a_node_that_understands_the_model_otherwise_is_not_used(models, start_node):
     node = start_node(models.affine(), "--batch-axis", "x=-1", "--batch-axis", "y=-1")
-    assert "same --batch-axis, --shape and --rows-independent?" in connected(node, models.affine())
+    assert "use the same --batch-axis, --shape and --rows-independent" in connected(
+        node, models.affine()
+    )
     assert "exit code 0" in node.says("worker 0 of").string
 
 
@@ -325,7 +327,7 @@ def test_garbage_is_answered_with_one_line_and_hung_up_on(models, start_node):
     for data in (b"GET / HTTP/1.1\r\n" * 20, bytes(100), bytes(range(100))):
         with node.connect() as stream:
             stream.sendall(data)
-            assert "is refused: this is no dlbench worker" in node.says("is refused").string
+            assert "is refused: the other side does not speak" in node.says("is refused").string
     assert connected(node, models.affine()) is None
 
 
@@ -437,7 +439,7 @@ def test_where_one_side_speaks_tls_and_the_other_does_not_it_is_said(
     models, tls_node, start_node, certificates
 ):
     path = models.affine()
-    assert "wants TLS" in connected(tls_node(path), path)
+    assert "requires TLS" in connected(tls_node(path), path)
     assert "SSL" in connected(start_node(path), path, ca=str(certificates / "ca.pem"))
 
 
@@ -557,7 +559,7 @@ def test_what_no_worker_sends_is_no_answer_and_no_requests_fault(models, start_n
                 if how != "two answers":  # the first of them is one
                     assert not answered.done(), how
                 assert link.broken, how
-                assert "it sent what no worker sends" in link.death, how
+                assert "it sent an invalid message" in link.death, how
                 assert job.deaths == 0
                 dispatcher.join(ours)
                 ((_, data),) = await answered

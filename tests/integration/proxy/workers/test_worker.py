@@ -276,7 +276,7 @@ def test_memory_kept_for_other_shapes_is_let_go(models, monkeypatch):
 def test_a_batch_of_the_wrong_size_is_refused(models, start):
     worker = start(models.affine())
     worker._socket.sendall(b"".join(frames.encode_batch(3, [1], [(1, 3)], [bytes(8)])))
-    assert worker.outputs(3, [1]) == "8 bytes came for a batch of 12"
+    assert worker.outputs(3, [1]) == "8 bytes received for a batch of 12"
     ((y,),) = worker.ask([np.ones((1, 3), np.float32)])
     assert y.tolist() == [[3, 3, 3]]
 
@@ -396,7 +396,7 @@ def failing(model, error, match, **settings):
 def test_a_model_that_cannot_be_loaded(tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is no model")
-    failing(broken, ModelError, "is not a whole ONNX model")
+    failing(broken, ModelError, "is an incomplete ONNX model")
 
 
 def test_the_cpu_takes_no_provider_options(models):

@@ -25,8 +25,8 @@ def reported(monkeypatch, *rows):
     [
         ("good", 0, "Nothing here spoils a measurement."),
         ("unknown", 0, "Nothing here is known to spoil a measurement."),
-        ("note", 0, "Figures will hold here; mind the notes."),
-        ("bad", 1, "Figures will not hold here: see what is bad."),
+        ("note", 0, "Figures measured here are reliable; mind the notes."),
+        ("bad", 1, "Figures measured here are not reliable; see the lines marked bad."),
     ],
 )
 def test_scripts_go_by_whether_anything_is_bad(monkeypatch, verdict, code, conclusion):
@@ -42,7 +42,7 @@ def test_it_is_plain_in_a_pipe_and_fits_80_columns(monkeypatch):
         monkeypatch,
         ("models", "CPU", "good", LONG, ""),
         ("time", "others", "note", "half a core [busy]", advice),
-        ("time", "clock", "unknown", "not said", ""),
+        ("time", "clock", "unknown", "not reported", ""),
     )
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "\x1b" in line]
@@ -51,5 +51,5 @@ def test_it_is_plain_in_a_pipe_and_fits_80_columns(monkeypatch):
         "time",
         "note    others         half a core [busy]",
         f"        {advice}",
-        "unknown clock          not said",
+        "unknown clock          not reported",
     ]

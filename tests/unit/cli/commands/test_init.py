@@ -83,7 +83,7 @@ def test_ranges_choices_units_and_what_is_searched_are_said(text):
     assert about["batching"] == "one of: greedy, adaptive"
     assert about["cache_size"].startswith("0 to 10,000,000;")
     assert about["budget_s"] == "over 0 s and at most 604,800 s"
-    assert about["slo_p99_ms"] == "over 0 ms; not set"
+    assert about["slo_p99_ms"] == "over 0 ms; unset by default"
 
 
 def test_lines_fit_a_screen(text):

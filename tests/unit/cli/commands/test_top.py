@@ -276,7 +276,7 @@ def test_what_is_no_proxy_of_ours_is_said_in_one_line(proxy, page):
     proxy.page = lambda: page
     error = run(proxy.url).exception
     assert isinstance(error, ProxyError)
-    assert "not that of a dlbench proxy" in str(error)
+    assert "does not belong to a dlbench proxy" in str(error)
 
 
 def test_nobody_there_is_one_line(proxy):

@@ -13,7 +13,7 @@ from dlbench.loadgen.analysis.differences import (
     reported,
 )
 from dlbench.loadgen.analysis.statistics import UNDETERMINED
-from dlbench.loadgen.measurement import Measurement
+from testbed import made
 
 POSITIVE = st.floats(0.01, 1e4)
 
@@ -121,29 +121,20 @@ def test_figures_that_one_side_lacks_are_left_out():
         found["x"]
 
 
-def measured(p99, low, high, rate=100.0):
-    return Measurement(
-        verdict="ok",
-        latency_from="scheduled",
-        throughput_rps=rate,
-        throughput_low_rps=0.99 * rate,
-        throughput_high_rps=1.01 * rate,
-        p50_ms=1.0,
-        p99_ms=p99,
-        p99_low_ms=low,
-        p99_high_ms=high,
-        mean_ms=1.0,
-        error_rate=0,
-        requests=1000,
-        duration_s=10,
-        client_cpu=0.1,
-        net_mbps=1,
-        started_at="",
-    )
-
-
 def test_measurements_are_compared_by_their_intervals():
-    sides = measured(10, 9, 11), measured(20, 18, 22, rate=100.5)
+    sides = (
+        made.measurement(
+            p99=p99,
+            rate=rate,
+            sure=0.01,
+            p99_low_ms=0.9 * p99,
+            p99_high_ms=1.1 * p99,
+            p50_ms=1.0,
+            p50_low_ms=None,
+            p50_high_ms=None,
+        )
+        for rate, p99 in ((100, 10), (100.5, 20))
+    )
     found = compare_figures(*map(reported, sides))
     assert [word(found[n]) for n in ("p99_ms", "p50_ms", "throughput_rps")] == [
         "higher",

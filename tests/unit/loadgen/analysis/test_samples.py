@@ -92,5 +92,5 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     path = tmp_path / "none.npz"
     path.write_bytes(b"PK\3\4 nothing")
     for missing in (path, tmp_path / "absent"):
-        with pytest.raises(DataError, match="no samples"):
+        with pytest.raises(DataError, match="no readable samples"):
             Samples.load(missing)

@@ -47,7 +47,7 @@ CASES = [
     (
         {"successes": 0, "errors": {"connect": 9, "timeout": 1}},
         "invalid",
-        r"every one .* failed \(9 connect, 1 timeout\)",
+        r"all .* failed \(9 connect, 1 timeout\)",
     ),
     ({"lateness_p99_ms": 0.45, "p99_ms": 0.5, "p99_from_sent_ms": 0.3}, "ok", ""),
     ({"lateness_p99_ms": 3.0}, "ok", ""),
@@ -66,7 +66,7 @@ CASES = [
     (
         {**BUSY, **PILED, "connections_asked": 8, "lateness_p99_ms": 0.1},
         "saturated",
-        "raise --connections to see if 8 hold it back",
+        "raise --connections to see whether 8 are the limit",
     ),
     (BUSY, "invalid", "ulimit -n"),
     ({**BUSY, **PILED, "p99_ms": 4000.0}, "saturated", "completed 600/s of the 1,000/s"),
@@ -79,7 +79,7 @@ CASES = [
     (
         {"medians_ms": RISING, "in_flight": RISING},
         "saturated",
-        "kept rising, from 2 ms to 9 ms .* 2 requests in flight at first and 9",
+        "kept rising, from a median of 2 ms to 9 ms, with 2 requests in flight at first and 9",
     ),
     # Either alone is no pile: a server that slows down, or longer queues that cost nothing.
     ({"medians_ms": RISING, "in_flight": (3.0,) * 10}, "unsteady", "drifted"),
@@ -89,7 +89,7 @@ CASES = [
     (
         {"medians_ms": RISING, "in_flight": (3.0,) * 10, "slope": 0.32},
         "saturated",
-        "does not keep up: .* from 2 ms to 9 ms",
+        "does not keep up: .* from a median of 2 ms to 9 ms",
     ),
     ({"slope": 0.32}, "ok", ""),
     # Of few requests the last ones may be many by chance: neither a pile nor surely none.
@@ -97,14 +97,15 @@ CASES = [
     (
         {"requests": 14, "window_s": 2.5, "in_flight_end": 9},
         "unsteady",
-        "too few requests to tell whether the server keeps up: 14 in 2.5 s.* 36 s would do",
+        "too few requests to tell whether the server keeps up: 14 in 2.5 s.* 36 s would be enough",
     ),
     ({"requests": 1, "medians_ms": (2.0,), "least_in_flight": 1}, "ok", ""),
-    ({"fills": True}, "unsteady", "first requests were answered when the measurement .* --warmup"),
+    ({"fills": True}, "unsteady", "first replies came when the measurement .* --warmup"),
     (
         {"is_open": False, "little": (12.8, 16.0), "p50_ms": 4000.0, "p99_ms": 4100.0},
         "unsteady",
-        r"12\.8 requests in flight, and 16 were .* 10 s are too short for replies of 4 s; measure for 80 s",
+        r"12\.8 requests in flight, but there were 16 .* 10 s is too short for replies of 4 s; "
+        "measure for 80 s",
     ),
     ({"is_open": False, "little": (15.2, 16.0)}, "ok", ""),
     ({"is_open": False, "errors": {"closed": 800}}, "unsteady", "8.0% of the requests failed"),
@@ -119,7 +120,7 @@ CASES = [
     (
         {"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3},
         "unsteady",
-        "it needs 2 s more of warm-up",
+        "it needs 2 s more warm-up",
     ),
     ({"warmup_s": 1.2, "warmup_ms": 3.5, "settled_ms": 3}, "ok", ""),
     ({"warmup_s": 1.2, "warmup_ms": 9, "settled_ms": 3, "steady_rate": False}, "ok", ""),

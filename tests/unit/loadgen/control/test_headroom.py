@@ -19,10 +19,10 @@ from dlbench.loadgen.control.headroom import (
 )
 from dlbench.loadgen.control.roles import ALONE, Role
 from dlbench.loadgen.errors import GeneratorError
-from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.loadgen.target import Target
 from dlbench.loadgen.tensors import TensorSpec
+from testbed import made
 
 QUIET = facts().model_copy(update={"load_average": (0.0, 0.0, 0.0)})
 BUSY = QUIET.model_copy(update={"load_average": (99.0, 0.0, 0.0)})
@@ -49,21 +49,15 @@ class Client:
 
     def measure(self, target, profile):
         self.asked.append((target, profile))
-        measurement = Measurement(
-            verdict="ok",
-            complete=self._complete,
-            latency_from="scheduled",
-            throughput_rps=profile.rate or self._rate,
-            p50_ms=0.1,
-            p99_ms=0.3,
-            error_rate=self._errors,
-            errors={"refused": 3} if self._errors else {},
-            requests=1000,
-            duration_s=1,
-            client_cpu=1,
-            net_mbps=1,
-            started_at="today",
-        )
+        failed = {"error_rate": self._errors, "errors": {"refused": 3} if self._errors else {}}
+        own = {
+            "complete": self._complete,
+            "started_at": "today",
+            "p50_ms": 0.1,
+            "client_cpu": 1,
+            **failed,
+        }
+        measurement = made.measurement(rate=profile.rate or self._rate, p99=0.3, **own)
         return SimpleNamespace(measurement=measurement)
 
 

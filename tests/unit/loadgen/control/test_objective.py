@@ -38,7 +38,7 @@ def test_what_cannot(text):
 
 
 def test_a_number_needs_its_unit():
-    with pytest.raises(ValueError, match=r"^p99.9<50: give a unit: p99.9<50ms or p99.9<50s$"):
+    with pytest.raises(ValueError, match=r"^p99.9<50 needs a unit: p99.9<50ms or p99.9<50s$"):
         Objective.parse("p99.9 < 50")
 
 

@@ -286,7 +286,7 @@ def test_ctrl_c_returns_what_is_known():
     capacity = find_capacity(measure, P99, SearchSettings(), clock=lambda: server.now_s)
     assert not capacity.complete
     assert len(capacity.trials) == 7
-    assert "stopped early: this is what was known by then" in describe(capacity)
+    assert "stopped early; this is the result so far" in describe(capacity)
 
 
 def test_a_run_that_was_stopped_early_proves_nothing():
@@ -323,7 +323,7 @@ def test_the_answer_survives_json_and_is_told_in_plain_lines():
         capacity
     )
     lines = describe(capacity)
-    assert "is the highest rate at which p99<50ms held (" in lines[0]
+    assert "is the highest rate that met p99<50ms (" in lines[0]
     assert lines[-1].startswith(f"{len(capacity.trials)} runs, ")
     assert "300 s at the most" in plan(P99, SearchSettings())
 
@@ -331,4 +331,4 @@ def test_the_answer_survives_json_and_is_told_in_plain_lines():
 def test_no_rate_is_said():
     server = rate_search.FullBatches(2000, 10_000, 0.1)
     capacity = rate_search.search(server, P99, 1)
-    assert describe(capacity)[0] == "no rate was found at which p99<50ms holds"
+    assert describe(capacity)[0] == "no rate was found that meets p99<50ms"

@@ -73,7 +73,8 @@ def test_the_soft_limit_is_raised_as_far_as_it_goes():
     """In a process of its own: a hard limit does not come back."""
     code = (
         "import resource as r; from dlbench.loadgen.engine.sockets import descriptors;"
-        "r.setrlimit(r.RLIMIT_NOFILE, (128, 512)); print(descriptors(), r.getrlimit(r.RLIMIT_NOFILE))"
+        "r.setrlimit(r.RLIMIT_NOFILE, (128, 512)); print(descriptors(), "
+        "r.getrlimit(r.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split(maxsplit=1) == [str(512 - RESERVED_DESCRIPTORS), "(512, 512)\n"]
@@ -146,7 +147,7 @@ def test_users_without_keep_alive_are_warned_of_the_rate_that_their_ports_allow(
 
 def test_an_open_loop_should_survive_a_stall():
     (line,) = check(LoadProfile(rate=8000), HERE, AMPLE._replace(descriptors_hard=1064))
-    assert "1,000 connections at 8,000/s last for a stall of 125 ms" in line
+    assert "1,000 connections at 8,000/s cover a stall of 125 ms" in line
     assert "ulimit" in line
 
 

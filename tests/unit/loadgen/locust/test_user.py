@@ -115,7 +115,7 @@ def test_a_load_replaces_the_tasks_and_options_alone_do_not(found):
 
 def test_a_load_that_makes_no_sense_is_refused_in_one_line(found):
     both, unknown = found["refused"]
-    assert "rate and users exclude each other" in both
+    assert "rate and users cannot be combined" in both
     assert unknown.startswith("rat: ")
     assert "\n" not in both + unknown
 

@@ -285,8 +285,8 @@ def test_images_for_a_model_without_any(tmp_path):
     [
         ("data.txt", "", "data files end in"),
         ("data.jsonl", "not json\n", "cannot read data"),
-        ("data.jsonl", "[1, 2]\n", "no JSON object"),
-        ("data.jsonl", "", "holds no samples"),
+        ("data.jsonl", "[1, 2]\n", "not a JSON object"),
+        ("data.jsonl", "", "contains no samples"),
         ("data.jsonl", '{"y": [1]}\n', "'x' is missing"),
         ("data.jsonl", '{"x": [[1, 2, 3]]}\n', "has shape"),
         ("data.jsonl", '{"x": "abc"}\n', "cannot read data"),
@@ -341,7 +341,7 @@ def test_a_class_may_have_data_of_its_own(tmp_path):
 
 def test_a_priority_needs_a_protocol_that_has_one():
     profile = LoadProfile(request_class=CLASSES)
-    with pytest.raises(DataError, match="cannot say a priority"):
+    with pytest.raises(DataError, match="cannot carry a priority"):
         requests_of(target((spec(),), protocol="plain"), profile, 0)
 
 

@@ -120,7 +120,7 @@ def test_many_days_are_as_exact_as_one():
 
 
 def test_a_trace_has_no_rate():
-    with pytest.raises(ValueError, match="a trace and users have none"):
+    with pytest.raises(ValueError, match="drop trace or users"):
         CumulativeRate(LoadProfile(trace="day.csv"))
 
 

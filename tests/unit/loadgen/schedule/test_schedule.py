@@ -129,7 +129,7 @@ def test_a_slow_load_may_have_no_request_for_a_worker():
 
 
 def test_a_run_that_does_not_fit_is_refused_by_name():
-    with pytest.raises(BudgetError, match="lower --rate or --duration, or share"):
+    with pytest.raises(BudgetError, match="lower --rate or --duration, or spread"):
         offsets_ns(load(rate=1e6, duration_s=86_400))
 
 
@@ -175,7 +175,7 @@ def test_a_trace_is_shared_like_any_load(trace):
 
 def test_a_trace_that_does_not_fit_is_refused_by_name(trace, monkeypatch):
     monkeypatch.setattr(schedule, "REQUESTS_LIMIT", 3)
-    with pytest.raises(BudgetError, match="lower --duration, or share"):
+    with pytest.raises(BudgetError, match="lower --duration, or spread"):
         replayed(trace)
 
 
@@ -202,7 +202,7 @@ def test_a_bad_trace_is_refused(tmp_path):
         ({"trace": "day.csv", "warmup_s": 0}, "Trace day.csv over 10 s"),
         (
             {"trace": "day.csv", "trace_scale": 0.5, "warmup_s": 0},
-            "Trace day.csv, its times 0.5-fold over 10 s",
+            "Trace day.csv, times scaled by 0.5 over 10 s",
         ),
         ({"users": 1, "warmup_s": 0}, "Closed loop, 1 user over 10 s"),
         (

@@ -81,15 +81,15 @@ def kept(request):
 STRICTER = {
     "a method that is not registered": "Invalid method|Expected space after method",
     "a target that is neither path nor URL": "in url|char in url",
-    "another version than 1.0 and 1.1": "HTTP/.* is not spoken|Invalid HTTP version|Expected HTTP/",
+    "another version than 1.0 and 1.1": "HTTP/.* is not supported|Invalid HTTP version|Expected HTTP/",
     "more than one length, or one with chunks": "Content-Length",
     "chunks in HTTP/1.0, or another transfer coding": "transfer-encoding|Transfer-Encoding",
     "a header on two lines": "Unexpected whitespace after header value",
     "a line end that is not CRLF": "Expected CRLF|Missing expected CR|Expected LF|Missing expected LF",
     "a character that headers do not have": "Invalid header",
     "a chunk's size with more than digits": "in chunk size|in chunk extensions",
-    "an expectation that nobody knows": "the only expectation",
-    "twice what may be said once": "is there twice",
+    "an expectation that nobody knows": "the only supported expectation",
+    "twice what may be said once": "is given twice",
     "CONNECT, or chunks with an upgrade": "upgrades are not supported",
 }
 # What we take and h11 refuses, by what h11 says: nothing that moves the border between messages.

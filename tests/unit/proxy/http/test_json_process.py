@@ -53,7 +53,7 @@ def test_a_request_comes_back_as_tensors_and_an_error_as_itself():
     assert good.layout.shapes == ((1, 2),)
     assert np.frombuffer(good.data[0], np.float32).tolist() == [1, 2.5]
     assert isinstance(bad, BadRequest)
-    assert "its data holds a string" in str(bad)
+    assert "its data contains a string" in str(bad)
     assert np.frombuffer(again.data[0], np.float32).tolist() == [3]
 
 

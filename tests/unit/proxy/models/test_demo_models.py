@@ -43,7 +43,7 @@ def test_a_file_is_served_under_its_stem(tmp_path):
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ("demo:gpt", "there is no demo:gpt; there are demo:mlp, demo:cnn"),
+        ("demo:gpt", "unknown model demo:gpt; there are demo:mlp, demo:cnn"),
         ("nowhere.onnx", "nowhere.onnx: no such file"),
         ("/", "/ is not a file"),
     ],

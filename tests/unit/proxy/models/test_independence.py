@@ -175,7 +175,8 @@ COUPLED = {
     "attention among rows": (
         f"{ROWS} x",
         f"{ROWS} y",
-        "t = Transpose <perm=[1,0]> (x) s = MatMul (x, t) p = Softmax <axis=1> (s) y = MatMul (p, x)",
+        "t = Transpose <perm=[1,0]> (x) s = MatMul (x, t) p = Softmax <axis=1> (s) y = MatMul (p, "
+        "x)",
     ),
     "batch normalisation in training": (
         f"{ROWS} x",
@@ -202,7 +203,8 @@ COUPLED = {
     "the row's number": (
         f"{ROWS} x",
         f"{ROWS} y",
-        f"{COUNT} r = Range (i0, n, i1) f = Cast <to=1> (r) u = Unsqueeze (f, axis1) y = Add (x, u)",
+        f"{COUNT} r = Range (i0, n, i1) f = Cast <to=1> (r) u = Unsqueeze (f, axis1) y = Add (x, "
+        "u)",
     ),
     "the row's number, a little of it": (
         f"{ROWS} x",
@@ -264,7 +266,8 @@ COUPLED = {
     "a minimum far below": (
         f"{ROWS} x",
         f"{ROWS} y",
-        "m = ReduceMin <keepdims=0> (x) c = Less (m, minus_f40000) b = Cast <to=1> (c) y = Add (x, b)",
+        "m = ReduceMin <keepdims=0> (x) c = Less (m, minus_f40000) b = Cast <to=1> (c) y = Add (x, "
+        "b)",
     ),
     "a little more with every row": (
         f"{ROWS} x",
@@ -298,7 +301,8 @@ COUPLED = {
         f"{ROWS} x",
         f"{ROWS} y",
         "last_sum, y = Scan <num_scan_inputs=1, body = b (float[4] before, float[4] row) => "
-        "(float[4] after, float[4] out) { after = Add (before, row) out = Identity (after) }> (shift, x)",
+        "(float[4] after, float[4] out) { after = Add (before, row) out = Identity (after) }> "
+        "(shift, x)",
     ),
 }
 
@@ -330,7 +334,8 @@ SHAPED = {
     "what differs": (
         "float[n] x",
         "float[m] y",
-        f"{COUNT} r = Range (i0, n, i1) f = Cast <to=1> (r) g = Mul (f, x) c = Ceil (g) y = Unique (c)",
+        f"{COUNT} r = Range (i0, n, i1) f = Cast <to=1> (r) g = Mul (f, x) c = Ceil (g) y = Unique "
+        "(c)",
     ),
     "where there is something": (
         "float[n] x",
@@ -444,7 +449,7 @@ def test_a_model_that_refuses_all_values_but_ones_cannot_be_judged(tmp_path):
     """It takes other numbers for indices far outside of its table."""
     body = "o = Sub (x, one) m = Mul (o, billion) i = Cast <to=7> (m) y = Gather (shift, i)"
     picky = session_of(tmp_path, "float[n] x", "float[n] y", body)
-    assert finding(picky).why.startswith("the model refuses all values that were tried")
+    assert finding(picky).why.startswith("the model rejects all values that were tried")
 
 
 def test_values_that_are_refused_do_not_hide_the_others(tmp_path):

@@ -45,7 +45,7 @@ def test_a_fixed_batch_is_served_one_by_one_and_says_so():
     found, one_row = settle([spec("x", 1, 3)], [spec("y", 1, 3)], follow(lambda x: x), {}, {})
     assert not found.batchable
     assert axes([*found.inputs, *found.outputs]) == {"x": -1, "y": -1}
-    assert found.notes == ("served with batch 1: input 'x' has a fixed batch",)
+    assert found.notes == ("served with batch 1: input 'x' has a fixed batch size",)
     assert one_row == [(1, 3)]
 
 
@@ -145,7 +145,7 @@ def test_a_silent_refusal_is_an_error_as_well():
     def run(shapes):
         raise ValueError
 
-    with pytest.raises(ModelError, match="no size that was tried"):
+    with pytest.raises(ModelError, match="none of the sizes tried"):
         settle([spec("x", "n", 3)], [spec("y", "n")], run, {}, {})
 
 

@@ -49,12 +49,12 @@ def test_values_come_and_go_exactly(case, flat):
 @pytest.mark.parametrize(
     ("datatype", "data", "says"),
     [
-        ("FP32", ["1", "2"], "is FP32; its data holds a string"),
-        ("FP32", [None, 1], "is FP32; its data holds null; NaN"),
-        ("FP32", [True, False], "is FP32; its data holds true or false"),
-        ("FP32", [{"b64": "AA=="}, 1], "is FP32; its data holds an object"),
-        ("INT32", [1.0, 2.0], "is INT32; its data holds a float"),
-        ("BOOL", [1, 0], "is BOOL; its data holds an integer"),
+        ("FP32", ["1", "2"], "is FP32; its data contains a string"),
+        ("FP32", [None, 1], "is FP32; its data contains null; write NaN"),
+        ("FP32", [True, False], "is FP32; its data contains true or false"),
+        ("FP32", [{"b64": "AA=="}, 1], "is FP32; its data contains an object"),
+        ("INT32", [1.0, 2.0], "is INT32; its data contains a float"),
+        ("BOOL", [1, 0], "is BOOL; its data contains an integer"),
         ("FP32", [[1], [1, 2]], "nested evenly"),
         ("FP32", [1e39, 1], "does not fit FP32"),
         ("INT8", [128, 1], "does not fit INT8"),

@@ -94,7 +94,9 @@ def test_the_rows_of_a_request_are_bounded(ask, numpy_model):
             v2.Infer, model, head + bytes(rows), inference_header_content_length=length
         )
         assert status == wanted
-    assert document["error"] == f"{MAX_ROWS + 1} rows in one request; at most {MAX_ROWS} are taken"
+    assert (
+        document["error"] == f"{MAX_ROWS + 1} rows in one request; at most {MAX_ROWS} are allowed"
+    )
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: [x, x], lambda x: [x, 1]])
@@ -150,7 +152,7 @@ def test_many_wanted_outputs_are_a_short_answer(ask, affine):
     status, _, document = ask(
         v2.Infer, affine, {"inputs": [given], "outputs": [{"name": "y"}] * 200_000}
     )
-    assert (status, document["error"]) == (400, "output 'y' is asked for twice")
+    assert (status, document["error"]) == (400, "output 'y' is requested twice")
 
 
 def _one(spec):

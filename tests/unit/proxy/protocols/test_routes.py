@@ -28,7 +28,7 @@ class Repository:
     [
         (None, 200, b""),
         (BadRequest("no model"), 400, b'{"error":"no model"}'),
-        (KeyError("m"), 500, b'{"error":"the proxy failed; its log says how"}'),
+        (KeyError("m"), 500, b'{"error":"internal error; see the proxy log"}'),
     ],
 )
 def test_a_load_is_answered_however_it_ends(error, status, body):

@@ -79,7 +79,7 @@ def test_a_model_nailed_to_one_row_takes_one_instance(numpy_model, ask):
         ({"instances": [{"x": {"b64": "AAAA"}}]}, "b64"),
         ({"inputs": [[1, 2, 3]], "signature_name": "other"}, "'other'"),
         (b"[1]", "object"),
-        (b"{", "broken"),
+        (b"{", "not valid JSON"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_says_why(affine, ask, body, says):

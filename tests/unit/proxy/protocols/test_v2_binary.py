@@ -119,7 +119,7 @@ def test_a_raw_body_is_the_only_input():
             wire.read(broken, 0)
     with pytest.raises(BadRequest, match="exactly one input"):
         V2Wire("m", "1", two_inputs()).read(body, 0)
-    with pytest.raises(BadRequest, match="open sizes"):
+    with pytest.raises(BadRequest, match="symbolic dimensions"):
         V2Wire("m", "1", signature()).read(body, 0)
 
 
@@ -155,9 +155,9 @@ def test_some_outputs_binary_and_some_not():
 
 
 BAD = {
-    "not an object": ([], "has to be an object"),
-    "no inputs": ({}, "'inputs' has to be a list"),
-    "inputs of numbers": ({"inputs": [1]}, "'inputs' has to be a list"),
+    "not an object": ([], "must be an object"),
+    "no inputs": ({}, "'inputs' must be a list"),
+    "inputs of numbers": ({"inputs": [1]}, "'inputs' must be a list"),
     "one missing": ({"inputs": [X]}, "'s' is missing"),
     "one too many": ({"inputs": [X, S, {**X, "name": "q"}]}, "no input 'q'; it has x, s"),
     "a name that is a list": ({"inputs": [X, S, {**X, "name": ["x"]}]}, "no input"),
@@ -170,12 +170,12 @@ BAD = {
     "negative": ({"inputs": [{**X, "shape": [-1, 2]}, S]}, "not \\[-1, 2\\]"),
     "too many values": ({"inputs": [{**X, "data": [1, 2, 3]}, S]}, "needs 2 values, not 3"),
     "uneven": ({"inputs": [{**X, "data": [[1], [1, 2]]}, S]}, "evenly or flat"),
-    "text": ({"inputs": [{**X, "data": ["a", "b"]}, S]}, "'x' is FP32; its data holds a string"),
+    "text": ({"inputs": [{**X, "data": ["a", "b"]}, S]}, "'x' is FP32; its data contains a string"),
     "null": ({"inputs": [{**X, "data": [None, 1]}, S]}, "'x'"),
     "an object as data": ({"inputs": [{**X, "data": {}}, S]}, "'x'"),
     "no data": ({"inputs": [{k: X[k] for k in X if k != "data"}, S]}, "neither data nor"),
-    "booleans as numbers": ({"inputs": [{**X, "data": [True, False]}, S]}, "its data holds"),
-    "floats for integers": ({"inputs": [X, {**S, "data": [1.5]}]}, "its data holds"),
+    "booleans as numbers": ({"inputs": [{**X, "data": [True, False]}, S]}, "its data contains"),
+    "floats for integers": ({"inputs": [X, {**S, "data": [1.5]}]}, "its data contains"),
     "too large for INT64": ({"inputs": [X, {**S, "data": [2**63]}]}, "does not fit INT64"),
     "too large for FP32": ({"inputs": [{**X, "data": [1e39, 1]}, S]}, "does not fit FP32"),
     "disagree": (
@@ -187,21 +187,21 @@ BAD = {
         "at least one row",
     ),
     "unknown output": ({"inputs": [X, S], "outputs": [{"name": "q"}]}, "no output 'q'"),
-    "outputs of numbers": ({"inputs": [X, S], "outputs": [1]}, "'outputs' has to be"),
-    "outputs no list": ({"inputs": [X, S], "outputs": {"name": "y"}}, "'outputs' has to be"),
+    "outputs of numbers": ({"inputs": [X, S], "outputs": [1]}, "'outputs' must be"),
+    "outputs no list": ({"inputs": [X, S], "outputs": {"name": "y"}}, "'outputs' must be"),
     "the same output twice": (
         {"inputs": [X, S], "outputs": [{"name": "y"}, {"name": "y"}]},
-        "output 'y' is asked for twice",
+        "output 'y' is requested twice",
     ),
-    "parameters": ({"inputs": [X, S], "parameters": [1]}, "'parameters' has to be an object"),
-    "an id that is a number": ({"inputs": [X, S], "id": 7}, "'id' has to be a string"),
+    "parameters": ({"inputs": [X, S], "parameters": [1]}, "'parameters' must be an object"),
+    "an id that is a number": ({"inputs": [X, S], "id": 7}, "'id' must be a string"),
     "a flag of text": (
         {"inputs": [X, S], "parameters": {"binary_data_output": "true"}},
-        "'binary_data_output' has to be true or false",
+        "'binary_data_output' must be true or false",
     ),
     "a flag of an output that is a number": (
         {"inputs": [X, S], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
-        "'binary_data' has to be true or false",
+        "'binary_data' must be true or false",
     ),
     "another model": ({"inputs": [X, S], "model_name": "other"}, "model_name 'other'.*'m'"),
     "another version": ({"inputs": [X, S], "model_version": 2}, "model_version 2.*'1'"),
@@ -229,7 +229,7 @@ def test_a_bad_request_says_what_is_wrong(case):
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[nan]", b'{"a": 1e999}'])
 def test_broken_json(body):
-    with pytest.raises(BadRequest, match="JSON is broken"):
+    with pytest.raises(BadRequest, match="is not valid JSON"):
         V2Wire("m", "1", two_inputs()).read(body, None)
 
 

@@ -69,8 +69,8 @@ def test_a_proof_sent_back_proves_nothing():
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (KIND.pack(b"HTTP/1.1", VERSION), "this is no dlbench worker"),
-        (KIND.pack(MAGIC, 1), f"one side speaks version 1 and the other {VERSION}"),
+        (KIND.pack(b"HTTP/1.1", VERSION), "does not speak the protocol of dlbench workers"),
+        (KIND.pack(MAGIC, 1), f"protocol versions differ .1 and {VERSION}"),
     ],
 )
 def test_another_kind_is_refused(kind, why):

@@ -121,7 +121,7 @@ def test_half_a_hello_is_none(size):
 def test_garbage_is_refused_before_anything_else(data):
     with Front() as front:
         front.stream.sendall(data)
-        assert "no dlbench worker" in str(front.outcome())
+        assert "does not speak the protocol of dlbench workers" in str(front.outcome())
 
 
 def test_a_front_that_drips_its_hello_is_given_up_in_time(monkeypatch):
@@ -162,7 +162,7 @@ def test_an_address_is_read_and_written(text):
 
 @pytest.mark.parametrize("text", ["", "host", ":9000", "host:", "host:x", "host:65536", "host:-1"])
 def test_what_is_no_address_is_refused(text):
-    with pytest.raises(StartError, match="write HOST:PORT"):
+    with pytest.raises(StartError, match="use HOST:PORT"):
         NodeAddress.parse(text)
 
 
@@ -224,10 +224,10 @@ def refusal(said):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "this is no dlbench worker"),
-        (KIND.pack(MAGIC, VERSION + 1), f"one side speaks version {VERSION + 1}"),
-        (b"", "no node, or one that is full or wants TLS"),
-        (bytes(2 << 20), "no dlbench worker"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the protocol of dlbench workers"),
+        (KIND.pack(MAGIC, VERSION + 1), f"protocol versions differ {VERSION + 1}"),
+        (b"", "not a node, or one that is full or requires TLS"),
+        (bytes(2 << 20), "does not speak the protocol of dlbench workers"),
     ],
 )
 def test_a_stranger_is_named_and_told_nothing(said, why):

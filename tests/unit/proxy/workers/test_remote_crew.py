@@ -102,7 +102,7 @@ def test_a_node_that_stays_away_is_no_reason_to_stop_and_said_once(monkeypatch, 
         with caplog.at_level(logging.WARNING):
             await scene.until(lambda: scene.refused > supervisor.MOST_FAILURES)
         assert scene.fatal == []
-        assert caplog.messages.count(f"worker-{NODE} does not start: connection refused") == 1
+        assert caplog.messages.count(f"worker-{NODE} failed to start: connection refused") == 1
         scene.ours_may_start.set()
         await scene.until(lambda: scene.live() == [0])
         scene.away = False

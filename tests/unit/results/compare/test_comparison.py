@@ -164,6 +164,6 @@ def test_a_study_s_points_against_newer_ones():
     assert found.compared.notes == ("another machine",)
     gone = now["c01@0.5"].model_copy(update={"measurement": None, "failure": "out of memory"})
     found = judge(rerun(before, {"c01@0.5": gone}, []))
-    assert found.reason == "c01@0.5 cannot be served any more: out of memory"
+    assert found.reason == "c01@0.5 can no longer be served: out of memory"
     late = made.verified("c01", verdict="invalid", reason="late")
     assert judge(rerun(before, {"c01@0.5": late}, [])).outcome == "cannot tell"

@@ -89,6 +89,4 @@ def test_weights_beside_the_model_are_part_of_what_a_study_is_about(tmp_path, we
     study = Study.create_or_resume(tmp_path / "w.db", Identity(about))
     assert notes(study, ServerSettings(model=str(model)), "off") == []
     weighted("m", 3)
-    assert notes(study, ServerSettings(model=str(model)), "off") == [
-        "the model file is another one"
-    ]
+    assert notes(study, ServerSettings(model=str(model)), "off") == ["the model file has changed"]

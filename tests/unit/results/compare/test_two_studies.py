@@ -193,7 +193,7 @@ def test_another_load_makes_it_senseless(usual):
 
 def test_a_recommendation_that_is_gone_is_a_regression(usual):
     none = made.finished(usual.result.points[0])
-    assert judge(studies(usual, none)).reason.startswith("B recommends nothing, and A did")
+    assert judge(studies(usual, none)).reason.startswith("B recommends nothing, but A did")
     assert judge(studies(none, usual)).outcome != "regression"
 
 

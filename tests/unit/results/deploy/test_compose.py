@@ -57,7 +57,7 @@ def test_a_limit_is_less_than_the_machine_has_which_docker_demands(deploy, cores
     text = compose_yaml(deploy(cores=cores))
     limits = yaml.safe_load(text)["services"]["proxy"]["deploy"]["resources"]["limits"]
     assert limits.get("cpus") == limit
-    assert ("No CPU limit here: 3 cores" in text) is (limit is None)
+    assert ("No CPU limit: the machine measured on has only 3 cores" in text) is (limit is None)
 
 
 def test_gpus_are_reserved(deploy):

@@ -165,7 +165,7 @@ def test_values_of_settings_are_the_same_in_every_file(deploy, values):
 def test_what_is_not_on_one_line_is_refused_on_one_line(deploy, field, name, odd):
     wrong = f"{name}{odd}x"
     values = {"path": Path("/m", wrong), "options": ("--model", wrong)}
-    with pytest.raises(Unprintable, match=rf"U\+{ord(odd):04X} in it: rename it$") as refused:
+    with pytest.raises(Unprintable, match=rf"U\+{ord(odd):04X}; rename it$") as refused:
         deploy(**{field: values.get(field, wrong)})
     assert len(str(refused.value).splitlines()) == 1
     assert str(refused.value).encode()

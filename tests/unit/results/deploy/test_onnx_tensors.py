@@ -38,5 +38,5 @@ def test_types_are_those_of_the_protocol(models):
 def test_what_is_no_model_is_refused_in_a_line(tmp_path):
     path = tmp_path / "a.onnx"
     path.write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="is not a whole ONNX model"):
+    with pytest.raises(ModelError, match="is an incomplete ONNX model"):
         declared(path, {})

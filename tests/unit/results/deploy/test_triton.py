@@ -111,7 +111,7 @@ def test_tensorrt_is_an_accelerator_beside_the_graph_level(deploy):
     assert found.graph.level == -1
     accelerators = found.execution_accelerators.gpu_execution_accelerator
     assert [accelerator.name for accelerator in accelerators] == ["tensorrt"]
-    assert "provider_option trt_fp16_enable = 1 is not said here" in config_pbtxt(deployment)
+    assert "provider_option trt_fp16_enable = 1 has no equivalent here" in config_pbtxt(deployment)
     assert not parsed(deploy(device="cuda")).HasField("optimization")
 
 

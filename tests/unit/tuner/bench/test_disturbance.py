@@ -35,9 +35,9 @@ def test_our_own_work_is_no_disturbance():
         ({"swapped_mb": 12.0}, "12 MiB were swapped meanwhile"),
         (
             {"throttled_s": 1.0},
-            "the container's processor quota held its processes back, for 25% of the time",
+            "the container's CPU quota throttled its processes for 25% of the time",
         ),
-        ({"heat_throttles": 3}, "cores were slowed down for their heat 3 times meanwhile"),
+        ({"heat_throttles": 3}, "cores were throttled for heat 3 times meanwhile"),
     ],
 )
 def test_each_disturbance_is_one_line(change, note):

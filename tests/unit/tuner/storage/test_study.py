@@ -77,9 +77,9 @@ def test_what_is_no_study_says_so(tmp_path, identity):
         Study.open(tmp_path / "missing.db")
     text = tmp_path / "text.db"
     text.write_text("this is no database, whatever its name says" * 100)
-    with pytest.raises(StudyUnreadable, match="not a study file"):
+    with pytest.raises(StudyUnreadable, match="not a usable study file"):
         Study.open(text)
-    with pytest.raises(StudyUnreadable, match="not a study file"):
+    with pytest.raises(StudyUnreadable, match="not a usable study file"):
         Study.create_or_resume(text, identity)
 
 
@@ -207,7 +207,7 @@ def other_study(path):
 def test_somebody_elses_database_is_left_as_it_is(tmp_path, make, use):
     path = make(tmp_path / "theirs.db")
     before = path.read_bytes()
-    with pytest.raises(StudyUnreadable, match="somebody else's"):
+    with pytest.raises(StudyUnreadable, match="another program"):
         use(path)
     assert path.read_bytes() == before
 

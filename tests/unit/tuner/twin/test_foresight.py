@@ -84,7 +84,7 @@ def test_of_a_large_space_a_part_is_looked_at(space, monkeypatch):
     assert first.predictions.configs == second.predictions.configs
     assert len(first.predictions.searched) <= 7
     assert {space.naive, space.default} <= set(first.predictions.configs)
-    assert "5, drawn by chance" in first.notes[0]
+    assert "5, drawn at random" in first.notes[0]
 
 
 def test_a_load_keeps_what_repeats(tmp_path):
@@ -103,7 +103,7 @@ def test_a_load_keeps_what_repeats(tmp_path):
 def test_who_brings_data_is_told_that_its_rows_come_again(space):
     load = Load(rate_rps=1, distinct=2000, cyclic=True)
     (line,) = foresee(space, calibration(), load).notes
-    assert "the 2,000 rows of the data come again and again" in line
+    assert "the 2,000 rows of the data repeat" in line
     without = {**SMALL, "cache_size": (0,)}
     plain = made.space(repeats_inputs=True, restriction=without)
     assert foresee(plain, calibration(), load).notes == ()

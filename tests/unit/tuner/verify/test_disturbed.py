@@ -36,7 +36,7 @@ def test_the_one_that_moved_is_named(changed, number):
     points = repeats(**changed, disturbed={1, 2, 3, 4, 5})
     assert [p.repeat for p in mattered(points)] == [number]
     assert tally(points) == (
-        "1 of 5 measurements were disturbed and came out otherwise, as c01@0.5: " + NOTE[0]
+        "1 of 5 measurements were disturbed and gave different results, such as c01@0.5: " + NOTE[0]
     )
 
 

@@ -117,7 +117,11 @@ ROW = {"name": "t0", "datatype": "INT8", "shape": [1, 2]}
         ([ROW], [b"abc"], "takes 2 bytes, not 3"),
         ([ROW], [b"ab", b"ab"], "1 inputs, but 2 raw"),
         ([ROW], [], "takes 2 bytes, not 0"),
-        ([{**ROW, "contents": {"int_contents": [1, 2]}}], [b"ab"], "beside raw_input_contents"),
+        (
+            [{**ROW, "contents": {"int_contents": [1, 2]}}],
+            [b"ab"],
+            "both contents and raw_input_contents",
+        ),
         ([{**ROW, "contents": {"int_contents": [1]}}], [], "takes 2 bytes, not 1"),
         ([{**ROW, "contents": {"int_contents": [1, 128]}}], [], "does not fit INT8"),
         ([{**ROW, "contents": {"fp32_contents": [1, 2]}}], [], "send it as int_contents"),

@@ -74,5 +74,5 @@ def test_each_error_has_its_code(failing, error, code):
 def test_a_fault_of_our_own_is_for_the_log(failing, caplog):
     with caplog.at_level(logging.ERROR):
         code, text = asyncio.run(code_and_text(failing(ZeroDivisionError("secret"))))
-    assert (code, text) == ("INTERNAL", "the proxy failed; its log says how")
+    assert (code, text) == ("INTERNAL", "internal error; see the proxy log")
     assert "secret" in caplog.text
