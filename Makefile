@@ -44,7 +44,7 @@ check: .venv/dev.stamp
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-BENCHMARKS = $(addprefix simulated.,policies batcher autoscalers cache_policies intervals rate_search twin_speed tuner) \
+BENCHMARKS = $(addprefix simulated.,policies batcher autoscalers cache_policies intervals rate_search rate_at_bound twin_speed tuner) \
 	$(addprefix live.,worker front hits memory overload faults unequal split scaling hostile proxy) \
 	$(addprefix generator.,loadgen truth omission) peers.foreign $(addprefix tuning.,twin batch_sizes)
 # These go on for an hour or more, in pieces: tuning.exhaustive, tuning.agreement, tuning.cases.

@@ -49,7 +49,7 @@ MarkdownOption = Annotated[
 
 
 class Outputs(NamedTuple):
-    """Where the result goes beside the terminal, and how much worse is no regression yet."""
+    """Where the result goes besides the terminal, and the tolerated loss."""
 
     tolerance: float
     junit: str | None
@@ -81,7 +81,7 @@ def read_share(text: str) -> float:
 
 
 def present(compared: Compared, outputs: Outputs, name: str) -> None:
-    """Print and write what came of it; ends the command with exit code 4 on a regression."""
+    """Print and write the result; exit with code 4 on a regression."""
     judgement = judge(compared, outputs.tolerance)
     if outputs.as_json:
         print_json(document(judgement))
@@ -101,7 +101,7 @@ def _write(option: str, file: str | None, text: str) -> None:
 
 
 def _report(judgement: Judgement, *, quiet: bool) -> Iterator[RenderableType]:
-    """What to know first, the figures, what came of it."""
+    """The notes, the figures, the verdict."""
     if not quiet:
         yield from (Text(f"note: {n}", style="yellow") for n in judgement.compared.notes)
     yield _table(judgement)

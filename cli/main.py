@@ -83,7 +83,7 @@ class Command(PlainSwitches, TyperCommand):
 
 
 class Commands(PlainSwitches, TyperGroup):
-    """Imports a command when it is asked for: nobody who looks at a proxy waits for a tuner."""
+    """Import a command only when it runs, so that looking at a proxy does not load the tuner."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's click is private
         return list(COMMANDS)
@@ -182,7 +182,7 @@ def main() -> None:
 
 
 def _text(error: Any) -> str:  # noqa: ANN401 - Typer's errors have private types
-    """What is wrong, in one line; where Typer found it, also whose help lists what is right."""
+    """What is wrong, in one line; for Typer's own errors also the help to read."""
     if not isinstance(error, typer.TyperException):
         return _line(str(error))
     context = getattr(error, "ctx", None)

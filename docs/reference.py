@@ -31,7 +31,7 @@ PAGE = Path(__file__).with_name("reference.md")
 INTRODUCTION = f"""\
 # Reference
 
-This page is made from the declarations in the code by `python docs/reference.py`, and a test compares.
+This page is generated from the declarations in the code by `python docs/reference.py`; a test compares them.
 
 A value comes from the command line, else from the environment, else from the TOML file that `--config` names, else it is the default. The environment variable of a field is `{ENVIRONMENT_PREFIX}` and its TOML key in capitals: `{ENVIRONMENT_PREFIX}MAX_BATCH_SIZE`. An option that is a duration needs a unit (`20ms`, `10s`, `5m`). Where the name says the unit, as that of a variable, a key or a knob does, a number is enough. A list is written `4,8`, in the file `[4, 8]`. Options with NAME=VALUE may be repeated; in the file they are tables.
 
@@ -58,14 +58,14 @@ ARGUMENTS = {"model": "the first MODEL", "also": "the other MODELs"}
 
 # What the CSV's columns beside the knobs say; a test holds their names to the code's.
 COLUMN_MEANINGS = {
-    "point": "configuration and share of its capacity, as c06@0.5",
+    "point": "configuration and share of its capacity, such as c06@0.5",
     "phase": "baseline, probe, screen, verify or drift",
     "verdict": "ok, saturated, unsteady or invalid; failed: the configuration could not be served",
     "reason": "why the verdict is not ok",
-    "on_front": "whether it stands on the verified front",
+    "on_front": "whether it is on the verified front",
     "recommended": "true for the recommended point",
-    "offered_rps": "requests per second that the schedule asked for; empty in a closed loop",
-    "throughput_rps": "requests per second that were answered rightly",
+    "offered_rps": "requests per second of the schedule; empty in a closed loop",
+    "throughput_rps": "requests per second that were answered correctly",
     "throughput_low_rps": "lower end of its 95 % interval",
     "throughput_high_rps": "upper end",
     "throughput_est_rps": "the smoothed estimate of a verified point, by which the front was chosen",
@@ -83,25 +83,25 @@ COLUMN_MEANINGS = {
     "error_rate": "share of the requests that failed, 0 to 1",
     "requests": "requests that were measured",
     "duration_s": "seconds of measurement, without the warm-up",
-    "lateness_p99_ms": "99th percentile of actual minus scheduled send time: the client's own fault",
+    "lateness_p99_ms": "99th percentile of actual minus scheduled send time, caused by the client",
     "client_cpu": "cores that the client used",
     "server_cpu": "cores that the proxy and its workers used",
     "server_rss_mb": "resident memory of the proxy and its workers (MB, a million bytes)",
     "net_mbps": "megabits per second, both ways",
-    "gpu_util": "mean utilisation of the server's GPUs, 0 to 1, as looked at twice a second",
-    "gpu_mem_mb": "most memory in use on the server's GPUs, by anybody (MB, a million bytes)",
+    "gpu_util": "mean utilisation of the server's GPUs, 0 to 1, sampled twice a second",
+    "gpu_mem_mb": "most memory in use on the server's GPUs, by all processes (MB, a million bytes)",
     "cache_hit_ratio": "share of the requests that the result cache answered",
     "mean_batch_size": "mean rows per batch that ran",
     "started_at": "when the measurement began (UTC)",
 }
 EXIT_MEANINGS = {
     "good": "it worked",
-    "EXIT_FAILED": "it could not be done; one line says why, and `doctor` found something bad",
-    "EXIT_USAGE": "it was called wrongly; the line names the option",
-    "EXIT_UNDECIDED": "it was done, but the data cannot tell: an `invalid` run, an SLO that is "
+    "EXIT_FAILED": "it failed; one line says why; for `doctor`: something is bad",
+    "EXIT_USAGE": "wrong usage; the line names the option",
+    "EXIT_UNDECIDED": "it finished, but the data is inconclusive: an `invalid` run, an SLO that is "
     "undecided, a rate that was not confirmed",
     "EXIT_REGRESSION": "`compare` or `verify` found a regression",
-    "EXIT_INTERRUPTED": "Ctrl-C; what was measured by then is kept and printed",
+    "EXIT_INTERRUPTED": "Ctrl-C; what was measured so far is kept and printed",
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Check(NamedTuple):
-    """A judgement under a name; None where there is no such thing on a machine."""
+    """A named judgement; None where the machine has nothing to judge."""
 
     group: str
     name: str

@@ -47,7 +47,7 @@ def reuse(facts: Facts) -> Assessment:
 
 
 def backlog(facts: Facts) -> Assessment:
-    """Who finds the queue full tries again after a second."""
+    """A client that finds the queue full retries after a second."""
     most = facts.kernel.listen_backlog
     if most is None:
         return Assessment("unknown", "not reported here")

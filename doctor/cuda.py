@@ -28,7 +28,7 @@ LIBRARIES = {
 
 
 class Library(BaseModel):
-    """A library that CUDA sessions need; versions as "13.0". `found` is None where it is not here."""
+    """A library that CUDA sessions need; versions as "13.0". `found` is None if it is missing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class Library(BaseModel):
 
 
 class Cuda(BaseModel):
-    """What there is of CUDA; `driver` is the version of NVIDIA's kernel module."""
+    """The CUDA installation; `driver` is the version of NVIDIA's kernel module."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

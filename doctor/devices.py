@@ -39,7 +39,7 @@ def try_all() -> tuple[Provider, ...]:
 def try_device(
     device: str, command: Sequence[str] = COMMAND, timeout_s: float = TIMEOUT_S
 ) -> Provider:
-    """Run the probe; whatever it does to itself, there is an answer."""
+    """Run the probe in its own process; return a result even if it crashes."""
     try:
         done = subprocess.run(
             [*command, device], capture_output=True, text=True, timeout=timeout_s, check=False
@@ -54,7 +54,7 @@ def try_device(
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:
-    """How a process ended that did not say what it found."""
+    """How a process ended that printed no result."""
     if done.returncode < 0:
         return f"its process crashed ({signal.Signals(-done.returncode).name})"
     return done.stderr.rstrip().rpartition("\n")[2] or f"its process ended with {done.returncode}"

@@ -57,7 +57,7 @@ class Facts(BaseModel):
 
 
 def gather(folder: Path, root: Path = ROOT) -> Facts:
-    """Read and measure all of it. What is idle is watched first: the rest is work."""
+    """Gather all facts; the idle machine is watched first, since the rest causes load."""
     watched = idle.watch()
     return Facts(
         idle=watched,

@@ -42,15 +42,15 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def at_least(value: float, good: float, fair: float) -> Verdict:
-    """The verdict on something of which there should be much."""
+    """The verdict on a figure that should be high."""
     return "good" if value >= good else "note" if value >= fair else "bad"
 
 
 def at_most(value: float, good: float, fair: float) -> Verdict:
-    """The verdict on something of which there should be little."""
+    """The verdict on a figure that should be low."""
     return at_least(-value, -good, -fair)
 
 
 def judged(verdict: Verdict, seen: str, advice: str) -> Assessment:
-    """A judgement that gives its advice only where there is something to do."""
+    """A judgement whose advice is given only if there is something to do."""
     return Assessment(verdict, seen, advice if verdict in ("note", "bad") else "")

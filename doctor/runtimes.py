@@ -68,7 +68,7 @@ def driver(facts: Facts) -> Assessment | None:
 
 
 def cuda_libraries(facts: Facts) -> Assessment | None:
-    """Found against needed. Where CUDA works they are found in some other way."""
+    """Compare the libraries present with those needed; where CUDA works, they are present."""
     if not facts.cuda.has_gpu or not facts.cuda.libraries:
         return None
     fits = all(one.found and _fits(one) for one in facts.cuda.libraries)

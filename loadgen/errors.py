@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class LoadError(Exception):
-    """Base of all errors of this package; its text is one line that can be shown as it is."""
+    """Base of all errors of this package; its text is one line that can be shown to the user."""
 
 
 class TargetError(LoadError):

@@ -88,7 +88,7 @@ class RunJob(_Message):
 
 
 class Stop(_Message):
-    """End the run under way and hand over what there is."""
+    """End the current run early and send its partial result."""
 
     op: Literal["stop"] = "stop"
 
@@ -107,7 +107,7 @@ class Update(_Message):
 
 
 class RunResult(_Message):
-    """A run is over and its samples lie in the job's `samples_path`."""
+    """A run is over; its samples are in the job's `samples_path`."""
 
     op: Literal["result"] = "result"
     facts: RunFacts

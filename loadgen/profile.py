@@ -11,7 +11,7 @@ BETWEEN_TWO_RATES = ("steps", "ramp", "spike", "diurnal")
 
 
 class RequestClass(BaseModel):
-    """One kind of request in a mix: how often it comes and what the server is told about it.
+    """One class of requests in a mix: its share, and what the server is told about it.
 
     On the command line `NAME=weight=3,priority=1,deadline_ms=50`.
     """

@@ -54,7 +54,7 @@ class Target(BaseModel):
 
     @property
     def authority(self) -> str:
-        """Host and port as a Host header says them."""
+        """Host and port, as in a Host header."""
         return urlsplit(self.url).netloc
 
     def at(self, url: str) -> Target:

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 class NoControl:
-    """Nobody holds the other end."""
+    """The null object: no process holds the other end."""
 
     def tell(self, event: dict[str, Any]) -> None:
-        """There is nobody to tell."""
+        """Do nothing."""
 
     def serve(self, repository: Repository) -> None:
-        """There is nobody to serve."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """There is no line."""
+        """Do nothing."""
 
 
 class Control(asyncio.Protocol):

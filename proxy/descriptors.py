@@ -23,7 +23,7 @@ def descriptor_limit() -> int:
 
 
 def check_descriptors(config: ServingConfig, models: int, limit: int) -> None:
-    """Raises StartError where so many models leave no room for clients."""
+    """Raises StartError if this many workers leave no descriptors for clients."""
     most = config.workers if config.autoscaler == "none" else config.most_workers
     workers = models * (most or physical_cores())
     needed = OWN + PER_WORKER * workers + LEAST_CONNECTIONS

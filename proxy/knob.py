@@ -1,4 +1,4 @@
-"""One view of a knob: what its declaration in `ServingConfig` says of it, read once."""
+"""One view of a knob: its declaration in `ServingConfig`, read once."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Front(Protocol):
 
 @dataclass(frozen=True)
 class StartInfo:
-    """What a proxy says once it is ready; `grpc` is the address of that service, if there is one."""
+    """What a proxy reports once it is ready; `grpc` is the gRPC service's address, if any."""
 
     url: str
     models: list[ModelInfo]
@@ -71,7 +71,7 @@ def run(
     control_fd: int | None = None,
     announce: Callable[[StartInfo], None] = lambda _: None,
 ) -> int:
-    """Serve until told to stop; returns the exit code.
+    """Serve until stopped; return the exit code.
 
     Raises:
         ProxyError: it could not start, or its workers kept dying.
@@ -201,13 +201,13 @@ class Proxy:
         self._stopping.set()
 
     def _stop_now(self) -> None:
-        """Nobody waits for a drain any more."""
+        """Stop at once, without draining."""
         self._patient = False
         self._stop()
 
 
 def _shown(info: StartInfo) -> dict[str, Any]:
-    """What whoever started us learns: the addresses, and the first model, which the tuner asked for."""
+    """What the starter is told: the addresses, and the first model, which the tuner serves."""
     first = asdict(info.models[0]) if info.models else {}
     return {"url": info.url, "grpc": info.grpc, **first}
 
@@ -224,7 +224,7 @@ def _collect_rarely() -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Uvloop where there is one."""
+    """Uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -17,7 +17,7 @@ ROOT = Path("/")
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Cores' worth of time that this process may use, 1.5 for instance; None: as much as there is.
+    """CPU quota of this process in cores, such as 1.5; None: unlimited.
 
     `root` is where /proc and /sys lie.
     """
@@ -56,7 +56,7 @@ def _v2(group: Path) -> Iterator[float]:
 
 
 def _v1(group: Path) -> Iterator[float]:
-    """The same two in a file each; -1 is no limit."""
+    """The same two figures in a file each; -1: no limit."""
     yield from _ratio(*(_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")))
 
 

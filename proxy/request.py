@@ -55,7 +55,7 @@ class Layout:
 
 @dataclass(slots=True)
 class Trace:
-    """Where a request's time went, for whoever wants to know: 0 where it was not."""
+    """Where a request's time went; 0 for stages that it skipped."""
 
     queue_ns: int = 0
     compute_ns: int = 0

@@ -1,4 +1,4 @@
-"""What somebody may have meant by a word that nobody knows. Pure."""
+"""Suggestions for an unknown word. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def meant(word: str, known: Iterable[str], alike: float = 0.6) -> str:
 
 
 def instead(word: str, known: Iterable[str]) -> str:
-    """How a line about an unknown word ends: what it may have meant, or all that there is."""
+    """The end of an error about an unknown word: a suggestion, or all choices."""
     names = list(known)
     found = meant(word, names)
     return f"did you mean {found}?" if found else f"choose one of {', '.join(names)}"

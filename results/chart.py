@@ -56,7 +56,7 @@ text { font: 18px system-ui, sans-serif; fill: #1f2328 }
 
 @dataclass(frozen=True)
 class Axis:
-    """Its name, with the unit, and its ends; it goes by the logarithm unless it is `even`, from 0."""
+    """An axis: its name with the unit, and its ends; logarithmic, or linear from 0 if `even`."""
 
     name: str
     low: float
@@ -74,7 +74,7 @@ class Axis:
         return cls(name, min(known) / room, max(known) * room)
 
     def place(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high one."""
+        """The position of a value: 0 at the low end, 1 at the high one."""
         if self.even:
             return (value - self.low) / (self.high - self.low)
         return math.log(value / self.low) / math.log(self.high / self.low)
@@ -141,7 +141,7 @@ class Plot:
         self.parts.append(f'<path class="curve {kind}" d="{self._path(spots)}"/>')
 
     def band(self, low: Sequence[Spot], high: Sequence[Spot], kind: str) -> None:
-        """What lies between two curves."""
+        """The area between two curves."""
         path = self._path([*low, *reversed(high)])
         self.parts.append(f'<path class="band {kind}" d="{path}z"/>')
 
@@ -155,7 +155,7 @@ class Plot:
         self.parts.append(f'<path class="interval {kind}" d="{self._path(ends)}"/>')
 
     def label(self, spot: Spot, said: str, beside: Spot, anchor: str = "start") -> None:
-        """Words, so many units right of and below a spot."""
+        """A text, offset to the right of and below a spot."""
         x, y = self.at(spot)
         self.parts.append(text(x + beside[0], y + beside[1], said, anchor))
 

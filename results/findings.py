@@ -1,31 +1,20 @@
-"""What a study found, in a handful of plain sentences: for the terminal and the recommended file. Pure."""
+"""A study's findings in plain sentences, for the terminal and the recommended file. Pure."""
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from dlbench.loadgen.analysis.differences import compare_figures, excludes_one, reported
-from dlbench.loadgen.quantity import (
-    HIGHER,
-    UNDETERMINED,
-    change,
-    change_interval,
-    digits,
-    interval,
-    latency,
-)
+from dlbench.loadgen.quantity import UNDETERMINED, digits, duration, interval, latency
 from dlbench.proxy.config import ServingConfig
-from dlbench.tuner.constraint import figure
 from dlbench.tuner.recommend import Option, cost_per_million
 from dlbench.tuner.study_config import StudyConfig
-from dlbench.tuner.verify.pool import TRUSTED_REQUESTS, is_indicative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from dlbench.loadgen.analysis.differences import Difference
-    from dlbench.loadgen.measurement import Measurement
-    from dlbench.tuner.constraint import Demand
+    from dlbench.tuner.bounds.decision import BoundRow
     from dlbench.tuner.point import Point
     from dlbench.tuner.search.insight import Insight
     from dlbench.tuner.storage.study import Study
@@ -34,18 +23,32 @@ if TYPE_CHECKING:
 BASELINES = ("naive", "default")
 # A knob is named if it causes so much of the variance, and not more than so many are.
 NAMED_SHARE, NAMED_KNOBS = 0.05, 3
+MOST_DOUBTS = 3
+# An interval whose ends are further from its middle than this, as a share, is worth a doubt.
+WIDE = 0.15
+# How people say a knob's value; all others are named.
+PHRASES: dict[str, Callable[[object], str]] = {
+    "workers": lambda n: f"{n} worker{'s' if n != 1 else ''}",
+    "max_batch_size": lambda n: f"batches of up to {n}" if n != 1 else "no batching",
+    "intra_op_threads": lambda n: f"{n} threads a worker",
+    "cache_size": lambda n: f"a cache of {n:,} results" if n else "no cache",
+    "max_queue_delay_ms": lambda ms: f"a queue delay of {ms:g} ms",
+}
+# Which bound the answer is quoted at, by the rule that chose it.
+RULES = {
+    "slo": "the highest rate within the bound",
+    "balanced": "the least shortfall from the best over all bounds",
+}
 
 
 def findings(result: Verified, config: StudyConfig) -> dict[str, str]:
-    """Heading -> sentence: what to use, what it gives, what limits it, what mattered, what is unsure."""
-    pick = result.recommended
+    """Heading -> sentence: the answer, what limits it, which knobs mattered, and each doubt."""
     said = {
-        "use": _nothing(result, config) if pick is None else _use(pick, result, config),
-        "gain": "" if pick is None else _gain(pick, result),
+        "answer": answer_sentence(result, config),
+        "cost": _cost(result.answer, config),
         "limit": result.limit,
         "knobs": "" if result.insight is None else _knobs(result.insight),
-        "uncertain": "; ".join(_doubts(result, config)),
-        "unknown": result.unknown,
+        "doubts": "\n".join(f"- {doubt}" for doubt in islice(doubts(result, config), MOST_DOUBTS)),
     }
     return {heading: text for heading, text in said.items() if text}
 
@@ -64,6 +67,64 @@ def asked(study: Study) -> StudyConfig:
     return StudyConfig.model_construct(**sittings[-1]["study"] if sittings else {})
 
 
+def answer_sentence(result: Verified, config: StudyConfig) -> str:
+    """What to serve with, how much that takes, and how sure that is."""
+    row = result.answer
+    if row is None:
+        return _nothing(result, config)
+    how = "as it is" if row.is_default else f"with {phrase(row.config, result)}"
+    serve = f"Serve it {how}: {taken(row)}"
+    missed = _missed(row, result, config)
+    if not result.proved and not (row.is_default and result.compared):
+        return f"{missed}Best so far, not proved. {serve}{_against(row)}."
+    if row.is_default:
+        return f"{missed}{serve}. Nothing that was tried takes {'more' if row.decided else 'surely more'}."
+    return f"{missed}{serve}{_against(row)}."
+
+
+def taken(row: BoundRow) -> str:
+    """The rate within the bound, with its interval."""
+    return f"{_rate(row.rate_rps)} requests/s {_ends(row.low_rps, row.high_rps)} with p99 <= {bound(row)}"
+
+
+def bound(row: BoundRow) -> str:
+    """The bound on p99, with its unit."""
+    return duration(row.p99_ms / 1000)
+
+
+def times(row: BoundRow) -> str:
+    """The ratio to the default with its interval; "" where they were not compared."""
+    if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
+        return ""
+    return f"{row.ratio:.2f}x [{row.ratio_low:.2f}-{row.ratio_high:.2f}]"
+
+
+def _against(row: BoundRow) -> str:
+    if row.is_default or not row.default_rps:
+        return ""
+    ratio = f", so {times(row)}" if row.ratio is not None else ""
+    return f"; the default takes {_rate(row.default_rps)}{ratio}"
+
+
+def _missed(row: BoundRow, result: Verified, config: StudyConfig) -> str:
+    """Said first where what was asked for cannot be had."""
+    if result.slo != "missed" or config.slo_p99_ms in (None, row.p99_ms):
+        return ""
+    return f"Nothing that was tried keeps p99 <= {duration((config.slo_p99_ms or 0) / 1000)}. "
+
+
+def phrase(config: ServingConfig, result: Verified) -> str:
+    """The knobs that differ from the default configuration's, as people say them."""
+    base = default_config(result)
+    differ = {k: v for k, v in config if v != getattr(base, k)}
+    return ", ".join(PHRASES.get(k, partial(named, k))(v) for k, v in differ.items())
+
+
+def named(knob: str, value: object) -> str:
+    """A knob and its value."""
+    return f"{knob} {shown(value)}"
+
+
 def numbers(point: Point) -> str:
     """Throughput and p99 of a point, each with its 95 % interval."""
     m, p99_ms = point.measured, point.measured.p99_ms
@@ -80,25 +141,24 @@ def _interval(
     return " [undetermined]" if found == UNDETERMINED else f" {found}"
 
 
-def _use(pick: Point, result: Verified, config: StudyConfig) -> str:
-    held = [o.text for o in config.constraints.objectives if o.standing(pick) == "met"]
-    missed = [o.text for o in config.constraints.objectives if o.standing(pick) == "missed"]
-    said = [f"{pick.name}, {changes(pick.config, result)}: {numbers(pick)}"]
-    said += [f"{' and '.join(held)} met by the whole 95 % interval"] if held else []
-    said += [f"{' and '.join(missed)} MISSED by the whole 95 % interval"] if missed else []
-    if config.price_per_hour:
-        said.append(_cost(pick.measured, config.price_per_hour))
-    return "; ".join(said)
+def _rate(rps: float) -> str:
+    return digits(rps, 3)
 
 
-def _cost(m: Measurement, price_per_hour: float) -> str:
+def _ends(low: float, high: float) -> str:
+    return f"[{_rate(low)}-{_rate(high)}]"
+
+
+def _cost(row: BoundRow | None, config: StudyConfig) -> str:
     """Of a million requests; the most requests per second cost the least."""
-    ends = (m.throughput_rps, m.throughput_high_rps, m.throughput_low_rps)
+    if row is None or not config.price_per_hour:
+        return ""
+    ends = (row.rate_rps, row.high_rps, row.low_rps)
     value, low, high = (
-        cost_per_million(Option(end, 0.0), price_per_hour) if end else None for end in ends
+        cost_per_million(Option(end, 0.0), config.price_per_hour) if end else None for end in ends
     )
     cost = f"{digits(value or 0.0)}{_interval(low, high)}"
-    return f"a million requests cost {cost} at {price_per_hour:g} per hour"
+    return f"a million requests cost {cost} at {config.price_per_hour:g} per hour"
 
 
 def changes(config: ServingConfig, result: Verified) -> str:
@@ -108,7 +168,7 @@ def changes(config: ServingConfig, result: Verified) -> str:
 
 def changed(config: ServingConfig, base: ServingConfig) -> list[str]:
     """The knobs that differ between two configurations, each with the value that the first has."""
-    return [f"{knob} {shown(value)}" for knob, value in config if value != getattr(base, knob)]
+    return [named(knob, value) for knob, value in config if value != getattr(base, knob)]
 
 
 def default_config(result: Verified) -> ServingConfig:
@@ -122,43 +182,12 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _gain(pick: Point, result: Verified) -> str:
-    others = [other for name in BASELINES if (other := result.baseline(name))]
-    return "; ".join(_against(other, pick) for other in others)
-
-
-def _against(other: Point, pick: Point) -> str:
-    name = other.configuration
-    if other.config == pick.config:
-        return f"{name} is the same configuration"
-    if other.outcome is None:
-        return f"{name} failed re-measurement"
-    found = compare_figures(reported(other.measured), reported(pick.measured))
-    more, longer = found["throughput_rps"], found["p99_ms"]
-    sure = excludes_one(more.interval) or excludes_one(longer.interval)
-    unsure = "" if sure else ", no significant difference"
-    return f"against {name}: throughput {_changed(more)}, p99 {_changed(longer)}{unsure}"
-
-
-def _changed(times: Difference) -> str:
-    """The larger over the smaller, and the interval of that."""
-    low, high = times.interval
-    ends = change_interval(low, high, HIGHER)
-    return f"{change(times.ratio or 1.0, HIGHER)} [{ends}]"
-
-
 def _nothing(result: Verified, config: StudyConfig) -> str:
     if not any(p.measurement for p in result.points):
-        return "No recommendation: nothing was measured again"
-    if not result.front:
-        return "No recommendation: every candidate failed re-measurement"
-    if not config.constraints.objectives:
-        return f"No recommendation: the figure that --recommend {config.rule} uses was not measured"
-    best = min(result.front, key=lambda p: p.measured.p99_ms or 0.0)
-    return (
-        "No recommendation: no operating point meets every bound; the lowest p99 is that of "
-        f"{best.name}, {numbers(best)}"
-    )
+        return "No recommendation: nothing could be measured"
+    if config.constraints.objectives[1:] or config.slo:
+        return "No recommendation: nothing that was measured keeps every bound"
+    return f"No recommendation: what --recommend {config.rule} goes by was not measured"
 
 
 def _knobs(insight: Insight) -> str:
@@ -174,60 +203,33 @@ def _named(shares: Mapping[str, float]) -> str:
     )
 
 
-def _doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
+def doubts(result: Verified, config: StudyConfig) -> Iterator[str]:
+    """What makes the answer unsure, the worst first, each with what to do about it."""
+    row = result.answer
+    if result.unknown:
+        yield result.unknown
+    if row is not None:
+        yield from _doubts_about(row)
+    yield from _undecided(result, config)
+    if result.disturbed:
+        yield f"{result.disturbed}; close other programs and run again"
+    if result.drift:
+        yield result.drift
+
+
+def _doubts_about(row: BoundRow) -> Iterator[str]:
+    if not row.measured:
+        yield (
+            f"no load came near {_rate(row.rate_rps)}/s: that is what the measured ones let expect; "
+            "check it with dlbench load"
+        )
+    if row.rate_rps and (row.high_rps - row.low_rps) > 2 * WIDE * row.rate_rps:
+        yield "the rate is known within a wide interval; a larger --budget narrows it"
+
+
+def _undecided(result: Verified, config: StudyConfig) -> Iterator[str]:
+    """Bounds other than that on p99, for the point that is nearest to the answer."""
     pick = result.recommended
-    about = [pick] if pick else result.front
-    for objective in config.constraints.objectives:
-        yield from _undecided(objective, about)
-    if pick is not None:
-        yield from _doubts_about(pick, result)
-    if len(result.front) == 1:
-        yield "the front is a single point: no other load or configuration is a useful trade-off"
-    if result.insight is not None:
-        yield from _about_twin(result.insight)
-    yield from filter(None, (result.drift, result.disturbed))
-
-
-def _undecided(objective: Demand, about: list[Point]) -> Iterator[str]:
-    """Which way a bound looks, for the point that is nearest to it."""
-    open_ones = [p for p in about if objective.standing(p) == "undecided"]
-    if not open_ones:
-        return
-    nearest = min(open_ones, key=lambda p: objective.violation(figure(p, objective.field)))
-    seems = "met" if objective.violation(figure(nearest, objective.field)) <= 0 else "missed"
-    yield f"{objective.text} is UNDECIDED: probably {seems}, the 95 % interval crosses it"
-
-
-def _doubts_about(pick: Point, result: Verified) -> Iterator[str]:
-    m = pick.measured
-    if is_indicative(pick):
-        yield f"p99 is indicative, from {m.requests:,} requests and not {TRUSTED_REQUESTS:,}"
-    if m.p99_low_ms is None:
-        yield (
-            "the interval of p99 is undetermined: too few usable repeats, or too little data "
-            "in them"
-        )
-    if pick.name in result.smoothed:
-        yield "the interval of p99 is smoothed over the study: its own samples cannot determine it"
-    if m.verdict == "unsteady":
-        yield f"{pick.name} was unsteady: {m.reason}"
-
-
-def _off(error: float) -> str:
-    """An error, which is 1 for half and for double, as people say it."""
-    return f"{error:.0%}" if error < 1 else f"{digits(1 + error, 2)} times"
-
-
-def _about_twin(insight: Insight) -> Iterator[str]:
-    if insight.error is not None:
-        throughput, p99 = insight.error
-        yield (
-            f"the twin was off by {_off(throughput.median)} in throughput and {_off(p99.median)} "
-            "in "
-            f"p99 in the median, {_off(throughput.p90)} and {_off(p99.p90)} at the 90th percentile"
-        )
-    if insight.wrong:
-        yield (
-            f"the twin is WRONG here, its errors spread by {insight.spread:.2f}: measurements were "
-            "trusted more, and every third proposal did not come from it"
-        )
+    for demand in config.constraints.objectives if pick else ():
+        if demand.field != "p99_ms" and pick and demand.standing(pick) == "undecided":
+            yield f"{demand.text} is undecided: its 95 % interval crosses the bound; a larger --budget narrows it"

@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Content:
-    """What is exported: everything recorded, the result, what is said of it, and what it is about."""
+    """The content of an export: the records, the result, its findings and its subject."""
 
     recorded: list[Point]
     result: Verified
     findings: Mapping[str, str]
     about: Mapping[str, Any]
+    wall_s: float = 0.0
 
     @classmethod
     def of(cls, study: Study) -> Self:
         """All that a study file holds."""
         result = Verified.of(study.verified)
-        return cls(study.points(), result, answer(study, result), study.identity)
+        return cls(study.points(), result, answer(study, result), study.identity, study.spent_s)
 
     @cached_property
     def points(self) -> list[Point]:
@@ -62,7 +63,7 @@ def _csv(content: Content) -> bytes:
 
 def _json(content: Content) -> bytes:
     """The document of `dlbench tune --json`, but with every point and not the verified ones alone."""
-    whole = {**document(content.result, content.findings), "points": content.rows}
+    whole = {**document(content.result, content.findings, content.wall_s), "points": content.rows}
     return to_json(whole, indent=2, inf_nan_mode="strings") + b"\n"
 
 

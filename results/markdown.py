@@ -1,4 +1,4 @@
-"""A study's front as a Markdown table, with what is said of it: for a pull request or a wiki."""
+"""A study's front as a Markdown table with its findings, for a pull request or a wiki."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from dlbench.loadgen.quantity import digits, interval, latency
-from dlbench.results.findings import BASELINES, changes
+from dlbench.results.findings import BASELINES, bound, changes, times
 from dlbench.results.missing import NothingToShow
 from dlbench.tuner.front import front_indices
 from dlbench.tuner.plan import of_search
@@ -47,8 +47,19 @@ def markdown(
     model = PurePath(str(about["model"])).name
     title = f"### Front of {_text(model)} on {about['device']}, {_text(str(about['machine']))}"
     said = [f"- **{heading}**: {_text(text)}" for heading, text in findings.items()]
-    notes = said or ["Measured once, not verified: the study is unfinished."]
-    return "\n".join([title, "", *_table(shown, result), "", *notes]) + "\n"
+    bounds = [*_bounds(result), ""] if result.bounds else []
+    notes = said or ["Measured once, not verified: the study is under way."]
+    return "\n".join([title, "", *bounds, *_table(shown, result), "", *notes]) + "\n"
+
+
+def _bounds(result: Verified) -> Iterator[str]:
+    """The best configuration within each bound."""
+    yield "| p99 within | best configuration | requests/s, 95 % | the default | times the default |"
+    yield "| ---: | --- | ---: | ---: | ---: |"
+    for row in result.bounds:
+        ends = interval(row.low_rps, row.high_rps, joint="-")
+        rate, default = f"{digits(row.rate_rps)} {ends}", _number(row.default_rps)
+        yield _line((bound(row), _text(changes(row.config, result)), rate, default, times(row)))
 
 
 def _shown(points: Sequence[Point], result: Verified) -> list[Point]:
@@ -91,5 +102,5 @@ def _line(cells: Sequence[str] | Iterator[str]) -> str:
 
 
 def _text(words: str) -> str:
-    """Words that are no markup: a model may be called anything."""
+    """Escape text as Markdown, since a model may have any name."""
     return "".join(f"\\{c}" if c in "\\`*<>|#" else " " if c in "\r\n" else c for c in words)

@@ -41,7 +41,7 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def kind(column: str) -> str:
-    """Arrow's type of a column. A column without a single value has to have one as well."""
+    """Arrow's type of a column. An empty column needs one as well."""
     if column in MARKS:
         return "bool"
     return "string" if column in TEXTS else KINDS.get(DECLARED.get(column), "float64")

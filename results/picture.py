@@ -86,7 +86,7 @@ def verified_mark(plot: Plot, point: Point, colour: str) -> None:
 
 
 def spot(point: Point) -> Spot:
-    """Where it lies."""
+    """Position in the picture."""
     return rate(point), p99(point)
 
 

@@ -12,7 +12,9 @@ from dlbench.proxy.knob import KNOBS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from dlbench.proxy.config import ServingConfig
     from dlbench.proxy.settings import ServerSettings
+    from dlbench.tuner.bounds.decision import BoundRow
     from dlbench.tuner.point import Point
     from dlbench.tuner.search.correction import Estimate
     from dlbench.tuner.verify.verification import Verified
@@ -71,17 +73,21 @@ def rows(points: Iterable[Point], estimates: Mapping[str, Estimate]) -> list[dic
     return [row(p, estimates.get(p.name) if p.phase == "verify" else None) for p in points]
 
 
-def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
-    """All of a result under the CSV's names, as one JSON document."""
-    pick, learnt = result.recommended, result.insight
+def document(
+    result: Verified, found: Mapping[str, str], wall_s: float, file: str | None = None
+) -> dict[str, Any]:
+    """All of a result under the CSV's names, as one JSON document; `file` has the recommendation."""
+    learnt = result.insight
     error = learnt.error if learnt else None
     return {
+        "recommended": _recommended(result, file),
+        "bounds": [{**bound_record(row), "decided": row.decided} for row in result.bounds],
+        "doubts": [text[2:] for text in found.get("doubts", "").splitlines()],
+        "wall_s": _plain(wall_s),
         "points": rows(result.points, result.estimates),
-        "recommended": pick.name if pick else None,
         "slo": result.slo,
         "findings": dict(found),
         "estimates": {name: known._asdict() for name, known in result.estimates.items()},
-        "smoothed": list(result.smoothed),
         "twin_error": {n: off._asdict() for n, off in error._asdict().items()} if error else None,
         "twin_spread": learnt.spread if learnt else None,
         "twin_wrong": learnt.wrong if learnt else None,
@@ -90,14 +96,37 @@ def document(result: Verified, found: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def recommended_toml(point: Point, settings: ServerSettings, found: Mapping[str, str]) -> str:
+def _recommended(result: Verified, file: str | None) -> dict[str, Any] | None:
+    """The answer, None where there is none."""
+    row = result.answer
+    if row is None:
+        return None
+    about = {"rule": result.rule, "proved": result.proved, "file": file}
+    return {**bound_record(row), **about}
+
+
+def bound_record(row: BoundRow) -> dict[str, Any]:
+    """A row of the table of bounds: rates in requests/s, with the knobs of its configuration."""
+    figures = (
+        "p99_ms", "rate_rps", "low_rps", "high_rps", "default_rps", "default_low_rps",
+        "default_high_rps", "ratio", "ratio_low", "ratio_high",
+    )  # fmt: skip
+    knobs = {name: _plain(value) for name, value in row.config}
+    named = {"configuration": row.configuration, "knobs": knobs}
+    return {**named, **{name: _plain(getattr(row, name)) for name in figures}}
+
+
+def recommended_toml(
+    config: ServingConfig, settings: ServerSettings, found: Mapping[str, str]
+) -> str:
     """The configuration as `dlbench serve --config` takes it, with what was measured as comments.
 
     Every knob is written, of the settings those that are not as declared.
     """
     given = settings.model_dump(exclude_defaults=True)
-    comments = "".join(f"# {heading}: {text}\n" for heading, text in found.items())
-    return f"{comments}\n{tomli_w.dumps({**given, **point.config.model_dump()})}"
+    lines = [f"{heading}: {line}" for heading, text in found.items() for line in text.splitlines()]
+    comments = "".join(f"# {line}\n" for line in lines)
+    return f"{comments}\n{tomli_w.dumps({**given, **config.model_dump()})}"
 
 
 def _cells(values: Mapping[str, Any]) -> dict[str, Any]:

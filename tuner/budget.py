@@ -8,21 +8,18 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dlbench.proxy.config import ServingConfig
     from dlbench.tuner.point import Point
 
-# With 7 % noise in capacity, 0.95 would be overload one time in four.
-LOADS = (0.3, 0.5, 0.7, 0.9)
-FEWER_LOADS = (LOADS, (0.5, 0.7, 0.9), (0.5, 0.9))
 # MLPerf early stopping at p99 with no over-latency query needs 459.
 SCREEN_REQUESTS = 459
-SCREEN_S = 2.5
-PROBE_S = 2.0
+# Windows of the search and of the comparison, in seconds.
+SCREEN_S, COMPARE_S = 1.5, 2.5
+PROBE_S = 1.5
 # A probe sees so many full batches of a slow model, if they do not take longer than this.
 PROBE_BATCHES, MOST_PROBE_S = 4, 20.0
 WARMUP_S = 0.3
@@ -37,52 +34,20 @@ REPORT_S = 1.0
 SWITCH_S = 1.4
 # What one more load of the same configuration costs beside the measuring, before any was seen.
 BESIDE_S = 0.3
-# So many repeats are kept time for: three are reported, the even ones choose (a
-# reported p99 pools at least three). Time that is left over buys more. Fewer than the least, one
-# that chooses and one that is reported, say nothing.
-REPEATS, LEAST_REPEATS = 5, 2
-MOST_REPEATS = 2 * REPEATS
-# A bound that is still undecided is worth all the time that there is, and some that is kept for it:
-# with a third of noise it takes ten repeats to know a p99 within a quarter.
-DECIDING_REPEATS = 100
-DECIDING_SHARE = 0.15
-# What the client spoiled is made up for within so many rounds more, whatever the budget.
-SPARE_REPEATS = 2
-# A point that saturates in so many repeats and never holds is out.
-HOPELESS_REPEATS = 2
-REPORTED_REPEATS = 3
-POOLED_REQUESTS = 2000
-REPEAT_S = 1.5
-# Verification takes at least the first share of the budget, at most the second.
-LEAST_VERIFY_SHARE = 0.15
-VERIFY_SHARE = 0.5
+# Kept for the comparison of the finalists with the default. It takes two rounds to tell them apart
+# at all. After enough of them it ends once all that there is to decide is decided: what is left of
+# the intervals is what no curve of three parameters can tell.
+COMPARE_SHARE = 0.4
+LEAST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 2, 10, 40
+# Fewer configurations are compared where there is no time for so many rounds over them.
+WORTHWHILE_ROUNDS, MOST_FINALISTS = 5, 3
+ROUND_WINDOWS = 2
 # For all service times of a calibration together: this share of the budget, between these.
 SERVICES_SHARE, LEAST_SERVICES_S, SERVICES_S = 0.04, 3.0, 9.0
-# A budget that cannot pay for so many whole curves measures fewer loads of each; one that leaves
-# nothing out searches more.
-LEAST_CONFIGURATIONS = 3
-WORTHWHILE_CONFIGURATIONS = 8
-WORTHWHILE_CANDIDATES = 6
-
-
-class Candidate(NamedTuple):
-    """An operating point about to be verified."""
-
-    configuration: str
-    config: ServingConfig
-    share: float
-    rate: float
-    cut: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """The name of its points."""
-        return f"{self.configuration}@{self.share:g}"
-
-    @property
-    def repeat_s(self) -> float:
-        """Length of one repeat, so that those reported pool enough requests, or `cut` as many."""
-        return max(REPEAT_S, self.cut * POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
+# Windows of a configuration beside its probe: fewer where a budget cannot pay for so many
+# configurations.
+WINDOWS, FEWEST_WINDOWS = 3, 2
+LEAST_CONFIGURATIONS = 12
 
 
 def window_s(wanted_s: float, budget_s: float) -> float:
@@ -95,9 +60,9 @@ def probe_s(batch_s: float) -> float:
     return min(MOST_PROBE_S, max(PROBE_S, PROBE_BATCHES * batch_s))
 
 
-def screen_s(rate: float) -> float:
-    """Length of a screening measurement: enough requests, and long enough to settle."""
-    return max(SCREEN_S, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
+def open_s(rate: float, least_s: float = SCREEN_S) -> float:
+    """Length of a window at a rate: enough requests for a p99, and long enough to settle."""
+    return max(least_s, math.ceil(SCREEN_REQUESTS / rate * 10) / 10)
 
 
 def switch_s(points: Sequence[Point], first_s: float = SWITCH_S) -> float:
@@ -116,89 +81,40 @@ def _beside_s(points: Sequence[Point], unknown_s: float) -> float:
     return max(0.0, median(found)) if found else unknown_s
 
 
+def turn_s(window_s: float, switch_s: float) -> float:
+    """What a configuration takes of a round: it is started, warmed, and measured so often."""
+    return switch_s + ROUND_WINDOWS * (window_s + WARMUP_S + BESIDE_S)
+
+
 def curve_s(
-    capacity: float,
-    loads: Sequence[float],
-    switch_s: float = SWITCH_S,
-    budget_s: float = math.inf,
+    capacity: float, windows: int, switch_s: float = SWITCH_S, budget_s: float = math.inf
 ) -> float:
-    """What a configuration of this capacity costs: its start, a probe and every load."""
-    windows = [PROBE_S, *(screen_s(share * capacity) for share in loads)]
-    return switch_s + sum(window_s(wanted, budget_s) + WARMUP_S for wanted in windows)
+    """What a configuration of this capacity costs: its start, a probe and every window."""
+    each_s = window_s(open_s(capacity), budget_s) + WARMUP_S + BESIDE_S
+    return switch_s + window_s(PROBE_S, budget_s) + WARMUP_S + windows * each_s
 
 
-def affordable_loads(capacity: float, configurations: int, budget_s: float) -> tuple[float, ...]:
-    """The shares of capacity at which so many configurations can be measured."""
-    within = (
-        loads for loads in FEWER_LOADS if configurations * curve_s(capacity, loads) <= budget_s
-    )
-    return next(within, FEWER_LOADS[-1])
-
-
-def skipped(lower: float, upper: float) -> tuple[float, ...]:
-    """The highest load between two that a tight budget leaves out, if there is one."""
-    return tuple(share for share in LOADS if lower < share < upper)[-1:]
-
-
-def round_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
-    """What one repeat of each of these takes, with a switch per configuration."""
-    return _switches_s(candidates, switch_s) + sum(c.repeat_s + WARMUP_S for c in candidates)
-
-
-def verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
-    """What verifying these takes, as it should be."""
-    return REPEATS * round_s(candidates, switch_s)
-
-
-def least_verify_s(candidates: Sequence[Candidate], switch_s: float = SWITCH_S) -> float:
-    """What verifying these takes at least, with the shortest and the fewest repeats."""
-    measured_s = len(candidates) * (REPEAT_S + WARMUP_S)
-    alone = len({c.configuration for c in candidates}) == 1  # it is not changed for another
-    switches_s = 0.0 if alone else _switches_s(candidates, switch_s)
-    return LEAST_REPEATS * (switches_s + measured_s)
-
-
-def _switches_s(candidates: Sequence[Candidate], switch_s: float) -> float:
-    return len({c.configuration for c in candidates}) * switch_s
-
-
-def capped(candidate: Candidate, budget_s: float) -> Candidate:
-    """The same, with repeats no longer than this budget's measurements."""
-    return candidate._replace(
-        cut=min(1.0, window_s(candidate.repeat_s, budget_s) / candidate.repeat_s)
+def affordable_windows(capacity: float, configurations: int, within_s: float) -> int:
+    """At how many rates so many configurations can be measured."""
+    wanted = range(WINDOWS, FEWEST_WINDOWS, -1)
+    return next(
+        (n for n in wanted if configurations * curve_s(capacity, n) <= within_s), FEWEST_WINDOWS
     )
 
 
-def shortened(candidates: Sequence[Candidate], most_s: float, switch_s: float) -> list[Candidate]:
-    """The same, with as many requests as can be had in `most_s`, what takes longest cut alike."""
-    asked_s = verify_s(candidates, switch_s)
-    measured_s = REPEATS * sum(c.repeat_s for c in candidates)
-    if asked_s <= most_s or not measured_s:
-        return list(candidates)
-    cut = max(0.0, 1 - (asked_s - most_s) / measured_s)
-    return [c._replace(cut=cut * c.cut) for c in candidates]
-
-
-def whole_s(
-    capacity: float, default: ServingConfig, before_s: float, switch_s: float, *, bounded: bool
-) -> float:
-    """The budget that nothing has to be left out of: all loads, enough configurations, verified.
-
-    `before_s` is what comes before the first measurement; `bounded`: there is a bound to decide.
-    """
-    typical = Candidate("", default, 0.7, 0.7 * capacity)
-    curves_s = (WORTHWHILE_CONFIGURATIONS + 2) * curve_s(capacity, LOADS, switch_s)
-    found = before_s + curves_s + WORTHWHILE_CANDIDATES * verify_s([typical], switch_s)
-    return found / (1 - DECIDING_SHARE) if bounded else found
+def affordable_finalists(left_s: float, turn_s: float) -> int:
+    """How many can be compared with the default in so much time, at least one."""
+    able = int(left_s / (WORTHWHILE_ROUNDS * turn_s)) - 1
+    return max(1, min(MOST_FINALISTS, able))
 
 
 def services_s(budget_s: float) -> float:
-    """Time for the service times of a calibration: all of it, or less of a small budget."""
+    """Time for the service times of a calibration: in full, or less for a small budget."""
     return min(SERVICES_S, max(LEAST_SERVICES_S, SERVICES_SHARE * budget_s))
 
 
 def spent_s(points: Sequence[Point], before_s: float = 0.0) -> float:
-    """The study's time when the last of these was recorded; of points that do not say, their costs."""
+    """The study's time when the last of these was recorded; for points without it, their costs."""
     if points and points[-1].spent_s is not None:
         return points[-1].spent_s
     return before_s + sum(p.cost_s for p in points)

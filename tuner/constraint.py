@@ -101,7 +101,7 @@ class Constraints:
 
     @property
     def most_server_mb(self) -> float:
-        """What the server's memory is bounded to, in MB; infinite if nobody did."""
+        """The bound on the server's memory in MB; infinite if there is none."""
         return min(
             (o.bound for o in self.objectives if o.field == "server_rss_mb"), default=math.inf
         )

@@ -52,7 +52,7 @@ class NotKept(TuneError):
 
 
 class OutOfTime(TuneError):
-    """The budget was over before a measurement was: there is nothing to record of it."""
+    """The budget ran out during a measurement, which is not recorded."""
 
 
 class ServerFailed(TuneError):

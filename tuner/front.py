@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """Where an operating point lies: more `throughput_rps` and less `p99_ms` are better."""
+    """The outcome of an operating point: more `throughput_rps` and less `p99_ms` are better."""
 
     throughput_rps: float
     p99_ms: float

@@ -40,7 +40,7 @@ def drawn_up(
     observer: Observer,
     clock: Clock,
 ) -> Plan:
-    """The plan, with the twin's predictions where it is the one that proposes and there is time.
+    """Build the plan, with the twin's predictions if it proposes and there is time.
 
     Raises:
         TuneError, ProxyError, LoadError: something of it cannot be found out, in one line.
@@ -153,7 +153,7 @@ def _told(found: Calibration) -> str:
 
 
 def _client_rps(study: Study, bench: Bench) -> float:
-    """The client's limit: as calibrated, or found out now."""
+    """The client's limit: from the calibration, or measured now."""
     known = study.calibration.get("calibration", study.calibration)
     if not known.get("client_rps"):
         known = {"client_rps": bench.client_rps(), "versions": versions()}

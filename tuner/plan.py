@@ -1,7 +1,7 @@
 """What to measure next: a pure function of what has been recorded, so a killed study just goes on.
 
-A study goes through baselines, search and verification. Where it stands is never stored: it is
-read off the points.
+A study goes through baselines, search and comparison. Where it stands is never stored: it is read
+off the points.
 """
 
 from __future__ import annotations
@@ -10,30 +10,33 @@ import operator
 import random
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
-from dlbench.tuner.budget import LEAST_REPEATS, LEAST_VERIFY_SHARE, PROBE_S, REPEATS, VERIFY_SHARE
-from dlbench.tuner.front import in_reach
+from dlbench.tuner.bounds.decision import DEFAULT, bound_rows
+from dlbench.tuner.bounds.finalists import finalists, round_rates
+from dlbench.tuner.bounds.ladder import ladder
+from dlbench.tuner.bounds.placement import next_rate, surely_loses
+from dlbench.tuner.bounds.rating import leaders, ratings
 from dlbench.tuner.search.proposal import Done
 from dlbench.tuner.search.proposer import PROPOSERS
 from dlbench.tuner.step import Step
-from dlbench.tuner.verify.candidates import candidates, contenders
 from dlbench.tuner.verify.drift import EVERY_S, reference, since_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dlbench.proxy.config import ServingConfig
-    from dlbench.tuner.budget import Candidate
+    from dlbench.tuner.bounds.rating import Rating
     from dlbench.tuner.point import Phase, Point
     from dlbench.tuner.space import Space
     from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.calibration import Calibration
     from dlbench.tuner.twin.predictions import Predictions
 
-OUT_OF_BUDGET = Done("the rest of the budget is kept for verification")
+OUT_OF_BUDGET = Done("the rest of the budget is kept for the comparison")
+# What a server with hardly any load has, of what it has at the lowest predicted load.
+EMPTY_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,17 @@ class Plan:
     def _stages(
         self, points: Sequence[Point], spent_s: float
     ) -> Iterator[tuple[Iterator[Step], float]]:
-        """What is still to do, the nearest first, and the time that has to be left after a step."""
+        """The steps still to do, the nearest first, and the time to reserve after each."""
         (default, *others), searched = self.baselines.items(), self._searched(points)
-        yield self._baseline_steps(*default, points), self._least_verify_s(points)
+        yield self._curve(*default, "baseline", points), self._least_compare_s(points)
         # A configuration of the search is worth more than another baseline.
-        least_s = self._least_verify_s(points) + (0.0 if searched else self.curve_s(points))
+        least_s = self._least_compare_s(points) + (0.0 if searched else self.curve_s(points))
         for name, config in others:
-            yield self._baseline_steps(name, config, points), least_s
+            yield self._curve(name, config, "baseline", points), least_s
         reserve_s = self.reserve_s(points)
         yield self._drift_steps(points), reserve_s
         yield self._search_steps(points, spent_s), self._kept_s(points, reserve_s)
-        yield self._verify_steps(points), 0.0
-
-    def _baseline_steps(
-        self, name: str, config: ServingConfig, points: Sequence[Point]
-    ) -> Iterator[Step]:
-        """The default's curve first: how many loads the budget can pay for follows from its probe."""
-        yield from self._curve(name, config, "baseline", points)
+        yield self._compare_steps(points), 0.0
 
     def spent_s(self, points: Sequence[Point]) -> float:
         """The study's time when the last of these points was recorded."""
@@ -102,17 +99,19 @@ class Plan:
         """What a change of configuration is expected to cost beside the measuring."""
         return budget.switch_s(points, self.first_switch_s)
 
-    def _least_verify_s(self, points: Sequence[Point]) -> float:
-        """What it takes at least to verify a point of every configuration so far, or of the first."""
-        count = len({p.configuration for p in of_search(points)}) or 1
-        # One alone is not changed for another.
-        beside_s = budget.beside_s(points) if count == 1 else self.switch_s(points)
-        return LEAST_REPEATS * count * (budget.REPEAT_S + budget.WARMUP_S + beside_s)
+    def _least_compare_s(self, points: Sequence[Point]) -> float:
+        """What one round over two configurations takes."""
+        count = min(2, len({p.configuration for p in of_search(points)}) or 1)
+        return budget.LEAST_ROUNDS * self._round_s(count, points)
+
+    def _round_s(self, configurations: int, points: Sequence[Point]) -> float:
+        window_s = self._window_s(budget.open_s(self.known_capacity(points), budget.COMPARE_S))
+        return configurations * budget.turn_s(window_s, self.switch_s(points))
 
     def _kept_s(self, points: Sequence[Point], reserve_s: float) -> float:
-        """What has to be left after a step of the search: the first configuration needs less."""
+        """Time to reserve after a step of the search: less for the first configuration."""
         first = len(self._searched(points)) <= 1
-        return self._least_verify_s(points) if first else reserve_s
+        return self._least_compare_s(points) if first else reserve_s
 
     def _window_s(self, wanted_s: float) -> float:
         return budget.window_s(wanted_s, self.study.budget_s)
@@ -120,7 +119,7 @@ class Plan:
     def _probe_s(self, config: ServingConfig) -> float:
         """Long enough for the answers to some full batches, where it is known what they take."""
         if self.calibration is None:
-            return self._window_s(PROBE_S)
+            return self._window_s(budget.PROBE_S)
         shape = (config.max_batch_size, config.intra_op_threads, config.workers)
         return self._window_s(budget.probe_s(self.calibration.service_s(*shape)))
 
@@ -145,66 +144,94 @@ class Plan:
     def _searched(self, points: Sequence[Point]) -> dict[str, ServingConfig]:
         return {p.configuration: p.config for p in points if self._is_searched(p)}
 
-    def _verify_steps(self, points: Sequence[Point]) -> Iterator[Step]:
-        """Rounds over all candidates, then over what was spoiled or, in time, is in question."""
-        chosen = self.candidates(points)
-        for repeat in range(1, self._most_repeats + 1):
-            wanted = self._in_question(repeat, chosen, points)
-            for c in _interleaved(chosen, self.study.seed + repeat):
-                own = [p for p in points if p.phase == "verify" and p.name == c.name]
-                meant = (c in wanted or _spoiled(own, repeat)) and not _hopeless(own, repeat)
-                if meant and repeat not in {p.repeat for p in own}:
-                    load = (c.repeat_s, c.share, c.rate, repeat)
-                    yield Step(c.configuration, c.config, "verify", *load)
-
-    @property
-    def _most_repeats(self) -> int:
-        bounds = self.study.constraints.objectives
-        return budget.DECIDING_REPEATS if bounds else budget.MOST_REPEATS
-
-    def _in_question(
-        self, repeat: int, chosen: list[Candidate], points: Sequence[Point]
-    ) -> list[Candidate]:
-        """Whom a round measures: all at first, then those that matter, if there is time for them."""
-        if repeat <= LEAST_REPEATS:
-            return chosen
-        judged = [p for p in points if p.phase == "verify" and p.repeat < repeat]
-        demands = self.study.constraints
-        bounded = bool(demands.objectives) and repeat > REPEATS
-        matter = contenders(chosen, judged, demands) if bounded else chosen
-        return matter if self._affordable(repeat, matter, points) else []
-
-    def _affordable(
-        self, repeat: int, chosen: Sequence[Candidate], points: Sequence[Point]
-    ) -> bool:
-        """Whether there was time for a whole round when it began."""
-        earlier = takewhile(lambda p: p.phase != "verify" or p.repeat < repeat, points)
-        needed_s = budget.round_s(chosen, self.switch_s(points)) + budget.REPORT_S
-        return self.spent_s(list(earlier)) + needed_s <= self.study.budget_s
-
     def _curve(
         self, name: str, config: ServingConfig, phase: Phase, points: Sequence[Point]
     ) -> Iterator[Step]:
-        """A probe of the capacity, then open loop at fixed shares of it, until one saturates.
-
-        Where a tight budget skipped a load below that one, it may be the most that can be served.
-        """
-        recorded = {p.share: p for p in of_search(points) if p.configuration == name}
-        if None not in recorded:
+        """A probe of the capacity, then windows where they tell most of R(B), until enough is known."""
+        own = [p for p in of_search(points) if p.configuration == name]
+        probe = next((p for p in own if p.share is None), None)
+        if probe is None:
             yield Step(name, config, "probe", self._probe_s(config))
             return
-        capacity = self.capacity(recorded[None])
-        loads = self.loads(points) if capacity else ()
-        for lower, share in pairwise((0.0, *loads)):
-            gone = share in recorded and not worth_going_on(recorded[share])
-            for load in (share, *(budget.skipped(lower, share) if gone else ())):
-                if load not in recorded:
-                    rate = load * capacity
-                    yield Step(
-                        name, config, phase, self._window_s(budget.screen_s(rate)), load, rate
-                    )
-            if gone:
+        capacity, opened = self.capacity(probe), [p for p in own if p.share is not None]
+        if not capacity or len(opened) >= self.windows(points) or any(p.failure for p in opened):
+            return
+        rated = self._search(points).rated
+        if phase == "screen" and surely_loses(
+            rated[name], self._best(points), self.bounds_ms(points)
+        ):
+            return
+        taken = [m.offered_rps for p in opened if (m := p.measurement) and m.offered_rps]
+        rate = min(next_rate(rated[name], self.bounds_ms(points), taken), self.drivable_rps)
+        yield self._open(name, config, phase, rate, capacity)
+
+    def _open(
+        self,
+        name: str,
+        config: ServingConfig,
+        phase: Phase,
+        rate: float,
+        capacity: float,
+        repeat: int = 0,
+    ) -> Step:
+        least_s = budget.COMPARE_S if phase == "verify" else budget.SCREEN_S
+        window_s = self._window_s(budget.open_s(rate, least_s))
+        return Step(
+            name, config, phase, window_s, round(min(rate / capacity, 999.0), 2), rate, repeat
+        )
+
+    def _best(self, points: Sequence[Point]) -> Mapping[float, Rating]:
+        return leaders(self._search(points).rated, self.bounds_ms(points))
+
+    def bounds_ms(self, points: Sequence[Point]) -> tuple[float, ...]:
+        """The bound that was asked for, else a ladder from what a server with hardly any load has."""
+        if self.study.slo_p99_ms is not None:
+            return (self.study.slo_p99_ms,)
+        if self.predictions is not None:
+            rows = self.predictions.rows
+            known = self.predictions.p99_ms[[rows[c] for c in self.baselines.values() if c in rows]]
+            if known.size:
+                return ladder(EMPTY_SHARE * float(known.min()))
+        seen = [p.outcome.p99_ms for p in of_search(points) if p.outcome]
+        return ladder(min(seen, default=1.0) / 2)
+
+    def _compare_steps(self, points: Sequence[Point]) -> Iterator[Step]:
+        """Rounds in which finalists and default take turns, until there is no time for another."""
+        chosen = self.candidates(points)
+        for repeat in range(1, budget.MOST_ROUNDS + 1):
+            earlier = [p for p in points if p.phase != "verify" or p.repeat < repeat]
+            if not self._worth_it(repeat, chosen, earlier, points):
                 return
+            rated = ratings(earlier, self.predictions)
+            for name in _shuffled(chosen, self.study.seed + repeat):
+                done = sum(p.configuration == name and p.repeat == repeat for p in points if p.phase == "verify")  # fmt: skip
+                rates = round_rates(rated[name], self.bounds_ms(points), repeat)
+                for rate in rates[done:]:
+                    rate = min(rate, self.drivable_rps)
+                    capacity = self.capacities(points)[name]
+                    yield self._open(name, rated[name].config, "verify", rate, capacity, repeat)
+
+    def _worth_it(
+        self, repeat: int, chosen: Sequence[str], earlier: Sequence[Point], points: Sequence[Point]
+    ) -> bool:
+        """Whether a round has begun, or there is time for it and something left to find out."""
+        if not chosen or any(p.phase == "verify" and p.repeat == repeat for p in points):
+            return bool(chosen)
+        needed_s = self._round_s(len(chosen), points) + budget.REPORT_S
+        if self.spent_s(earlier) + needed_s > self.study.budget_s:
+            return False
+        return repeat <= budget.ENOUGH_ROUNDS or not self._is_decided(earlier)
+
+    def _is_decided(self, points: Sequence[Point]) -> bool:
+        """Whether the comparison tells at every bound which configuration is better."""
+        compared = [p for p in points if p.phase == "verify"]
+        rows = bound_rows(ratings(points, self.predictions, compared), self.bounds_ms(points))
+        return bool(rows) and all(row.decided for row in rows)
+
+    def capacities(self, points: Sequence[Point]) -> dict[str, float]:
+        """Configuration -> what its first probe showed, in requests/s."""
+        probes = [p for p in reversed(points) if p.phase == "probe"]
+        return {p.configuration: self.capacity(p) for p in probes}
 
     def proposal(
         self, points: Sequence[Point], spent_s: float | None = None
@@ -214,14 +241,20 @@ class Plan:
         tried = self._searched(points)
         if self.study.configurations and len(tried) >= self.study.configurations:
             return Done(f"{len(tried)} configurations were asked for")
-        kept_s = self.reserve_s(points) if tried else self._least_verify_s(points)
+        kept_s = self.reserve_s(points) if tried else self._least_compare_s(points)
         if spent_s + self.curve_s(points) + kept_s > self.study.budget_s:
             return OUT_OF_BUDGET
         return self._search(points).proposal
 
-    def candidates(self, points: Sequence[Point]) -> list[Candidate]:
-        """What to verify; nothing that verification finds changes it."""
-        return self._search(points).candidates
+    def candidates(self, points: Sequence[Point]) -> list[str]:
+        """Whom to compare, the default first; nothing that the comparison finds changes it."""
+        search = self._search(points)
+        bounds_ms = self.bounds_ms(of_search(points))
+        left_s = self.study.budget_s - budget.REPORT_S - self.spent_s(search.points)
+        each_s = self._round_s(1, points)
+        most = budget.affordable_finalists(left_s, each_s)
+        able = {n: r for n, r in search.rated.items() if self.capacities(points).get(n)}
+        return finalists(able, bounds_ms, most)
 
     def _search(self, points: Sequence[Point]) -> Search:
         """What the search says. The last one is kept: it is asked again at every later step."""
@@ -234,7 +267,7 @@ class Plan:
     def baselines(self) -> dict[str, ServingConfig]:
         """Name -> configuration of what tuning is compared with; one where the two are the same."""
         plain, default = self.space.naive, self.space.default
-        return {"default": default} if plain == default else {"default": default, "naive": plain}
+        return {DEFAULT: default} if plain == default else {DEFAULT: default, "naive": plain}
 
     def _is_searched(self, point: Point) -> bool:
         return point.configuration not in self.baselines
@@ -245,107 +278,60 @@ class Plan:
             return 0.0
         return min(probe.measurement.throughput_rps, self.drivable_rps)
 
-    def loads(self, points: Sequence[Point]) -> tuple[float, ...]:
-        """The shares of capacity that this budget can pay for, decided once, by the default's probe."""
-        within_s = (1 - VERIFY_SHARE) * self.study.budget_s - self.before_s
+    def windows(self, points: Sequence[Point]) -> int:
+        """Of each configuration, beside the probe: what the budget can pay for."""
+        within_s = (1 - budget.COMPARE_SHARE) * self.study.budget_s - self.before_s
         count = budget.LEAST_CONFIGURATIONS + len(self.baselines)
-        return budget.affordable_loads(self.known_capacity(points), count, within_s)
+        return budget.affordable_windows(self.known_capacity(points), count, within_s)
 
     def curve_s(self, points: Sequence[Point]) -> float:
         """What one more configuration costs."""
-        figures = (self.known_capacity(points), self.loads(points), self.switch_s(points))
+        figures = (self.known_capacity(points), self.windows(points), self.switch_s(points))
         return budget.curve_s(*figures, self.study.budget_s)
 
     def reserve_s(self, points: Sequence[Point]) -> float:
-        """Time kept for verification: what it would cost now, and to decide, within its shares."""
-        shares = (LEAST_VERIFY_SHARE, VERIFY_SHARE, budget.DECIDING_SHARE)
-        least, most, deciding = (share * self.study.budget_s for share in shares)
-        needed_s = budget.verify_s(self.candidates(points), self.switch_s(points))
-        more_s = deciding if self.study.constraints.objectives else 0.0
-        return min(max(least, needed_s) + more_s, most)
-
-    def remarks(self, points: Sequence[Point]) -> list[str]:
-        """What the budget buys, said before the search begins."""
-        count, whole = len(self.loads(points)), len(budget.LOADS)
-        if count == whole:
-            return []
-        return [
-            f"to stay within the budget, each configuration is measured at {count} loads, not "
-            f"{whole}"
-        ]
+        """Time kept for the comparison."""
+        return max(budget.COMPARE_SHARE * self.study.budget_s, self._least_compare_s(points))
 
     def known_capacity(self, points: Sequence[Point]) -> float:
         """The default's, or where that failed the other baseline's."""
-        probes = {p.configuration: self.capacity(p) for p in points if p.phase == "probe"}
+        probes = self.capacities(points)
         known = (probes[name] for name in self.baselines if probes.get(name))
         return next(known, self.drivable_rps)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the points of the search alone say, found out when it is asked for, once."""
+    """Conclusions from the search's points alone, computed once on demand."""
 
     plan: Plan
     points: list[Point]
 
     @cached_property
+    def rated(self) -> dict[str, Rating]:
+        """Configuration -> what it takes, as far as the search knows."""
+        return ratings(self.points, self.plan.predictions)
+
+    @cached_property
     def proposal(self) -> ServingConfig | Done:
         """What the proposer names next."""
         plan, study = self.plan, self.plan.study
-        propose = PROPOSERS[study.proposer]
-        return propose(self.points, plan.space, study.seed, plan.predictions, self._reference_ms)
-
-    @cached_property
-    def candidates(self) -> list[Candidate]:
-        """What would be verified if the search ended here."""
-        plan, reference_ms = self.plan, self._reference_ms
-        left_s = plan.study.budget_s - budget.REPORT_S - plan.spent_s(self.points)
-        return candidates(
-            self.points, plan.baselines, plan.study, plan.predictions, reference_ms, left_s
-        )
-
-    @property
-    def _reference_ms(self) -> float:
-        """The study's, unless neither the twin nor a measurement comes near it."""
-        twin = self.plan.predictions
-        expected_ms = [] if twin is None else [float(twin.p99_ms[twin.searched].min())]
-        measured_ms = [p.outcome.p99_ms for p in self.points if p.outcome]
-        return in_reach([*expected_ms, *measured_ms], self.plan.study.reference_ms)
+        propose, bounds_ms = PROPOSERS[study.proposer], plan.bounds_ms(self.points)
+        return propose(self.points, plan.space, study.seed, plan.predictions, bounds_ms)
 
 
 def of_search(points: Sequence[Point]) -> list[Point]:
-    """The points that searching made; what came later judges them and must not move them."""
+    """The points of the search; later ones judge them and must not change them."""
     return [p for p in points if p.phase not in ("verify", "drift")]
 
 
 def _same(kept: Sequence[Point], found: Sequence[Point]) -> bool:
-    """Whether these are the very same points, which is told at once."""
+    """Whether these are the very same points: a quick check."""
     return len(kept) == len(found) and all(map(operator.is_, kept, found))
 
 
-def worth_going_on(point: Point) -> bool:
-    """Whether a higher load can still be served: not after one that failed or saturated."""
-    return point.measurement is not None and point.measurement.verdict != "saturated"
-
-
-def _spoiled(own: Sequence[Point], repeat: int) -> bool:
-    """Whether this repeat makes up for one of its half that the client spoiled."""
-    if repeat > REPEATS + budget.SPARE_REPEATS:
-        return False
-    earlier = [p for p in own if p.repeat < repeat and p.repeat % 2 == repeat % 2]
-    good = [p for p in earlier if p.measurement is None or p.measurement.verdict != "invalid"]
-    return len(good) < len(range(2 - repeat % 2, REPEATS + 1, 2))
-
-
-def _hopeless(own: Sequence[Point], repeat: int) -> bool:
-    """Whether all repeats before this one were judged, and none of them held."""
-    earlier = [p for p in own if p.repeat < repeat]
-    gone = [p for p in earlier if not worth_going_on(p)]
-    return len(gone) == len(earlier) >= budget.HOPELESS_REPEATS
-
-
-def _interleaved(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:
-    """A new order for each repeat, points of one configuration together to spare restarts."""
-    names = sorted({c.configuration for c in candidates})
-    random.Random(seed).shuffle(names)
-    return sorted(candidates, key=lambda c: names.index(c.configuration))
+def _shuffled(names: Sequence[str], seed: int) -> list[str]:
+    """A new order for each round."""
+    found = sorted(names)
+    random.Random(seed).shuffle(found)
+    return found

@@ -19,6 +19,7 @@ from dlbench.tuner.budget import REPORT_S
 from dlbench.tuner.errors import NothingMeasured, NotKept, OutOfTime, ShapeMissing, TuneError
 from dlbench.tuner.gaps import unknown
 from dlbench.tuner.groundwork import drawn_up
+from dlbench.tuner.plan import of_search
 from dlbench.tuner.point import Point
 from dlbench.tuner.recommend import ALIKE
 from dlbench.tuner.search.proposal import Done
@@ -152,11 +153,11 @@ def _finished(request: Request) -> Study | None:
 
 
 class Told:
-    """What the observer is told of the way that a study goes, each remark once."""
+    """Remarks to the observer about the study's progress, each made once."""
 
     def __init__(self, plan: Plan, observer: Observer) -> None:
         self._plan, self._observer = plan, observer
-        self._remarks = self._ending = False
+        self._probed = self._ending = False
 
     def before(self, step: Step, points: list[Point], spent_s: float) -> None:
         """A step is about to be taken; with the first of verification the search is over."""
@@ -172,13 +173,11 @@ class Told:
         self._observer.point(points[-1])
         if points[-1].phase == "drift" and (found := drift(points)):
             self._observer.note(str(found))
-        if not self._remarks and self._probed(points):
-            self._remarks = True
-            for text in self._plan.remarks(points):
-                self._observer.note(text)
+        if not self._probed:
+            self._probed = self._has_capacity(points)
 
-    def _probed(self, points: list[Point]) -> bool:
-        """Whether a baseline's capacity is known, from which follows what the budget can pay for."""
+    def _has_capacity(self, points: list[Point]) -> bool:
+        """Whether a baseline's capacity is known."""
         if any(p.measurement for p in points):
             return True
         if len([p for p in points if p.phase == "probe"]) >= len(self._plan.baselines):
@@ -196,14 +195,15 @@ def _report(plan: Plan, points: list[Point], study: Study, request: Request) -> 
             "larger --budget to continue"
         )
     repeats: dict[str, list[Repeat]] = {}
-    wanted = {c.name for c in plan.candidates(points)}
     for point in points:
-        if point.phase == "verify" and point.measurement is not None and point.name in wanted:
+        if point.phase == "verify" and point.measurement is not None:
             samples = Samples.load(study.samples_path(point))
             repeats.setdefault(point.name, []).append((point, samples.latencies_ms))
-    result = verified(repeats, request.study, plan.predictions, points, _mix(request.profile))
+    bounds_ms = plan.bounds_ms(of_search(points))
+    about = (request.study, bounds_ms, plan.predictions, points, _mix(request.profile))
+    result = verified(repeats, *about)
     limited = _limit(result, points, study, request.profile)
-    return replace(result, limit=limited, unknown=unknown(plan, points))
+    return replace(result, limit=limited, unknown=unknown(plan, points, result.answer))
 
 
 def _mix(profile: LoadProfile) -> Mapping[int, float]:
@@ -214,10 +214,10 @@ def _mix(profile: LoadProfile) -> Mapping[int, float]:
 def _limit(result: Verified, points: Sequence[Point], study: Study, profile: LoadProfile) -> str:
     """What keeps the recommendation from taking more; "" in a study that was not calibrated."""
     kept = study.calibration.get("calibration")
-    if result.recommended is None or kept is None:
+    if result.answer is None or kept is None:
         return ""
     calibration = Calibration.model_validate(kept)
-    return limit(result.recommended.config, points, calibration, load_of(profile))
+    return limit(result.answer.config, points, calibration, load_of(profile))
 
 
 def _usable(study: Study) -> list[Point]:
@@ -286,8 +286,14 @@ def _sitting(request: Request, bench: Bench) -> dict[str, Any]:
 
 
 def _seed(study_seed: int, step: Step) -> int:
-    """Another arrival order for every measurement, the same one for the same step of a study."""
-    words = f"{study_seed}/{step.configuration}/{step.phase}/{step.share}/{step.repeat}"
+    """Another arrival order for every measurement, the same one for the same step of a study.
+
+    In the comparison configurations meet the same arrivals at the same rate.
+    """
+    if step.phase == "verify":
+        words = f"{study_seed}/{step.rate}/{step.repeat}"
+    else:
+        words = f"{study_seed}/{step.configuration}/{step.phase}/{step.share}/{step.repeat}"
     return random.Random(words).getrandbits(31)
 
 

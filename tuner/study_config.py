@@ -15,7 +15,7 @@ from dlbench.tuner.targets.pin import cores_apart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Rule = Literal["knee", "slo", "max-throughput", "min-p99", "cost", "weighted"]
+Rule = Literal["balanced", "knee", "slo", "max-throughput", "min-p99", "cost", "weighted"]
 ProposerName = Literal["twin", "tpe", "nsga2", "random", "grid"]
 # Option -> the figure that it bounds.
 MEMORY = {"max_memory": "server_rss_mb", "max_gpu_memory": "gpu_mem_mb"}
@@ -46,8 +46,7 @@ class StudyConfig(BaseModel):
     )
     max_gpu_memory: str = Field("", description="most memory on the GPU, such as 2GB")
     recommend: Rule | None = Field(
-        None,
-        description="how to pick the recommended point (default slo with --slo-p99, else knee)",
+        None, description="what is best of what holds (default slo with --slo-p99, else balanced)"
     )
     price_per_hour: float | None = Field(
         None,
@@ -92,7 +91,7 @@ class StudyConfig(BaseModel):
     @property
     def rule(self) -> Rule:
         """The name of the rule that recommends (`tuner.recommend.RULES`)."""
-        return self.recommend or ("knee" if self.slo_p99_ms is None else "slo")
+        return self.recommend or ("balanced" if self.slo_p99_ms is None else "slo")
 
     def wish(self, priorities: Mapping[int, float] = ALIKE) -> Wish:
         """What that rule is told; `priorities` maps each to its share of the requests."""

@@ -289,6 +289,7 @@ def main() -> None:
     made = table(
         f"Answer against truth; {SearchSettings().budget_s:.0f} s at the most",
         *("server", "found", "found/true", "5-95 %", "within 10 %", "too high", "confirmed"),
+        *("estimate/true", "5-95 %", "holds"),
         *("non-mon.", "client", "runs", "seconds", "most"),
     )
     kept = {}
@@ -303,7 +304,8 @@ def main() -> None:
         note(f"{name} done")
     console.print(made)
     console.print(
-        "too high: more than 2 % above the truth and called confirmed. seconds: of the simulated load."
+        "too high: more than 2 % above the truth and called confirmed. estimate: R(B) from all runs; holds: "
+        "its 95 % interval holds the truth. seconds: of the simulated load."
     )
     report.keep(kept)
 
@@ -320,12 +322,23 @@ def row(cases: list[Case], found: list[Capacity]) -> list[str]:
         f"{np.mean(np.abs(ratios - 1) <= 0.1):.0%}" if pairs else "",
         str(sum(high)),
         str(sum(f.confirmed for f in found)),
+        *estimated(cases, found),
         str(sum(f.non_monotonic for f in found)),
         str(sum(f.client_limit_rps is not None for f in found)),
         f"{median(len(f.trials) for f in found):.0f}",
         f"{median(f.took_s for f in found):.0f}",
         f"{max(f.took_s for f in found):.0f}",
     ]
+
+
+def estimated(cases: list[Case], found: list[Capacity]) -> list[str]:
+    """R(B) from all runs: how near the truth, and how often its interval holds that."""
+    pairs = [(c.truth_rps, f.estimate) for c, f in zip(cases, found, strict=True) if f.estimate]
+    if not pairs:
+        return [""] * 3
+    low, middle, top = np.quantile([e.rate_rps / truth for truth, e in pairs], [0.05, 0.5, 0.95])
+    holds = np.mean([e.low_rps <= truth <= e.high_rps for truth, e in pairs])
+    return [f"{middle:.3f}", f"{low:.2f}-{top:.2f}", f"{holds:.0%}"]
 
 
 if __name__ == "__main__":

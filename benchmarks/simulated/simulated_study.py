@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlbench.loadgen.measurement import Measurement
-from dlbench.tuner.budget import SCREEN_S, WARMUP_S
-from dlbench.tuner.front import Outcome, hypervolume
+from dlbench.loadgen.rates.noise import Noise
+from dlbench.tuner.budget import WARMUP_S
 from dlbench.tuner.point import Point
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from benchmarks.simulated.landscapes import Landscape
@@ -24,15 +22,20 @@ if TYPE_CHECKING:
     from dlbench.tuner.step import Step
     from dlbench.tuner.verify.verification import Repeat
 
-# Between equal runs, measured here; of p99 for screening and, over windows shorter than that, repeats.
-THROUGHPUT_NOISE = 0.07
-P99_NOISE = 0.27
-SHORT_P99_NOISE = 0.33
+# Between equal windows, measured here: the throughput differs by 7 %, half of that by the moment;
+# the p99 by a third over two seconds, with heavier tails than a normal distribution has.
+MOMENT_NOISE = WINDOW_NOISE = 0.05
+P99_NOISE = Noise()
+TAIL_FREEDOM = 4
+MOMENT_S = 15.0
+# Bursts: one window in so many is served at a part of the speed, and nobody notices.
+BURST_SHARE, BURST_SLOWER = 0.05, (0.1, 0.7)
 # Seconds; warming a cache is beside the warm-up that every load has.
 RESTART_S = 1.4
 IN_PLACE_S = 0.01
 WARM_CACHE_S = 1.0
 SATURATED = 0.97
+BISECTIONS = 30
 # What the client could drive: more than any of these machines serves.
 DRIVABLE_RPS = 1e6
 
@@ -40,15 +43,19 @@ DRIVABLE_RPS = 1e6
 class SimulatedBench:
     """Takes a plan's steps on a landscape, and charges for them."""
 
-    def __init__(self, landscape: Landscape, seed: int) -> None:
+    def __init__(self, landscape: Landscape, seed: int, *, bursts: bool = False) -> None:
         self.landscape = landscape
         self._rng = np.random.default_rng([seed, 1])
         self._served: ServingConfig | None = None
+        self._bursts = bursts
+        self._now_s = 0.0
+        self._moments: dict[int, float] = {}
 
     def measure(self, step: Step) -> Point:
         """The record of one step."""
         cost_s = self._apply(step.config) + WARMUP_S + step.duration_s
         found = self._probe(step) if step.rate is None else self._load(step, step.rate)
+        self._now_s += cost_s
         return Point(
             configuration=step.configuration,
             phase=step.phase,
@@ -59,17 +66,25 @@ class SimulatedBench:
             cost_s=cost_s,
         )
 
-    def truth(self, config: ServingConfig, rate: float) -> Outcome | None:
-        """What a load shows without noise; None where it saturates."""
+    def true_rate(self, config: ServingConfig, bound_ms: float) -> float:
+        """R(B) without noise, in requests per second."""
         row = self.landscape.rows[config]
-        share = rate / self.landscape.capacity_rps[row]
-        return Outcome(rate, self.landscape.p99_ms(row, share)) if share <= SATURATED else None
+        low, high = 0.0, SATURATED
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            within = self.landscape.p99_ms(row, middle) <= bound_ms
+            low, high = (middle, high) if within else (low, middle)
+        return float(low * self.landscape.capacity_rps[row])
 
-    def true_outcomes(self, points: Sequence[Point]) -> list[Outcome]:
-        """What the points that may be on a front would show without noise."""
-        held = [(p.config, p.measurement) for p in points if p.outcome]
-        found = (self.truth(config, m.offered_rps or 0.0) for config, m in held if m)
-        return [outcome for outcome in found if outcome]
+    def _speed(self) -> float:
+        """Ln of how fast the machine is now."""
+        moment = int(self._now_s / MOMENT_S)
+        if moment not in self._moments:
+            self._moments[moment] = MOMENT_NOISE * self._rng.normal()
+        speed = self._moments[moment] + WINDOW_NOISE * self._rng.normal()
+        if self._bursts and self._rng.random() < BURST_SHARE:
+            speed -= self._rng.uniform(*BURST_SLOWER)
+        return float(speed)
 
     def latencies_ms(self, point: Point) -> NDArray[np.float64]:
         """The samples of a point: an exponential tail with its p99."""
@@ -79,20 +94,24 @@ class SimulatedBench:
         tail = self._rng.exponential(size=measured.requests) / math.log(100)
         return np.asarray(measured.p99_ms * tail)
 
+    def _capacity(self, config: ServingConfig) -> float:
+        row = self.landscape.rows[config]
+        return float(self.landscape.capacity_rps[row]) * math.exp(self._speed())
+
     def _probe(self, step: Step) -> Measurement:
-        truth = self.landscape.capacity_rps[self.landscape.rows[step.config]]
-        rate = truth * math.exp(THROUGHPUT_NOISE * self._rng.normal())
-        return _measurement(rate, None, "ok", step.duration_s)
+        return _measurement(self._capacity(step.config), None, "ok", step.duration_s)
 
     def _load(self, step: Step, rate: float) -> Measurement:
-        truth = self.truth(step.config, rate)
-        noise = P99_NOISE if step.duration_s >= SCREEN_S else SHORT_P99_NOISE
-        row = self.landscape.rows[step.config]
-        p99_ms = truth.p99_ms if truth else self.landscape.p99_ms(row, SATURATED)
-        # Of mean one. What is reported pools the requests of several runs, and the p99 of those is
-        # above the mean of their p99s; which of the two is the truth no noise model can say.
-        noisy = p99_ms * math.exp(noise * self._rng.normal() - noise**2 / 2)
-        return _measurement(rate, noisy, "ok" if truth else "saturated", step.duration_s)
+        row, capacity = self.landscape.rows[step.config], self._capacity(step.config)
+        share = rate / capacity
+        if share > SATURATED:
+            p99_ms = self.landscape.p99_ms(row, SATURATED)
+            served = min(capacity, 0.999 * rate)
+            return _measurement(rate, p99_ms, "saturated", step.duration_s, served)
+        spread = P99_NOISE.p99_scale(step.duration_s) / math.sqrt(TAIL_FREEDOM / (TAIL_FREEDOM - 2))
+        noise = spread * float(self._rng.standard_t(TAIL_FREEDOM))
+        p99_ms = self.landscape.p99_ms(row, share) * math.exp(noise)
+        return _measurement(rate, p99_ms, "ok", step.duration_s)
 
     def _apply(self, config: ServingConfig) -> float:
         """Seconds that it takes until a configuration serves."""
@@ -121,17 +140,6 @@ class SimulatedStudy:
         while step := self.plan.next_step(self.points):
             self.take(step)
 
-    @property
-    def spent_s(self) -> float:
-        """Time that has gone by."""
-        return self.plan.before_s + sum(p.cost_s for p in self.points)
-
-    def searched(self, until_s: float = math.inf) -> list[Point]:
-        """The points of the search that were there at a time."""
-        ends = self.plan.before_s + np.cumsum([p.cost_s for p in self.points])
-        timed = zip(self.points, ends, strict=True)
-        return [p for p, end in timed if p.phase not in ("verify", "drift") and end <= until_s]
-
     def repeats(self) -> dict[str, list[Repeat]]:
         """What was verified, with samples: the name of each candidate -> its repeats."""
         found: dict[str, list[Repeat]] = {}
@@ -141,32 +149,18 @@ class SimulatedStudy:
         return found
 
 
-class Truth:
-    """The true front of a landscape, and what part of it some outcomes reach."""
-
-    def __init__(self, landscape: Landscape) -> None:
-        throughput, p99 = landscape.curves()
-        self.best_rps = float(throughput.max())
-        self.outcomes = list(map(Outcome, throughput.ravel().tolist(), p99.ravel().tolist()))
-        self._whole: dict[float, float] = {}
-
-    def share(self, outcomes: list[Outcome], reference_ms: float = 1000.0) -> float:
-        """Hypervolume over that of all configurations at all loads."""
-        if reference_ms not in self._whole:
-            self._whole[reference_ms] = hypervolume(self.outcomes, self.best_rps, reference_ms)
-        return hypervolume(outcomes, self.best_rps, reference_ms) / self._whole[reference_ms]
-
-
 def _processes(config: ServingConfig) -> tuple[int, int]:
     return config.workers, config.intra_op_threads
 
 
-def _measurement(rate: float, p99_ms: float | None, verdict: str, duration_s: float) -> Measurement:
+def _measurement(
+    rate: float, p99_ms: float | None, verdict: str, duration_s: float, served: float | None = None
+) -> Measurement:
     return Measurement.model_construct(
         verdict=verdict,
         latency_from="scheduled" if p99_ms else "sent",
         offered_rps=rate if p99_ms else None,
-        throughput_rps=rate,
+        throughput_rps=served or rate,
         p99_ms=p99_ms,
         error_rate=0.0,
         requests=int(rate * duration_s),

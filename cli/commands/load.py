@@ -182,7 +182,7 @@ def command(
 
 
 def _role_notes(role: roles.Role) -> list[str]:
-    """What a person has to do or may look at meanwhile."""
+    """What to do, or to look at, while the load runs."""
     notes = []
     if role.master:
         workers = f"{role.expect_workers} worker{'s' * (role.expect_workers > 1)}"

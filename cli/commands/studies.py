@@ -1,4 +1,4 @@
-"""`dlbench studies`: which studies lie in a folder, what they are about and how far they got."""
+"""`dlbench studies`: the studies in a folder, their subjects and their progress."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def command(
 
 
 def _is_study(path: Path) -> bool:
-    """Read-only: Optuna would make its tables in any SQLite file that it is told to open."""
+    """Read-only: Optuna would create its tables in any SQLite file it opens."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file:
             return file.execute(OURS, (str(FORMAT),)).fetchone() is not None
@@ -109,7 +109,7 @@ def _table(rows: list[StudyRow]) -> Table:
 
 
 def _result(row: StudyRow) -> str:
-    """What came of it, on two lines that leave the names their room."""
+    """The result, on two lines that leave room for the names."""
     if row.state != "finished":
         return row.state
     return row.recommended.replace(" at p99", "\np99") or "nothing"

@@ -170,13 +170,13 @@ def command(
     said = findings(result, search)
     if found.guessed:
         said["guessed"] = "; ".join(guess_notes(found.guessed))
-    pick = result.recommended
-    toml = "" if pick is None else recommended_toml(pick, settings, said)
+    row = result.answer
+    toml = "" if row is None else recommended_toml(row.config, settings, said)
     if toml:
         said["serve"] = shlex.join(["dlbench", "serve", "--config", str(target)])
     # First what nothing can go wrong with: a disk may be full.
     if as_json:
-        print_json(document(result, said))
+        print_json(document(result, said, found.spent_s, str(target)))
     else:
         _show(found, result, said, plotted=plotted)
     if lost is not None:
@@ -187,8 +187,16 @@ def command(
         notes.print(f"nothing is recommended now: {target} is left over from an earlier run")
     if csv_path:
         write_file("--csv", csv_path, _csv(found, result))
-    if pick is None or search.constraints.standing(pick) != "met":
+    if not is_sure(result, search):
         raise typer.Exit(EXIT_UNDECIDED)
+
+
+def is_sure(result: Verified, search: StudyConfig) -> bool:
+    """Whether something is recommended, and every bound is surely met."""
+    pick = result.recommended
+    others = [d for d in search.constraints.objectives if d.field != "p99_ms"]
+    met = pick is not None and all(d.standing(pick) == "met" for d in others)
+    return met and result.answer is not None and result.slo in ("none", "met")
 
 
 def _csv(study: Study, result: Verified) -> bytes:
@@ -213,13 +221,16 @@ def _read_space(path: Path) -> dict[str, Any]:
 
 
 def _show(study: Study, result: Verified, said: dict[str, str], *, plotted: bool) -> None:
-    console = result_console()
-    about = study.identity
-    console.print(
-        f"Front of {Path(about['model']).name} on {about['device']}, {about['machine']}",
-        style="bold",
-    )
-    console.print(report(result))
+    """The answer first; then the table that it follows from, and what speaks against it."""
+    console, about = result_console(), study.identity
+    console.print(said["answer"], style="bold")
+    if result.bounds:
+        console.print()
+        model = Path(about["model"]).name
+        console.print(
+            f"Pareto front of throughput against p99: {model} on {about['device']}, {about['machine']}"
+        )
+        console.print(report(result))
     if plotted or console.is_terminal:
         console.print()
         console.print(front_plot(result, console))

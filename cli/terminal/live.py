@@ -99,7 +99,7 @@ def capacity_view(console: Console) -> Iterator[CapacityView]:
 
 
 class CapacityView:
-    """Says what is tried and what came of it."""
+    """Shows each step and its result."""
 
     def __init__(self, console: Console, doing: Callable[[str], None]) -> None:
         self._console, self._doing = console, doing

@@ -108,7 +108,7 @@ def parse(text: str, at_s: float) -> Scrape:
 
 
 def between(before: Scrape, after: Scrape) -> View:
-    """What happened between two looks. A counter that fell began anew, and counts from 0."""
+    """The change between two scrapes. A counter that fell was reset and counts from 0."""
     window = _Window(before, after)
     processes = after.labels_of("dlbench_process_cpu_seconds_total")
     rss = after.labels_of("dlbench_process_resident_memory_bytes")

@@ -10,17 +10,17 @@ from rich.text import Text
 
 from dlbench.loadgen.quantity import digits, interval, latency
 from dlbench.proxy.knob import search_values
-from dlbench.results.findings import BASELINES, changes, default_config, shown
+from dlbench.results.findings import bound, changes, default_config, shown, times
 from dlbench.results.plot import ASCII, plot, series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rich.console import Console, RenderableType
 
     from dlbench.loadgen.control.result import LoadResult
     from dlbench.loadgen.measurement import Measurement
-    from dlbench.tuner.point import Point
+    from dlbench.tuner.bounds.decision import BoundRow
     from dlbench.tuner.verify.verification import Verified
 
 WIDEST_PLOT = 100  # characters; wider, its points only stand further apart
@@ -139,55 +139,33 @@ def _examples(m: Measurement) -> list[RenderableType]:
 
 
 def report(result: Verified) -> RenderableType:
-    """The verified front and, below a line, what the baselines did in the same rounds."""
-    baselines = [b for name in BASELINES if (b := result.baseline(name)) and not b.on_front]
+    """The best configuration within each bound on p99: the Pareto front, read by the bound."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("point", no_wrap=True)
-    table.add_column("throughput\nper second, 95 %", justify="right", no_wrap=True)
-    table.add_column("p99\nms", justify="right", no_wrap=True)
-    table.add_column("95 %\ninterval", no_wrap=True)
-    table.add_column("knobs, where they differ\nfrom the default", overflow="fold")
-    above: Point | None = None
-    for point in result.front:
-        knobs = _knobs(point, result, above)
-        _add(table, point, knobs, "bold green" if point.recommended else "")
-        above = point
-    if baselines:
-        table.add_row()
-    for point in baselines:
-        _add(table, point, _knobs(point, result), "dim")
-    return Group(table, Text(f"the default: {_searched(result)}", style="dim"))
+    table.add_column("p99\nwithin", justify="right", no_wrap=True)
+    table.add_column("best configuration\n(default: " + _searched(result) + ")", overflow="fold")
+    table.add_column("requests/s\n95 %", justify="right")
+    table.add_column("default\n", justify="right", no_wrap=True)
+    table.add_column("times the\ndefault", justify="right")
+    above: BoundRow | None = None
+    for row in result.bounds:
+        table.add_row(*_bound_cells(row, result, above), style=_style(row, result))
+        above = row
+    return table
 
 
-def _knobs(point: Point, result: Verified, above: Point | None = None) -> str:
-    """What makes the point, said once for neighbours of one configuration."""
-    same = above is not None and above.config == point.config
-    verdict = point.measurement.verdict if point.measurement else "ok"
-    remark = "" if verdict == "ok" else f" ({verdict})"
-    return ("as above" if same else changes(point.config, result)) + remark
+def _bound_cells(row: BoundRow, result: Verified, above: BoundRow | None) -> Iterator[str]:
+    same = above is not None and above.configuration == row.configuration
+    yield bound(row)
+    yield "as above" if same else changes(row.config, result)
+    beyond = "" if row.measured else "~"
+    yield f"{beyond}{digits(row.rate_rps)} {interval(row.low_rps, row.high_rps, joint='-')}"
+    yield "" if row.is_default or not row.default_rps else digits(row.default_rps)
+    yield "" if row.is_default else times(row)
 
 
-def _add(table: Table, point: Point, knobs: str, style: str) -> None:
-    m = point.measurement
-    if m is None:
-        return
-    mark = " *" if point.recommended else ""
-    table.add_row(
-        point.name + mark,
-        f"{m.throughput_rps:,.0f}{_off(m)}",
-        "" if m.p99_ms is None else latency(m.p99_ms, m.longest_ms),
-        interval(m.p99_low_ms, m.p99_high_ms, m.longest_ms),
-        knobs,
-        style=style,
-    )
-
-
-def _off(m: Measurement) -> str:
-    """How far the ends of the 95 % interval of a throughput are off, at most; "": undetermined."""
-    low, high, value = m.throughput_low_rps, m.throughput_high_rps, m.throughput_rps
-    if low is None or high is None or not value:
-        return ""
-    return f" ±{max(high - value, value - low) / value:.0%}"
+def _style(row: BoundRow, result: Verified) -> str:
+    answer = result.answer
+    return "bold green" if answer is not None and row.p99_ms == answer.p99_ms else ""
 
 
 def front_plot(result: Verified, console: Console) -> Text:
@@ -208,7 +186,8 @@ def answer(found: Mapping[str, str]) -> RenderableType:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for heading, text in found.items():
-        table.add_row(heading, Text(text))
+        if heading != "answer":
+            table.add_row(heading, Text(text))
     return table
 
 

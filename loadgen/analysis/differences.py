@@ -176,7 +176,7 @@ def _logs(figure: Figure) -> tuple[float, float, float] | None:
 
 
 def widening(figures: int) -> float:
-    """How much wider so many intervals are, to hold together in 95 % (Bonferroni)."""
+    """Factor by which this many intervals widen to hold jointly at 95 % (Bonferroni)."""
     return NormalDist().inv_cdf(1 - 0.025 / max(1, figures)) / Z_95
 
 

@@ -27,7 +27,7 @@ NVIDIA_SMI_S = 5.0
 
 
 class MachineFacts(BaseModel):
-    """The machine as this process sees it. None: the system does not say, or sets no limit.
+    """The machine as this process sees it. None: unknown, or no limit.
 
     `usable_cores` are those that the process may run on; a container's `cpu_limit` (in cores) and
     `memory_limit_mb` may be less. `load_average` (1, 5, 15 minutes) is as it was before the run.
@@ -56,7 +56,7 @@ class MachineFacts(BaseModel):
 
 
 def facts(root: Path = ROOT) -> MachineFacts:
-    """Everything, read now; `root` is where /proc and /sys lie. It takes some 10 ms, with GPUs more."""
+    """Read all facts; /proc and /sys are below `root`. Takes about 10 ms, more with GPUs."""
     container = limits(root)
     logical = os.cpu_count() or 1
     return MachineFacts(

@@ -19,7 +19,7 @@ LOWEST = 1  # of the real-time priorities: above every ordinary process, and not
 
 @contextmanager
 def real_time() -> Iterator[bool]:
-    """Round-robin scheduling for the time of a run; gives whether it was to be had.
+    """Use round-robin scheduling during a run; yield whether it was granted.
 
     It needs root or CAP_SYS_NICE. Only for open loops, which sleep between their requests: a
     closed loop may run all the time, and would take a core from everybody else.

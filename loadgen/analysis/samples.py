@@ -226,7 +226,7 @@ class Samples:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file that `save` wrote. Raises DataError when it is none, or of another version."""
+        """Read a file that `save` wrote. Raises DataError for any other file or version."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 meta = json.loads(str(archive["meta"]))

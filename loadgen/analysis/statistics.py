@@ -85,7 +85,7 @@ def quantile_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[fl
 
 
 def minimum_samples(q: float = 0.99, over: int = 0, confidence: float = 0.99) -> int:
-    """Samples needed to claim the quantile when `over` of them lie above the bound.
+    """Samples needed to claim the quantile when `over` of them are above the bound.
 
     MLPerf LoadGen's early stopping (`loadgen/early_stopping.cc`, d = 0): the smallest n with
     P[Bin(n, 1-q) <= over] <= 1 - confidence. 459, 662, 1,307 and 2,010 for 0, 1, 5 and 10 at p99.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from dlbench.loadgen.control.rate_estimate import RateEstimate, RateEstimator
 from dlbench.loadgen.control.rate_search import (
     NextRate,
     Outcome,
@@ -38,7 +40,7 @@ class Measure(Protocol):
 
 
 class Capacity(BaseModel):
-    """What was found, and every run it was found with. Rates in requests per second."""
+    """The capacity, and every run that led to it. Rates in requests per second."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +61,8 @@ class Capacity(BaseModel):
     complete: bool
     took_s: float
     trials: tuple[RateTrial, ...]
+    # R(B): what all runs say together of the rate at which the objective just holds.
+    estimate: RateEstimate | None = None
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own way to put one into the JSON
     @property
@@ -83,14 +87,14 @@ def find_capacity(
     search = _Search(measure, objective, settings, clock)
     complete = True
     try:
-        while complete and isinstance(step := next_step(search.tried, settings), NextRate):
+        while complete and (step := search.next_step()):
             on_step(step)
             complete = search.run(step)
             if complete:
                 on_trial(search.tried[-1])
     except KeyboardInterrupt:
         complete = False
-    return _capacity(search.tried, objective, settings, complete)
+    return search.capacity(complete)
 
 
 class _Search:
@@ -107,9 +111,49 @@ class _Search:
         self._measure, self._objective, self._settings = measure, objective, settings
         self._clock = clock
         self._pools: defaultdict[float, list[Floats]] = defaultdict(list)
+        self._estimator = RateEstimator(objective)
+        # Runs that belong to the search; those after it only make the estimate narrower.
+        self._searched: int | None = None
+
+    def next_step(self) -> NextRate | None:
+        """The search's next run, and after it those that make the estimate narrow enough."""
+        if self._searched is None:
+            step = next_step(self.tried, self._settings)
+            if isinstance(step, NextRate):
+                return step
+            self._searched = len(self.tried)
+        return self._refining()
+
+    def _refining(self) -> NextRate | None:
+        settings, known = self._settings, self._estimator.estimate()
+        made = len(self.tried) - (self._searched or 0)
+        if known is None or known.width <= settings.width or made >= settings.most_refining:
+            return None
+        step = self._estimator.next_window()
+        left_s = settings.budget_s - math.fsum(t.took_s for t in self.tried) - settings.pause_s
+        if step is None or step.duration_s > left_s or step.rate_rps > settings.highest_rps:
+            return None
+        return NextRate(step.rate_rps, step.duration_s, "refine")
+
+    def capacity(self, complete: bool) -> Capacity:
+        found = what_is_known(self.tried[: self._searched], self._settings)
+        return Capacity(
+            objective=self._objective.text,
+            confidence=self._settings.confidence,
+            rate_rps=found.held_rps,
+            failed_rps=found.failed_rps,
+            undetermined_rps=found.undetermined_rps,
+            client_limit_rps=found.client_limit_rps,
+            failed_below_rps=found.failed_below_rps,
+            confirmed=found.confirmed,
+            complete=complete,
+            took_s=math.fsum(trial.took_s for trial in self.tried),
+            trials=tuple(self.tried),
+            estimate=self._estimator.estimate(),
+        )
 
     def run(self, step: NextRate) -> bool:
-        """Make one run; False: it was stopped early, and a part of it proves nothing."""
+        """Make one run; False if it was stopped early and so proves nothing."""
         began_s = self._clock()
         found: tuple[Outcome, str] | None
         try:
@@ -131,6 +175,7 @@ class _Search:
     def _judge(self, rate_rps: float, run: Run) -> tuple[Outcome, str]:
         latencies_ms = run.samples.latencies_ms
         seen = self._objective.seen(latencies_ms, run.samples.longest_ms)
+        self._estimator.add(rate_rps, run)
         if told := told_by_verdict(run.measurement):
             return told, f"{seen}; {run.measurement.reason}"
         pool = self._pools[rate_rps]
@@ -146,25 +191,6 @@ def told_by_verdict(measurement: Measurement) -> Outcome | None:
     if measurement.verdict == "invalid" and measurement.requests and measurement.error_rate < 1:
         return "invalid"
     return "saturated" if measurement.verdict == "saturated" else None
-
-
-def _capacity(
-    tried: list[RateTrial], objective: Objective, settings: SearchSettings, complete: bool
-) -> Capacity:
-    found = what_is_known(tried, settings)
-    return Capacity(
-        objective=objective.text,
-        confidence=settings.confidence,
-        rate_rps=found.held_rps,
-        failed_rps=found.failed_rps,
-        undetermined_rps=found.undetermined_rps,
-        client_limit_rps=found.client_limit_rps,
-        failed_below_rps=found.failed_below_rps,
-        confirmed=found.confirmed,
-        complete=complete,
-        took_s=sum(trial.took_s for trial in tried),
-        trials=tuple(tried),
-    )
 
 
 def plan(objective: Objective, settings: SearchSettings) -> str:
@@ -187,6 +213,17 @@ def _answer(c: Capacity) -> str:
     runs = "run" if held == 1 else "runs"
     sure = f"{held} {runs}, each with {c.confidence:.0%} confidence"
     return f"{_rates(c.rate_rps)}/s is the highest rate that met {c.objective} ({sure})"
+
+
+def _estimate(c: Capacity) -> str:
+    if c.estimate is None:
+        return ""
+    found = c.estimate
+    beyond = "" if found.measured else "; it lies beyond the rates that were tried"
+    return (
+        f"estimated limit: {_rates(found.rate_rps)}/s "
+        f"[{_rates(found.low_rps)}-{_rates(found.high_rps)}], a 95 % interval{beyond}"
+    )
 
 
 def _failure(c: Capacity) -> str:
@@ -231,6 +268,7 @@ def _rates(*rates_rps: float | None) -> str:
 
 LINES: tuple[Callable[[Capacity], str], ...] = (
     _answer,
+    _estimate,
     _failure,
     _unclear,
     _client,

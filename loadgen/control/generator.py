@@ -91,7 +91,7 @@ class Generator:
         on_progress: Callable[[Progress], None] = lambda _: None,
         samples_path: Path | None = None,
     ) -> Run:
-        """Offer the load and return what came of it; `samples_path` keeps the raw samples.
+        """Offer the load and return the result; raw samples are saved to `samples_path`.
 
         Ctrl-C ends the run early and returns what there is (`measurement.complete` is False); a
         second one interrupts. A caller with a SIGINT handler of its own keeps it. Raises LoadError
@@ -143,7 +143,7 @@ class Generator:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(self) -> None:
-        """End the run under way: `measure` returns what there is. Safe in a signal handler."""
+        """End the current run early: `measure` returns a partial result. Signal-safe."""
         self._say(Stop())
 
     def shutdown(self) -> None:

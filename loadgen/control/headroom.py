@@ -90,7 +90,7 @@ class HeadroomCache:
             return None
 
     def put(self, key: dict[str, Any], headroom: Headroom) -> None:
-        """Replaces the file at once, since other runs may read it; a full disk stops nobody."""
+        """Replace the file atomically, since other runs may read it; ignore a full disk."""
         document = {"version": VERSION, "key": key, "headroom": headroom.model_dump()}
         path = self._path(key)
         draft = path.with_suffix(f".{os.getpid()}")

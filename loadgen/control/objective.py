@@ -1,4 +1,4 @@
-"""What a server has to keep to (a service level objective): `p99<50ms,errors<0.1%`."""
+"""A service level objective that a server must meet: `p99<50ms,errors<0.1%`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Objective:
-    """Bounds that all have to hold, as they were written in `text`."""
+    """Bounds that must all hold, parsed from `text`."""
 
     text: str
     bounds: tuple[Bound, ...]

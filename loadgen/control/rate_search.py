@@ -93,6 +93,10 @@ class SearchSettings:
     budget_s: float = 300.0
     most_steps: int = 80
     most_runs_per_rate: int = 7
+    # After the search: short runs about the estimated limit, until half of its interval is as narrow
+    # as this share of it, or so many were made.
+    width: float = 0.08
+    most_refining: int = 8
     seed: int = 0
 
     def usual_s(self, rate_rps: float) -> float:
@@ -123,7 +127,7 @@ class Rate:
 
     @property
     def pooled_s(self) -> float:
-        """Length of the runs since the last one that told, which are judged together."""
+        """Total length of the runs since the last conclusive one, which are judged together."""
         since = takewhile(lambda run: run.outcome in ("undetermined", "invalid"), self.runs[::-1])
         return math.fsum(run.duration_s for run in since if run.outcome == "undetermined")
 
@@ -304,7 +308,7 @@ def next_step(tried: Sequence[RateTrial], settings: SearchSettings) -> NextRate 
 
 
 def affordable(phases: Sequence[Phase], ledger: Ledger, left_s: float) -> NextRate | None:
-    """The first step that these phases ask for, if there is time for it."""
+    """The first step of these phases, if there is time for it."""
     step = next(filter(None, (phase(ledger) for phase in phases)), None)
     return step if step and step.duration_s <= left_s else None
 

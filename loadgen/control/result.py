@@ -20,7 +20,7 @@ VERSION = 1
 
 
 class LoadResult(Measurement):
-    """One JSON document; the measurement's fields lie at its top, named as the CSV's columns."""
+    """One JSON document; the measurement's fields are at the top level, named as in the CSV."""
 
     version: int = VERSION
     url: str
@@ -37,7 +37,7 @@ class LoadResult(Measurement):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises DataError for a file that is no result, or one of another version."""
+        """Raises DataError for a file that is not a result, or has another version."""
         try:
             found = cls.model_validate_json(path.read_bytes())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Who offers a load: one process, several, or workers on other machines; told to the generator's process."""
+"""Who offers a load: one process, several, or workers on other machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run on an event loop: what is due is sent, what comes back is written down.
+"""One run on an event loop: send what is due, record what comes back.
 
 It decides nothing about figures; it must not know what a good result is.
 """

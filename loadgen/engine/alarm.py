@@ -33,7 +33,7 @@ class FdAlarm:
 
 
 class LoopAlarm:
-    """Wakes through the loop's own timer, which is coarse: where there is no timerfd."""
+    """Wake through the loop's own, coarse timer, on systems without timerfd."""
 
     def __init__(self, loop: Any, callback: Callable[[], None]) -> None:  # noqa: ANN401 - untyped
         self._loop, self._callback = loop, callback

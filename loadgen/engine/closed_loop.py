@@ -1,4 +1,4 @@
-"""The closed loop: so many users, each of whom waits for a reply before the next request."""
+"""The closed loop: users that each wait for a reply before sending the next request."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class SystemLimits(NamedTuple):
 
     @property
     def connections(self) -> int:
-        """The most connections at once; the soft limit is no obstacle, a process may raise it."""
+        """The most connections at once; a process may raise its soft limit."""
         return min(self.descriptors_hard - RESERVED_DESCRIPTORS, self.ports)
 
     @property
@@ -74,7 +74,7 @@ def descriptors() -> int:
 
 
 def limits(root: Path = ROOT) -> SystemLimits:
-    """What holds now; `root` is where /proc lies."""
+    """The current limits; /proc is below `root`."""
     soft, hard = map(_finite, resource.getrlimit(resource.RLIMIT_NOFILE))
     settings = root / "proc/sys/net/ipv4"
     low, high = map(int, _text(settings / "ip_local_port_range", PORT_RANGE).split())
@@ -93,7 +93,7 @@ def check(profile: LoadProfile, target: Target, limits: SystemLimits) -> tuple[s
 
 
 def check_descriptors(connections: int, limits: SystemLimits) -> None:
-    """Raises BudgetError where this system's limit has no room for so many connections."""
+    """Raises BudgetError if this system's limit does not allow that many connections."""
     _check_descriptors(connections, limits.descriptors_hard)
 
 

@@ -30,7 +30,7 @@ NAMELESS = ""
 
 @dataclass(frozen=True)
 class RawBody:
-    """A file that is sent as it is."""
+    """A file that is sent unchanged."""
 
     content: bytes
     content_type: str

@@ -1,4 +1,4 @@
-"""The inputs of a model whose server does not describe them: as the person says."""
+"""The inputs of a model whose server does not describe them, as stated by the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def stated_inputs(profile: LoadProfile, why: str) -> tuple[TensorSpec, ...]:
-    """Inputs as the data file has them, or floats as --shape says.
+    """Inputs as in the data file, or floats with the sizes of --shape.
 
     `why` the server is not asked begins the sentence of the TargetError that neither is there.
     """

@@ -80,7 +80,7 @@ class Gathering:
         self._stop_wanted = False
 
     def stop(self) -> None:
-        """Have everyone end early and hand over what there is."""
+        """Have everyone end early and send their partial results."""
         self._stop_wanted = True
         for member in self._members:
             self._tell(member, "stop")
@@ -180,7 +180,7 @@ class Gathering:
 
 
 class Coordinator:
-    """Listens to a runner that is no worker; `director` says what to do and hears what came of it."""
+    """Listens to a runner that is not a worker; `director` decides and receives the results."""
 
     def __init__(self, environment: Environment, director: Director) -> None:
         assert environment.runner is not None

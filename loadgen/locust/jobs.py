@@ -132,7 +132,7 @@ class JobRunner:
         return outcome
 
     def stop(self) -> None:
-        """End the run under way, or the next one if there is none."""
+        """End the current run early, or the next one if none is running."""
         self._coordinator.stop()
 
     def go_on(self) -> None:

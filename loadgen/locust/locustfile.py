@@ -1,4 +1,4 @@
-"""Directs the loads of a locustfile's classes: what each one asks for, and what came of it."""
+"""Directs the loads of a locustfile's classes: what each one requests, and its result."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Locustfile:
         cls.measured(found, samples)
 
     def all_ended(self) -> None:
-        """Without other users there is nothing left to do: a headless Locust quits, a page stays."""
+        """Without other users the work is done: a headless Locust quits, a web page stays open."""
         if len(self.loads()) < len(self._environment.user_classes):
             return
         runner, options = self._environment.runner, self._environment.parsed_options

@@ -50,7 +50,7 @@ class SingleRequests:
         self.traffic = [0, 0]
 
     def infer(self, number: int | None = None) -> bytes:
-        """Send request `number` (None: the next one); the reply's body, empty if there is none."""
+        """Send request `number` (None: the next one); return the reply's body, perhaps empty."""
         number = next(self._numbers) if number is None else number
         self._answer = AsyncResult()
         began_ns = monotonic_ns()

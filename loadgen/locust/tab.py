@@ -28,7 +28,7 @@ Rows = list[tuple[str, str, str]]
 
 
 class NoPage:
-    """Nobody looks."""
+    """The null object: no web page."""
 
     def progressed(self, load: str, progress: Progress) -> None: ...
     def ended(self, load: str, found: Measurement) -> None: ...
@@ -76,7 +76,7 @@ class Page(NoPage):
 
 
 def page_of(web: WebUI | None) -> NoPage:
-    """Nobody looks where Locust has no page."""
+    """The page's updates, or a null object if Locust has no page."""
     return Page(web) if web else NoPage()
 
 

@@ -70,7 +70,7 @@ class InferenceUser(User):
         logger.info("%s: %s", cls.__name__, in_words(found))
 
     def offer(self) -> None:
-        """The only task of a class with a load: this user's share of it."""
+        """The only task of a class with a load: send this user's share of it."""
         Participant(self.environment, type(self).__name__).take_part()
         raise StopUser
 
@@ -111,7 +111,7 @@ def in_words(found: Measurement) -> str:
 
 @locust.events.init.add_listener  # type: ignore[untyped-decorator, unused-ignore]
 def _coordinate(environment: Environment, runner: Runner, **_: object) -> None:
-    """Of the `locust` command alone; workers are told what to do."""
+    """Only in the `locust` command; workers get their orders from it."""
     if not isinstance(runner, WorkerRunner):
         classes = [c for c in environment.user_classes if issubclass(c, InferenceUser)]
         if classes:

@@ -15,7 +15,7 @@ NOT_PROTOBUF = "not_protobuf"
 
 
 class BadAnswer(Exception):
-    """A reply that is no right one; its text is the kind of error under which it is counted."""
+    """A wrong reply; its text is the kind of error that it counts as."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def discover(url: str, profile: LoadProfile) -> Target:
 
 
 def _with_sizes(link: HttpLink | GrpcLink, target: Target, profile: LoadProfile) -> Target:
-    """Settle every symbolic dimension: as the profile says, as the data has it, or by trying."""
+    """Settle every symbolic dimension: from the profile, from the data, or by trying."""
     stated = tuple(as_stated(spec, profile.shape.get(spec.name)) for spec in target.inputs)
     target = target.model_copy(update={"inputs": stated})
     _check_names(target, profile)

@@ -30,7 +30,7 @@ Places = tuple[tuple[Digit, int], ...]
 
 @dataclass(frozen=True)
 class Body:
-    """A request's body; `places` lie at the first elements of its tensors."""
+    """A request's body; `places` are the offsets of its tensors' first elements."""
 
     content: bytes
     places: Places = ()

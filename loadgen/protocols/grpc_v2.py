@@ -177,7 +177,7 @@ def _names(index: bytes) -> list[str]:
 
 
 def _metadata(message: bytes) -> dict[str, Any]:
-    """ModelMetadataResponse, as V2's JSON would say it."""
+    """A ModelMetadataResponse in the form of V2's JSON."""
     sides: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
     for field, value in _pairs(message):
         if field in (4, 5):

@@ -93,7 +93,7 @@ def said_by(response: httpx.Response) -> str:
 
 
 def json_of(response: httpx.Response) -> Any:  # noqa: ANN401 - any JSON
-    """The body's JSON; None if it is none."""
+    """The body's JSON; None if it is not JSON."""
     try:
         return response.json()
     except ValueError:

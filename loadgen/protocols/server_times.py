@@ -1,4 +1,4 @@
-"""Where time went on the server, as far as it says so in V2 statistics."""
+"""Where time went on the server, as far as its V2 statistics show."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Totals(NamedTuple):
     compute_ns: int
 
     def since(self, before: Totals) -> ServerTimes | None:
-        """Of the requests in between; None without any, or when the server began anew."""
+        """Times of the requests in between; None without any, or if the server restarted."""
         requests, queue_ns, compute_ns = (
             now - then for now, then in zip(self, before, strict=True)
         )

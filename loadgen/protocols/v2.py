@@ -71,7 +71,7 @@ def inputs_of(metadata: dict[str, Any], model: str, profile: LoadProfile) -> tup
 
 
 def outputs_of(metadata: dict[str, Any], model: str) -> tuple[TensorSpec, ...]:
-    """Likewise the outputs; of a -1 in front nobody knows that it is the batch, unless it is said.
+    """Likewise the outputs; a leading -1 counts as the batch only if that is stated.
 
     (An object detector has as many rows as it finds objects.)
     """
@@ -124,7 +124,7 @@ def _only_model(link: HttpLink) -> str:
 
 
 def only(names: list[str], base: str) -> str:
-    """The name, if there is one alone. Raises TargetError."""
+    """The only model's name. Raises TargetError if there is not exactly one."""
     if len(names) != 1:
         models = ", ".join(names) or "none"
         raise TargetError(f"{base} serves {models}; name one: {base}/v2/models/NAME")

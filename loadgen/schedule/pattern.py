@@ -58,7 +58,7 @@ def ramp(rate: float, rate_to: float, profile: LoadProfile) -> list[Piece]:
 
 
 def spike(rate: float, rate_to: float, profile: LoadProfile) -> list[Piece]:
-    """`rate_to` for a while, `rate` before and after; what lies beyond the end is cut."""
+    """`rate_to` for a while, `rate` before and after; what extends beyond the end is cut."""
     start, end = spike_at_s(profile), spike_at_s(profile) + profile.spike_s
     bounds = np.minimum([0.0, start, end, np.inf], profile.duration_s)
     rates = (rate, rate_to, rate)
@@ -134,7 +134,7 @@ class CumulativeRate:
         return counts
 
     def inverse(self, counts: ArrayLike) -> NDArray[np.float64]:
-        """The times (s) by which so many requests are meant."""
+        """The times (s) at which these numbers of requests are due."""
         meant = np.asarray(counts, np.float64) - self._warmup_s * self._warmup_rate
         cycles, rest = np.divmod(meant, self._counts[-1])
         piece = self._piece(self._counts, rest)

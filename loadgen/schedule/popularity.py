@@ -69,7 +69,7 @@ def churning(distinct: int, exponent: float, seed: int, churn: float) -> Draws:
 
 
 class _Churn:
-    """Who holds which rank, block by block; going back means starting again."""
+    """Which input holds which rank, block by block; going back starts over."""
 
     def __init__(self, distinct: int, exponent: float, seed: int, churn: float) -> None:
         self._cumulative = shares(weights(distinct, exponent))

@@ -78,7 +78,7 @@ class Grpc:
         self._blocks = http2.Blocks()
 
     def __call__(self, loop: Any, owner: Owner) -> GrpcConnection:  # noqa: ANN401 - untyped
-        """Raises OSError when no socket is to be had."""
+        """Raises OSError if no socket is available."""
         return GrpcConnection(loop, self._address, self._wires, owner, self._block, self._blocks)
 
 

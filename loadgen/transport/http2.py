@@ -134,7 +134,7 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 def header_block(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as HPACK literals that no table has to remember (RFC 7541, 6.2.2)."""
+    """Headers as HPACK literals that are not indexed (RFC 7541, 6.2.2)."""
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in headers)
 
 
@@ -153,7 +153,7 @@ def _string(value: bytes) -> bytes:
 
 
 class Frames:
-    """Cuts what comes into frames."""
+    """Splits incoming bytes into frames."""
 
     def __init__(self) -> None:
         self._rest = b""

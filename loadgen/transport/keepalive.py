@@ -65,7 +65,7 @@ class Wire(Protocol):
 
 
 class Plain(RawSocket):
-    """A TCP socket as it is."""
+    """A plain TCP socket."""
 
     def __init__(self, family: int) -> None:
         super().__init__(family, SOCK_STREAM)
@@ -76,7 +76,7 @@ class Plain(RawSocket):
 
 
 class Owner(Protocol):
-    """Who gives a connection its requests and hears how they ended."""
+    """The source of a connection's requests, which is told how they ended."""
 
     traffic: list[int]
 
@@ -113,7 +113,7 @@ class Connection:
     )
 
     def __init__(self, loop: Any, address: Address, wires: Wires, owner: Owner) -> None:  # noqa: ANN401 - untyped
-        """Raises OSError when no socket is to be had (descriptors or ports exhausted)."""
+        """Raises OSError if no socket is available (descriptors or ports exhausted)."""
         self.index = IDLE
         self.since_ns = self.sent_ns = 0
         # How long the outstanding request waited for the connection to stand; 0: it did not.
@@ -317,5 +317,5 @@ class Http:
         self._address, self._wires, self._heads = address, wires, Heads()
 
     def __call__(self, loop: Any, owner: Owner) -> HttpConnection:  # noqa: ANN401 - untyped
-        """Raises OSError when no socket is to be had."""
+        """Raises OSError if no socket is available."""
         return HttpConnection(loop, self._address, self._wires, owner, self._heads)

@@ -20,7 +20,7 @@ RECORD = 16_384  # the most that one TLS record holds (RFC 8446, 5.1)
 
 
 class Tls:
-    """Makes the wires of one load; `protocol` is what ALPN has to agree on ("h2"; "": nothing)."""
+    """Makes the wires of one load; `protocol` is what ALPN must agree on ("h2"; "": nothing)."""
 
     def __init__(self, context: ssl.SSLContext, hostname: str, protocol: str = "") -> None:
         if protocol:
@@ -28,7 +28,7 @@ class Tls:
         self._context, self._hostname, self._protocol = context, hostname, protocol
 
     def __call__(self, family: int) -> TlsWire:
-        """Raises OSError when no socket is to be had."""
+        """Raises OSError if no socket is available."""
         return TlsWire(Plain(family), self._context, self._hostname, self._protocol)
 
 

@@ -37,7 +37,7 @@ class Bounds(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A kept answer; `dirty` if whoever listens to `on_evicted` has not learnt of it yet."""
+    """A kept answer; `dirty` if it has not been reported to `on_evicted` yet."""
 
     outputs: Outputs
     size_bytes: int
@@ -69,7 +69,7 @@ class Cache(Protocol):
         ...
 
     def get(self, key: bytes, now_ns: int) -> Outputs | None:
-        """The kept answer, if there is one that is still good."""
+        """The kept answer, if there is one that has not expired."""
         ...
 
     def put(self, key: bytes, outputs: Outputs, now_ns: int, *, dirty: bool = False) -> None:

@@ -23,7 +23,7 @@ _MAGIC = b"DLBC"
 
 
 def encode(key: bytes, outputs: Outputs) -> bytes:
-    """The answer's bytes as they are kept under `key`, nothing of it shared with `outputs`."""
+    """The answer's bytes as kept under `key`; shares no memory with `outputs`."""
     sizes = [
         struct.pack(f"<B{len(t.shape) + 1}Q", len(t.shape), *t.shape, len(t.data)) for t in outputs
     ]
@@ -45,7 +45,7 @@ def decode(key: bytes, value: bytes) -> Outputs | None:
 
 
 def fits(signature: Signature, outputs: Outputs, rows: int) -> bool:
-    """Whether the model may have given this for so many rows: number, shapes and byte sizes."""
+    """Whether this can be the model's answer for `rows` rows: number, shapes and byte sizes."""
     return len(outputs) == len(signature.outputs) and all(
         spec.accepts(tensor.shape)
         and spec.byte_size(tensor.shape) == len(tensor.data)

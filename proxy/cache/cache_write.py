@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Writer(NamedTuple):
-    """Who hears of results: `kept` of each new one, `evicted` of those that the cache forgets."""
+    """Receives results: `kept` for each new one, `evicted` for those the cache drops."""
 
     kept: Told
     evicted: Told

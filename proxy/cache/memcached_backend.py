@@ -81,7 +81,7 @@ class ClientThread:
         self._thread = ThreadPoolExecutor(1, "memcached")
 
     async def run(self, call: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
-        """What `call` returns or raises; it goes on in its thread if nobody waits any more."""
+        """Return or raise what `call` does; it finishes in its thread even if abandoned."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
 
     async def close(self) -> None:

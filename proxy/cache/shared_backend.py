@@ -54,7 +54,7 @@ class ValueServer(Protocol):
     """A connection to a server of values; any exception says that the server is away."""
 
     async def connect(self) -> None:
-        """Connect anew and hear an answer."""
+        """Reconnect and wait for an answer."""
         ...
 
     async def read(self, names: Sequence[bytes]) -> Sequence[bytes | None]:
@@ -230,7 +230,7 @@ class SharedBackend:
         self._tried.set()
 
     def _let_go(self) -> None:
-        """Nobody waits for a server that is away, and nothing is kept for it."""
+        """Drop all waiting requests and results of an unreachable server."""
         self.away = True
         self._pending.clear()
         self._pending_bytes = 0

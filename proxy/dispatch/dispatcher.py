@@ -76,12 +76,10 @@ class Dispatcher:
         Returns what `abandon` takes.
         """
         self.stats.received()
-        since_ns = now = now_ns()
-        job = Job(request, reply, since_ns)
+        job = Job(request, reply, now_ns())
         if self.core.needs_key:
             job.cache_key = self._keys.key(request)
-            now = now_ns()
-        self.core.submit(job, now)
+        self.core.submit(job, now_ns())
         return job
 
     def abandon(self, job: Job) -> None:

@@ -29,7 +29,7 @@ class NoTokens:
 
 
 class Tokens:
-    """Whoever has one of these tokens may."""
+    """Admits requests with one of these tokens."""
 
     def __init__(self, tokens: list[bytes]) -> None:
         self._digests = [_digest(token) for token in tokens]

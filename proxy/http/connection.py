@@ -170,7 +170,7 @@ class HttpProtocol(asyncio.Protocol):
             asyncio.get_running_loop().call_later(PROBE_S, self._look_for_reset)
 
     def _look_for_reset(self) -> None:
-        """Nobody reads from a half-closed connection, so nobody is told of its end."""
+        """Probe a half-closed connection: nothing reads from it, so its end goes unnoticed."""
         if self._transport is None:
             return
         found = self._transport.get_extra_info("socket")
@@ -206,7 +206,7 @@ class HttpProtocol(asyncio.Protocol):
             self._check_request(waited)
 
     def _check_linger(self, waited: float) -> None:
-        """TLS has no half-closed connections: there silence says that the client has finished."""
+        """Treat silence on TLS, which has no half-closed connections, as the client's end."""
         if waited > LINGER_S:
             self._transport.abort()
         elif self._silent and not self._unsent and not self._transport.can_write_eof():
@@ -271,7 +271,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client has gone."""
         return self._transport is None or (self._closing and not self._exchanges)
 
     # Our own
@@ -369,7 +369,7 @@ class HttpProtocol(asyncio.Protocol):
             self._run(exchange, request)
 
     def _turned(self) -> None:
-        """A message or its body has begun or ended: the clock starts anew."""
+        """Restart the clock: a message or its body has begun or ended."""
         self._turns = self._reader.turns
         self.since = self._time()
         if self._reader.awaits_continue and not self._closing:
@@ -390,7 +390,7 @@ class HttpProtocol(asyncio.Protocol):
         (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _turn_away(self, others: int) -> None:
-        """One connection too many: say so, unless there is a crowd that has been told already."""
+        """Answer one connection too many with 503, unless many have been answered so already."""
         if others >= 2 * self._limits.connections:
             self._transport.abort()
         else:

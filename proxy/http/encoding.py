@@ -51,7 +51,7 @@ def unpacked(body: bytes, encodings: bytes, limit: int) -> bytes:
 
 
 def accepted_coding(accept: bytes) -> bytes | None:
-    """The coding that an Accept-Encoding header likes best, of ours; None: send it as it is.
+    """The preferred coding of an Accept-Encoding header among ours; None: send it uncompressed.
 
     RFC 9110, 12.5.3: `*` speaks for what is not named, and a weight of 0 means never.
     """

@@ -1,4 +1,4 @@
-"""The head of an HTTP request: what is kept of it, what is refused, and the memory of those seen."""
+"""The head of an HTTP request: what is kept, what is refused, and a cache of those seen."""
 
 from __future__ import annotations
 

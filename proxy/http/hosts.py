@@ -1,4 +1,4 @@
-"""Whom a request is for, and which web page sent it: the two things that a browser does not lie about.
+"""Whom a request is for, and which web page sent it: the two headers that a web page cannot forge.
 
 A page that a person looks at may send requests to this machine (it names itself in Origin), and a
 name of the page's own may be made to point here (Host then says that name: DNS rebinding). Pure.
@@ -96,7 +96,7 @@ def host_in(authority: bytes) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as it is compared."""
+    """A name in the form used for comparison."""
     bare = name.strip().lower().removesuffix(".").strip("[]")
     if bare != ANY and not NAME.fullmatch(bare) and not _is_address(bare):
         raise StartError(f"--allowed-hosts {name!r}: must be a host name without scheme or port")

@@ -98,7 +98,7 @@ class HttpFront:
             await asyncio.sleep(DRAIN_POLL_S)
 
     def _tls_options(self) -> dict[str, Any]:
-        """With TLS a hand-shake counts as a head, and nobody waits long for a goodbye."""
+        """TLS options: a handshake has the time of a head, a goodbye little."""
         if self._tls is None:
             return {}
         return {

@@ -101,7 +101,7 @@ class RequestReader:
                 start += self._parse(data[start:])
 
     def drop(self) -> None:
-        """Let go of a body that nobody waits for any more."""
+        """Free a body that is no longer needed."""
         self._body = BytesIO()
         self._memory.give(self._held)
         self._held = 0
@@ -139,7 +139,7 @@ class RequestReader:
         return len(piece)
 
     def _gather(self, piece: bytes | memoryview) -> None:
-        """Keep a piece of a body, as long as there is room for it among those of all others."""
+        """Keep a piece of a body if the memory for all bodies has room for it."""
         self._memory.take(len(piece))
         self._held += len(piece)
         self._body.write(piece)
@@ -175,7 +175,7 @@ class RequestReader:
         return len(data)
 
     def _ignore_upgrade(self, used: int) -> int:
-        """Go on in HTTP/1.1, as if nobody had asked for anything else (RFC 9110, 7.8)."""
+        """Ignore an offered upgrade and stay with HTTP/1.1 (RFC 9110, 7.8)."""
         self._upgrading = False
         self._parser = httptools.HttpRequestParser(self)
         self._await_body(self._head)

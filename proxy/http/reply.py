@@ -47,7 +47,7 @@ class Carrier(Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to be answered."""
+        """Whether the client has gone."""
 
     def say_goodbye(self, exchange: Exchange) -> bool:
         """Whether the client is owed nothing after this and asks for nothing: no more is read."""
@@ -60,14 +60,14 @@ class Carrier(Protocol):
 
 
 class Client(Protocol):
-    """Who waits for the answer to a request."""
+    """The recipient of the answer to a request."""
 
     def waits(self, give_up: Callable[[], object]) -> None:
         """Call `give_up` if the client goes before it is answered."""
 
 
 class NoClient:
-    """Nobody waits: the answer is fetched later, if at all."""
+    """The null object: the answer is fetched later, if at all."""
 
     def waits(self, give_up: Callable[[], object]) -> None:
         """Nobody can go."""
@@ -136,7 +136,7 @@ class Exchange:
                 give_up()
 
     def hold(self, size: int) -> bool:
-        """Count so many bytes more for this; if there is no room for them it is refused."""
+        """Reserve this many more bytes for the request; refuse it if there is no room."""
         try:
             self._connection.memory.take(size)
         except Overloaded as error:

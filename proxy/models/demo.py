@@ -36,7 +36,7 @@ def demo_path(name: str) -> Path:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    """Two processes may make the model at once; neither may read half of it."""
+    """Write so that of two processes creating the model neither reads half of it."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
     os.replace(file.name, path)

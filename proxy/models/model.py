@@ -83,7 +83,7 @@ def find_models(folder: str) -> dict[str, ModelFile]:
 
 
 def _version(path: Path) -> int:
-    """The number of a version's folder; 0 for a folder that is none."""
+    """The number of a version's folder; 0 for any other folder."""
     name = path.parent.name
     return int(name) if name.isascii() and name.isdigit() else 0
 

@@ -1,4 +1,4 @@
-"""Values to run a model on where nobody has said which it takes: seeded, of several ranges."""
+"""Values to run a model on when its value range is unknown: seeded, of several ranges."""
 
 from __future__ import annotations
 

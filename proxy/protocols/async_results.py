@@ -164,7 +164,7 @@ class RespondAsync:
         return handle
 
     def poll(self, request: HttpRequest, respond: Respond) -> None:
-        """202 while there is no reply yet; then the very reply."""
+        """202 until the reply is ready; then the reply itself."""
         result = self._results.poll(_id(request), self._clock())
         if result is None:
             raise _unknown(request)
@@ -174,7 +174,7 @@ class RespondAsync:
             respond(result.status, result.headers, [result.body])
 
     def forget(self, request: HttpRequest, respond: Respond) -> None:
-        """The result is no longer wanted; a request under way runs to its end unseen."""
+        """Drop the result; a request in progress still runs to its end."""
         if not self._results.forget(_id(request)):
             raise _unknown(request)
         respond(200, b"", [])

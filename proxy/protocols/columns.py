@@ -73,5 +73,5 @@ def write_columns(signature: Signature, outputs: Outputs) -> dict[str, Any]:
 
 
 def unwrapped(named: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """The value alone where there is only one name."""
+    """The bare value if there is only one name."""
     return next(iter(named.values())) if len(named) == 1 else named

@@ -1,4 +1,4 @@
-"""Which path does what: a table of all paths, made anew when models come or go."""
+"""Which path does what: a table of all paths, rebuilt when models come or go."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def predict(model: ServedModel, request: HttpRequest, respond: Respond) -> None:
 
 
 def status(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
-    """The version that is served is available, or there would be nobody to answer."""
+    """Report the served version as available."""
     served = {
         "version": model.version,
         "state": "AVAILABLE",

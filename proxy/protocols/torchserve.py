@@ -112,7 +112,7 @@ def _enveloped(count: int, signature: Signature, outputs: Outputs) -> object:
 
 
 def ping(_: Repository, __: HttpRequest, respond: Respond) -> None:
-    """Healthy from the moment that we listen: workers are warm by then."""
+    """Always healthy: workers are warm before the proxy listens."""
     send_json(respond, {"status": "Healthy"})
 
 

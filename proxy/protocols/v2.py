@@ -81,7 +81,7 @@ def statistics(model: ServedModel, _: HttpRequest, respond: Respond) -> None:
 
 
 def server(_: Repository, __: HttpRequest, respond: Respond) -> None:
-    """Who we are and which extensions there are."""
+    """The server's name, version and extensions."""
     send_json(respond, {"name": "dlbench", "version": version("dlbench"), "extensions": EXTENSIONS})
 
 

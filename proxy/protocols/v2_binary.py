@@ -36,7 +36,7 @@ LARGEST_MIXED = 1 << 20
 
 
 class ReadPlan(NamedTuple):
-    """How to read a binary request: its layout, and where each input's bytes lie after the JSON."""
+    """How to read a binary request: its layout, and where each input's bytes are after the JSON."""
 
     layout: Layout
     places: tuple[slice, ...]

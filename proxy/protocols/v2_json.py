@@ -94,7 +94,7 @@ class DocumentReader:
         return size
 
     def check_size(self, index: int, shape: tuple[int, ...], size: int) -> None:
-        """A tensor of this shape takes exactly as many bytes as it says."""
+        """Check that a tensor of this shape takes exactly the declared bytes."""
         spec = self._signature.inputs[index]
         if size != spec.byte_size(shape):
             raise BadRequest(

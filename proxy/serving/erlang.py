@@ -29,7 +29,7 @@ def erlang_b(workers: int, offered: float) -> float:
 
 
 def erlang_c(workers: int, offered: float) -> float:
-    """Share of arrivals that have to wait, from Erlang B; 1 if the queue grows without bound."""
+    """Share of arrivals that must wait, from Erlang B; 1 if the queue grows without bound."""
     if offered >= workers:
         return 1.0
     blocked = erlang_b(workers, offered)

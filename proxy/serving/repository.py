@@ -97,10 +97,10 @@ class Repository:
         return model
 
     def refused(self, error: RequestError) -> None:
-        """A request that could not be read, so that nobody knows which model it was for."""
+        """Count an unreadable request, whose model is unknown."""
 
     def unknown(self, what: str) -> str:
-        """Why `what` is not found, and what there is."""
+        """The error for an unknown model, listing those served."""
         there = ", ".join(f"{m.name} (version {m.version})" for m in self.models) or "none"
         return f"unknown model {what!r}; served here: {there}"
 
@@ -119,7 +119,7 @@ class Repository:
         return rows
 
     async def load(self, name: str, knobs: dict[str, Any] | None = None) -> None:
-        """Serve a model, or serve it anew from its file; `knobs` replace those of the proxy.
+        """Serve a model, or reload it from its file; `knobs` override the proxy's.
 
         Raises:
             BadRequest: it is not in the repository, it cannot be loaded, or a knob is wrong.
@@ -202,7 +202,7 @@ class Repository:
             self._reloading.discard(name)
 
     def _gave_up(self, model: ServedModel, error: ProxyError) -> None:
-        """A model without workers takes the proxy down only if there is no other."""
+        """Unload a model without workers; stop the proxy only if it has no other model."""
         if model in self._retiring.values():  # another one has its name by now
             return
         if not [other for other in self._served.values() if other is not model]:

@@ -130,7 +130,7 @@ class ServedModel:
         await self.supervisor.shutdown()
 
     async def retire(self, timeout_s: float) -> None:
-        """Let what was accepted be answered, if it can be and nobody hurries; then shut down."""
+        """Answer what was accepted, if possible and unless hurried; then shut down."""
         deadline = now_ns() + int(timeout_s * NS_PER_S)
         while self.in_flight and not self.hurried and now_ns() < deadline:
             await asyncio.sleep(DRAIN_POLL_S)
@@ -222,7 +222,7 @@ async def serve_model(
 
 
 def _batchable(link: WorkerLink) -> bool:
-    """Whether rows may share a batch, as this worker has found out."""
+    """Whether rows may share a batch, as this worker determined."""
     return bool(link.hello.result()["signature"]["batchable"])
 
 

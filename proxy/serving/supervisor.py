@@ -166,7 +166,7 @@ class Supervisor:
             await link.shutdown()
 
     async def _started(self, number: int, wanted: Callable[[], bool]) -> WorkerLink | None:
-        """A new worker, tried for as long as it is wanted; None then, and once that is hopeless."""
+        """Start a worker, retrying while it is wanted; None if it no longer is, or never can be."""
         pause_s, failures, said = FIRST_PAUSE_S, 0, ""
         while wanted() and not self._given_up:
             try:
@@ -190,7 +190,7 @@ class Supervisor:
         return any(slot.link.alive for slot in self._all())
 
     def _give_up(self, error: ProxyError) -> None:
-        """Said once, whoever else fails: those who wait hear it at once, and nobody is started."""
+        """Give up, once: fail those waiting and report the error."""
         if self._given_up:
             return
         self._given_up = True

@@ -41,7 +41,7 @@ OK = "200"
 
 
 class WorkerSeen(NamedTuple):
-    """A worker of a model as it is now; `requests` and `restarts` are counted since the start."""
+    """A model's worker now; `requests` and `restarts` are counted since the start."""
 
     name: str
     alive: bool
@@ -52,7 +52,7 @@ class WorkerSeen(NamedTuple):
 
 
 class ModelFigures(Protocol):
-    """What a model has to tell."""
+    """The figures of a model."""
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ class ProcessUsage(NamedTuple):
 
 
 class GpuUsage(NamedTuple):
-    """What one GPU does, whoever uses it; `utilization` (0 to 1) is None where it cannot be told."""
+    """Usage of one GPU by all processes; `utilization` is 0 to 1, None if unknown."""
 
     number: int
     utilization: float | None
@@ -35,7 +35,7 @@ class Gpus(Protocol):
 
 
 class NoGpus:
-    """There is no GPU, no driver or no way to ask it."""
+    """The null object: no GPU, no driver or no way to query it."""
 
     def usage(self) -> list[GpuUsage]:
         """Nothing to tell."""

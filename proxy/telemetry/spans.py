@@ -31,7 +31,7 @@ PARENT: ContextVar[bytes | None] = ContextVar("PARENT", default=None)
 
 
 class Spans(Protocol):
-    """What is told of each request to whoever collects spans."""
+    """Reports a span of each request to a collector."""
 
     def around(self, handle: Handle) -> Handle:
         """A handler whose requests continue their callers' traces."""
@@ -47,7 +47,7 @@ class Spans(Protocol):
 
 
 class NoSpans:
-    """Nobody collects, and nothing is in the way."""
+    """The null object: no spans."""
 
     def around(self, handle: Handle) -> Handle:
         return handle

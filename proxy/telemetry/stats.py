@@ -42,7 +42,7 @@ class Histogram:
             self.counts[BUCKETS] += 1
 
     def snapshot(self) -> tuple[int, ...]:
-        """The counts as they are now; the difference of two is what came between them."""
+        """The current counts; the difference of two is what happened in between."""
         return tuple(self.counts)
 
 

@@ -1,4 +1,4 @@
-"""Optional OpenTelemetry spans, one per request; without a collector nothing of it is even imported."""
+"""Optional OpenTelemetry spans, one per request; not even imported without a collector."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Tracer(Protocol):
 
 
 class NoTracer:
-    """Nobody collects spans."""
+    """The null object: no spans."""
 
     def started(self, traceparent: bytes | None, model: str) -> None:
-        """There is no span."""
+        """Do nothing."""
 
     def finished(
         self, span: None, status: int, queue_ns: int, compute_ns: int, batch_rows: int
     ) -> None:
-        """There is no span."""
+        """Do nothing."""
 
     def shutdown(self) -> None:
         """There is nothing to send."""

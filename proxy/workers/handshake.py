@@ -80,7 +80,7 @@ def check_kind(kind: bytes) -> None:
 
 
 def prove(secret: bytes, role: bytes, said: bytes) -> bytes:
-    """Proof that whoever is `role` knows the secret; `said` is everything before it."""
+    """Proof that the side `role` knows the secret; `said` is everything before it."""
     return hmac.digest(secret, role + said, "sha256")
 
 

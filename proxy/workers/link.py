@@ -94,7 +94,7 @@ class WorkerLink(asyncio.BufferedProtocol, ABC):
             await self._buried.wait()
 
     def kill(self, why: str = "killed by the proxy") -> None:
-        """End the worker at once, without waiting: its end is told like any other."""
+        """Kill the worker at once; its end is reported like any other."""
         self.death = self.death or why
         if self._transport is not None:
             self._transport.abort()

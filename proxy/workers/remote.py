@@ -154,7 +154,7 @@ class RemoteLink(WorkerLink):
     def __init__(
         self, address: NodeAddress, introduction: Introduction, signature: Signature
     ) -> None:
-        """`signature` is that of our own workers: the node's has to be the same."""
+        """`signature` is that of our own workers: the node's must be equal."""
         super().__init__()
         self._address, self._introduction, self._signature = address, introduction, signature
 

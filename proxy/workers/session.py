@@ -65,7 +65,7 @@ class Session:
             raise ModelError("the model has no inputs")
 
     def over(self, inputs: Sequence[Array]) -> PlainRun:
-        """Runs over these very arrays, aligned and filled anew before each."""
+        """Run on these very arrays, aligned and refilled before each run."""
         return self.runs(self, inputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Workers started: one, or several at once of which none is left when one fails."""
+"""Start workers: one, or several at once, all or none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def all_or_none(
     starts: Sequence[Coroutine[Any, Any, Started]],
     undo: Callable[[Started], Awaitable[None]],
 ) -> list[Started]:
-    """What all of these come to; when one fails, or nobody waits any more, the others are undone.
+    """The results of all; if one fails, or the wait is cancelled, the others are undone.
 
     Raises what the first one to fail raises, at once: one that would take longer is cancelled.
     """
@@ -85,7 +85,7 @@ def arguments(
     index: int = 0,
     independent: bool | None = None,
 ) -> dict[str, Any]:
-    """What worker number `index` is told on its command line."""
+    """The command line of worker number `index`."""
     return {
         "path": path,
         "executor": asdict(executor_of(settings, config, index)),

@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    """End as soon as whoever holds the other end does, in the middle of a batch too."""
+    """Exit when the process at the other end does, even in the middle of a batch."""
     os.read(lifeline, 1)
     os._exit(0)
 
@@ -85,7 +85,7 @@ class Worker:
         fingerprint: str = "",
         max_result_bytes: int = sys.maxsize,
     ) -> None:
-        """`independent` says whether rows may share a batch; None: that is to be found out.
+        """`independent` says whether rows may share a batch; None: to be determined.
 
         With a `fingerprint` the file and its weights have to be those, once they are loaded. A
         result of more than `max_result_bytes` is refused.

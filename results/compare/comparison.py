@@ -228,7 +228,7 @@ def _notes_on_loads(first: LoadResult, second: LoadResult) -> Iterator[str]:
 
 
 def _server(result: LoadResult) -> dict[str, Any]:
-    """What was measured, and how it was spoken to; the protocol is the one that was found."""
+    """The server measured and how it was addressed, with the protocol detected."""
     spoken = {fact: getattr(result.load, fact) for fact in SPOKEN}
     return {**spoken, "model": result.model, "protocol": result.protocol}
 

@@ -27,7 +27,7 @@ TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Judgement:
-    """What came of a comparison: a verdict on each change, and one on the whole with its reason.
+    """The outcome of a comparison: a verdict on each change, and one on the whole with its reason.
 
     A regression of any figure is one of the whole; that there is none takes those that decide.
     """

@@ -55,7 +55,7 @@ def rows(judgement: Judgement) -> list[ChangeRow]:
 
 
 def markdown(judgement: Judgement, title: str) -> str:
-    """A section for a pull request: what came of it first, then what to know, then the figures."""
+    """A section for a pull request: the verdict, the notes, the figures."""
     return "\n\n".join(
         [
             f"### {_escaped(title)}",
@@ -68,7 +68,7 @@ def markdown(judgement: Judgement, title: str) -> str:
 
 
 def document(judgement: Judgement) -> dict[str, Any]:
-    """All of it under plain names."""
+    """The whole comparison as plain names and values."""
     return {
         "outcome": judgement.outcome,
         "reason": judgement.reason,

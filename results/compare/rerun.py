@@ -19,7 +19,7 @@ from dlbench.proxy.config import ServingConfig, physical_cores
 from dlbench.proxy.models.model import resolve_model
 from dlbench.results.compare.comparison import difference
 from dlbench.tuner.bench.bench import Bench
-from dlbench.tuner.budget import WARMUP_S, Candidate
+from dlbench.tuner.budget import WARMUP_S
 from dlbench.tuner.errors import NothingMeasured
 from dlbench.tuner.step import Step
 from dlbench.tuner.targets.pin import on_cores, pinned
@@ -38,6 +38,29 @@ if TYPE_CHECKING:
 
 # Away from the seeds of a study, which are random in 31 bits.
 FIRST_SEED = 1 << 32
+
+
+# Length of a repeat, so that three of them pool enough requests for a p99.
+REPEAT_S, POOLED_REQUESTS, REPORTED_REPEATS = 1.5, 2000, 3
+
+
+class Candidate(NamedTuple):
+    """An operating point to be measured again."""
+
+    configuration: str
+    config: ServingConfig
+    share: float
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """The name of its points."""
+        return f"{self.configuration}@{self.share:g}"
+
+    @property
+    def repeat_s(self) -> float:
+        """Length of one repeat."""
+        return max(REPEAT_S, POOLED_REQUESTS / REPORTED_REPEATS / self.rate)
 
 
 @dataclass(frozen=True)
@@ -165,7 +188,7 @@ def _said(candidate: Candidate, number: int, rounds: int) -> str:
 
 
 def _measure(bench: Bench, candidate: Candidate, number: int, folder: Path) -> Repeat:
-    name, config, share, rate, _ = candidate
+    name, config, share, rate = candidate
     step = Step(name, config, "verify", candidate.repeat_s, share, rate, number)
     path = folder / "samples.npz"
     point = bench.measure(step, FIRST_SEED + number, lambda _: None, path)

@@ -66,7 +66,7 @@ def _fronts(first: Figure, second: Figure) -> dict[str, Pair]:
 
 
 def _floor(first: Verified, second: Verified, figures: int) -> float:
-    """The loss of the recommended throughput that is told from what probes get wrong; 0: any is."""
+    """The smallest throughput loss that exceeds the probes' own error; 0: any."""
     a, b = first.recommended, second.recommended
     if a is None or b is None:
         return 0.0
@@ -138,7 +138,7 @@ def _measured(points: Sequence[Point]) -> list[Any]:
 
 
 def _figures(point: Point, other: Point | None) -> dict[str, Figure]:
-    """As far as they can be told, held against another point.
+    """The figures that can be compared with another point's.
 
     At a share of a capacity that was found a little wrong, a queue is longer or shorter: as the
     quantiles of M/M/1 go with 1 / (1 - utilisation), so does what is unsure of them.
@@ -151,7 +151,7 @@ def _figures(point: Point, other: Point | None) -> dict[str, Figure]:
 
 
 def _noise(point: Point, other: Point | None) -> float:
-    """How far off, in the logarithm, a point's rate may be: a share of what one probe found.
+    """The logarithmic error of a point's rate, which is a share of one probe's capacity.
 
     Of one configuration it is at most what the two rates differ by: at the same rate both sides
     were asked the same, whatever their probes said.

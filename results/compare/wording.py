@@ -29,7 +29,7 @@ def values(change: Change) -> tuple[str, str]:
 
 
 def by_how_much(change: Change) -> str:
-    """`450 times faster`, of an error rate `+1.20%`; "" where there is no ratio."""
+    """`450 times faster`, of an error rate `+1.20%`; "" if there is no ratio."""
     if change.figure == ERROR_RATE:
         return f"{change.second - change.first:+.2%}"
     if change.ratio is None:

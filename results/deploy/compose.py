@@ -55,7 +55,7 @@ services:
 
 
 def _resources(deployment: Deployment) -> str:
-    """What was measured, and the GPUs; "" where there is nothing to say."""
+    """The measured resources and the GPUs; "" if there are none."""
     cpus, memory = deployment.cpu_request, deployment.memory_mib
     limits = reserved = ""
     if cpus is not None and memory is not None:
@@ -79,7 +79,7 @@ def _resources(deployment: Deployment) -> str:
 
 
 def _cpu_limit(deployment: Deployment) -> str:
-    """The line; Docker refuses more than a machine has, and a limit of all that it has is none."""
+    """The CPU limit's line; none if it covers all cores, since Docker refuses more."""
     return "" if _no_limit(deployment) else f'          cpus: "{deployment.cpu_limit:g}"\n'
 
 

@@ -83,7 +83,7 @@ class Deployment:
 
     @property
     def model(self) -> str:
-        """The model's file, wherever it will lie."""
+        """The model's file at its place on the target."""
         return self.path.name
 
     @property
@@ -181,7 +181,7 @@ class Deployment:
 
         Line breaks are all that is not printable in it: files of other kinds hold it as it is.
         """
-        text = recommended_toml(self.point, self.settings.model_copy(update=settings), {})
+        text = recommended_toml(self.point.config, self.settings.model_copy(update=settings), {})
         return "".join(f"{escaped(line)}\n" for line in text.lstrip().rstrip("\n").split("\n"))
 
     def toml_in_container(self) -> str:
@@ -229,7 +229,7 @@ class Deployment:
 
     @property
     def access(self) -> str:
-        """Who may use it, and what that takes."""
+        """Who can reach the proxy, and how to restrict it."""
         if self.settings.token_file:
             return "Mount the files that serve.toml names: token_file, and tls_* if it has them."
         return (

@@ -64,7 +64,7 @@ def config_pbtxt(deployment: Deployment) -> str:
 
 
 def server_options(deployment: Deployment) -> list[str]:
-    """What tritonserver itself has to be started with; a response cache is off unless it is."""
+    """The options that tritonserver itself needs; without them its response cache is off."""
     size = int(deployment.config.cache_max_mb * MIB)
     return [f"--cache-config=local,size={size}"] if deployment.caches else []
 

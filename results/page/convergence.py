@@ -65,7 +65,7 @@ def best_throughput(points: Iterable[Point]) -> float:
 
 
 def _spent(points: Iterable[Point], before_s: float) -> list[float]:
-    """The study's time by which each point was done; of points that do not say, their costs."""
+    """The study time at which each point was done; for points without it, their costs."""
     found, now_s = list[float](), before_s
     for point in points:
         now_s = now_s + point.cost_s if point.spent_s is None else point.spent_s

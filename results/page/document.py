@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.proxy.settings import ServerSettings
-from dlbench.results.findings import answer, asked
+from dlbench.results.findings import answer, asked, changes
 from dlbench.results.page.convergence import best_throughput, progress, stages
 from dlbench.results.page.point_rows import configurations, page_rows, uncounted
 from dlbench.results.page.provenance import page_facts, searched
+from dlbench.results.records import bound_record
 from dlbench.tuner.front import hypervolume
 from dlbench.tuner.verify.verification import Verified
 
@@ -31,6 +32,9 @@ def page_document(study: Study) -> dict[str, Any]:
         "finished": bool(result.points),
         "slo_p99_ms": asked(study).slo_p99_ms,
         "answer": answer(study, result),
+        "bounds": [
+            {**bound_record(row), "changes": changes(row.config, result)} for row in result.bounds
+        ],
         "configurations": configurations(points, result, _settings(study)),
         "searched": searched(about),
         "points": page_rows(points, result),

@@ -46,6 +46,17 @@ async function loadPlotly() {
   document.head.append(element("script", {}, await new Response(stream).text()));
 }
 
+/** The best configuration within each bound on p99: what the answer follows from. */
+function boundsTable() {
+  const heads = ["p99 within", "best configuration", "requests/s", "95 %", "the default", "times the default"];
+  const row = (cells, kind) => element("tr", {}, ...cells.map((text) => element(kind, {}, text)));
+  const rows = study.bounds.map((b) => row([
+    `${digits(b.p99_ms)} ms`, b.changes, digits(b.rate_rps), `${digits(b.low_rps)}-${digits(b.high_rps)}`,
+    digits(b.default_rps), known(b.ratio) ? `${digits(b.ratio)} [${digits(b.ratio_low)}-${digits(b.ratio_high)}]` : "",
+  ], "td"));
+  return element("table", { id: "bounds" }, element("thead", {}, row(heads, "th")), element("tbody", {}, ...rows));
+}
+
 function setUpText() {
   const facts = study.facts;
   const about = [facts.Study["time spent"], facts.Machine?.processor, study.device, study.study];
@@ -54,6 +65,7 @@ function setUpText() {
   byId("reference").textContent = digits(study.progress.reference_ms);
   const said = Object.entries(study.answer);
   byId("answer").append(said.length ? terms(said) : byId("under-way").content);
+  if (study.bounds.length) byId("answer").append(element("div.scroll", {}, boundsTable()));
   const cards = Object.entries(facts).map(([heading, entries]) =>
     element(
       "div.card",

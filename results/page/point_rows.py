@@ -60,14 +60,14 @@ def configurations(
         name: {
             "knobs": {knob: _plain(value) for knob, value in point.config},
             "changes": changed(point.config, base) or ["the default configuration"],
-            "toml": recommended_toml(point, settings, {}).lstrip(),
+            "toml": recommended_toml(point.config, settings, {}).lstrip(),
         }
         for name, point in first.items()
     }
 
 
 def uncounted(points: Iterable[Point]) -> list[Record]:
-    """What may not stand on a front or has to be taken with care, and why, in the order of measuring."""
+    """Points that are not on the front or need care, and why, in measuring order."""
     points = list(points)
     moved = {id(point) for point in mattered(points)}
     return [

@@ -99,7 +99,7 @@ def _load(load: Kept) -> dict[str, str]:
 
 
 def _guessed(shapes: Kept) -> dict[str, str]:
-    """Shapes of inputs with open dimensions that nobody stated."""
+    """Guessed shapes of inputs with symbolic dimensions."""
     return {f"shape of {name}, a guess": _text(shape) for name, shape in shapes.items()}
 
 

@@ -107,7 +107,7 @@ def front(shared_front):
     return shared_front()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files
 def browser():
     """A Chromium without a window."""
     program = shutil.which("chromium") or pytest.skip("no chromium on the PATH")

@@ -8,6 +8,7 @@ from dlbench.loadgen.measurement import Measurement
 from dlbench.loadgen.profile import LoadProfile
 from dlbench.proxy.config import ServingConfig
 from dlbench.results.compare.two_studies import Finished
+from dlbench.tuner.bounds.decision import BoundRow
 from dlbench.tuner.point import Point
 from dlbench.tuner.space import build_space
 from dlbench.tuner.storage.study import Identity, Study
@@ -72,6 +73,27 @@ def verified(name="c01", share=0.5, recommended=False, config=None, sure=0.05, *
     config = config or ServingConfig(max_batch_size=len(name))
     marks = {"on_front": True, "recommended": recommended, "sure": sure}
     return point(name, "verify", share, config=config, **{**marks, **changes})
+
+
+def bound_row(configuration="c01", rate=4100.0, p99_ms=20.0, ratio=1.08, config=DEFAULT, **changes):
+    """A row of the table of bounds with intervals of 5 %."""
+    values = {
+        "p99_ms": p99_ms,
+        "configuration": configuration,
+        "config": config,
+        "rate_rps": rate,
+        "low_rps": rate * 0.95,
+        "high_rps": rate * 1.05,
+        "default_rps": rate / ratio,
+        "default_low_rps": rate / ratio * 0.95,
+        "default_high_rps": rate / ratio * 1.05,
+        "ratio": ratio,
+        "ratio_low": ratio * 0.96,
+        "ratio_high": ratio * 1.04,
+        "decided": ratio > 1.04,
+        "measured": True,
+    }
+    return BoundRow(**{**values, **changes})
 
 
 def load(machine=MACHINE, profile=None, model="mlp", sure=0.05, **changes):

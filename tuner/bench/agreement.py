@@ -110,7 +110,7 @@ class ReferenceAnswers:
 
 
 def own_tolerance(expected: Sequence[Row], seen: Sequence[tuple[int, Row]]) -> float:
-    """The tightest tolerance that a model's own answers keep to; endless if there is none. Pure."""
+    """The tightest tolerance that a model's own answers meet; infinite if none. Pure."""
     for tolerance in (DIGITS, QUANTISED):
         if not any(difference(expected[number], row, tolerance) for number, row in seen):
             return tolerance
@@ -191,7 +191,7 @@ class Asker:
         return list(self._pool.map(self._ask, self._bodies))
 
     def alone(self, seconds: float, fewest: int = 1) -> list[Row]:
-        """One after the other, the first of them, as many as there is time for."""
+        """Send the first requests one after another, as many as there is time for."""
         until = time.perf_counter() + seconds
         found: list[Row] = []
         for body in self._bodies:

@@ -142,7 +142,7 @@ class Bench:
 
     @property
     def guessed(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of inputs that nobody stated, a row of each."""
+        """Guessed shapes of inputs, one row each."""
         return self._target.guessed if self._target else {}
 
     @property
@@ -165,7 +165,7 @@ class Bench:
         samples_path: Path,
         left_s: float = math.inf,
     ) -> Point:
-        """Carry out one step; a configuration that fails comes back as a point that says how.
+        """Carry out one step; a failing configuration becomes a point with its failure.
 
         Raises:
             OutOfTime: it is not done within `left_s` and its own length.
@@ -278,7 +278,7 @@ class Bench:
 
 
 def _users(config: ServingConfig, request_s: float) -> int:
-    """Of a slow model fewer, as the front has time enough: every one has to be waited for."""
+    """Number of users: fewer for a slow model, since each must be waited for."""
     spare = min(PROBE_USERS, max(2, round(PROBE_SPARE_S / max(request_s, 1e-9))))
     return min(MOST_PROBE_USERS, spare + 2 * config.workers * config.max_batch_size)
 

@@ -213,7 +213,7 @@ def _hits(subject: Subject, known: Calibration, front_s: float) -> dict[str, Any
 
 
 def _expected_s(subject: Subject, duration_s: float) -> float:
-    """What a loop takes, with what comes before it."""
+    """Expected time of a loop, including its preparation."""
     return subject.start_s + subject.request_s + WARMUP_S + duration_s
 
 
@@ -402,7 +402,7 @@ def _workers_that_start(subject: Subject) -> int:
 
 
 def _plain(profile: LoadProfile) -> LoadProfile:
-    """The same requests, without a schedule; nobody gives up on a batch that may be measured."""
+    """The same requests without a schedule; the timeout outlasts any batch measured."""
     defaults = {name: LoadProfile.model_fields[name].default for name in headroom.UNDONE}
     patience_s = max(profile.timeout_s, 2 * LONGEST_S)
     plain = {"request_class": {}, "warmup_s": WARMUP_S, "timeout_s": patience_s}

@@ -1,4 +1,4 @@
-"""What else happened on the machine while something was measured: a note for each thing found.
+"""Disturbances of the machine during a measurement, a note for each.
 
 Other processes, other guests of the host, swapping, throttling by a quota or for heat. The reading
 is at the edge (`now`); what two readings mean is pure (`disturbances`).

@@ -48,7 +48,7 @@ class Times(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A batch as it is sent."""
+    """A batch, ready to send."""
 
     rows: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ class Work(NamedTuple):
 
 
 class Driven:
-    """Context manager around so many workers of one number of threads."""
+    """Context manager around `count` workers with the same number of threads."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ async def _stopped(links: Sequence[WorkerLink]) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The proxy's: uvloop where there is one."""
+    """The proxy's event loop: uvloop if it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -21,7 +21,7 @@ def random_choice(
     space: Space,
     seed: int,
     twin: Predictions | None = None,  # noqa: ARG001 - a proposer's arguments
-    reference_ms: float = 1000.0,  # noqa: ARG001
+    bounds_ms: Sequence[float] = (1000.0,),  # noqa: ARG001
 ) -> ServingConfig | Done:
     """Any of those left, each as likely as the other."""
     measured = tried(points)
@@ -34,7 +34,7 @@ def grid(
     space: Space,
     seed: int,  # noqa: ARG001 - a proposer's arguments
     twin: Predictions | None = None,  # noqa: ARG001
-    reference_ms: float = 1000.0,  # noqa: ARG001
+    bounds_ms: Sequence[float] = (1000.0,),  # noqa: ARG001
 ) -> ServingConfig | Done:
     """The space from its first configuration to its last."""
     measured = tried(points)

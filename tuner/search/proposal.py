@@ -28,8 +28,8 @@ class Proposer(Protocol):
     """Names the next configuration; a pure function, so that a killed study resumes exactly.
 
     It stays inside the space, never names a configuration that has points, and ends with `Done`.
-    `twin` is what is expected of every configuration, None where nothing is; `reference_ms` the p99
-    that hypervolumes are measured against.
+    `twin` is what is expected of every configuration, None where nothing is; `bounds_ms` those on p99
+    within which the rate is to be as high as can be.
     """
 
     def __call__(
@@ -38,7 +38,7 @@ class Proposer(Protocol):
         space: Space,
         seed: int,
         twin: Predictions | None = None,
-        reference_ms: float = 1000.0,
+        bounds_ms: Sequence[float] = (1000.0,),
     ) -> ServingConfig | Done: ...
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 
-from dlbench.tuner.front import hypervolume
-from dlbench.tuner.point import with_outcome
+from dlbench.tuner.bounds.rating import ratings
 from dlbench.tuner.search.proposal import EXHAUSTED, Done, tried
 
 if TYPE_CHECKING:
@@ -41,13 +41,10 @@ def tpe(
     space: Space,
     seed: int,
     twin: Predictions | None = None,  # noqa: ARG001 - a proposer's arguments
-    reference_ms: float = 1000.0,
+    bounds_ms: Sequence[float] = (1000.0,),
 ) -> ServingConfig | Done:
-    """Every knob moved once, then Optuna's TPE on each configuration's own hypervolume.
-
-    Whole curves guide better than single points.
-    """
-    measured = scores(points, reference_ms)
+    """Every knob moved once, then Optuna's TPE on the rates that each configuration takes."""
+    measured = scores(points, bounds_ms)
     sampler = optuna.samplers.TPESampler(seed=seed + len(measured), n_startup_trials=STARTUP)
     trials = (
         _trial(choice, _ranks(space), [score])
@@ -63,7 +60,7 @@ def nsga2(
     space: Space,
     seed: int,
     twin: Predictions | None = None,  # noqa: ARG001 - a proposer's arguments
-    reference_ms: float = 1000.0,
+    bounds_ms: Sequence[float] = (1000.0,),
 ) -> ServingConfig | Done:
     """NSGA-II on operating points, the load share being one more gene; a generation is 20 points."""
     measured = tried(points)
@@ -72,21 +69,25 @@ def nsga2(
     curves = [p for p in points if p.phase in ("baseline", "screen") and p.share is not None]
     known = [(p, c) for p in curves if (c := _choice(p.config, space)) is not None]
     trials = (
-        _trial({**choice, "load_share": p.share}, genes, _objectives(p, reference_ms), number)
+        _trial(
+            {**choice, "load_share": min(p.share or 0.0, 1.0)},
+            genes,
+            _objectives(p, max(bounds_ms)),
+            number,
+        )
         for number, (p, choice) in enumerate(known)
     )
     sampled = _asked(sampler, ["maximize", "minimize"], trials, space)
     return _first_new(sampled, measured, space)
 
 
-def scores(points: Sequence[Point], reference_ms: float) -> dict[ServingConfig, float]:
-    """Configuration -> hypervolume of its own curve; one that failed is worth 0."""
-    outcomes = {
-        config: [o for _, o in with_outcome([p for p in own if p.phase in ("baseline", "screen")])]
-        for config, own in tried(points).items()
+def scores(points: Sequence[Point], bounds_ms: Sequence[float]) -> dict[ServingConfig, float]:
+    """Configuration -> the mean rate that it takes within the bounds; one that failed takes 0."""
+    rated = {r.config: r for r in ratings(points).values()}
+    return {
+        config: fmean(rated[config].rate(b).rate_rps for b in bounds_ms) if config in rated else 0.0
+        for config in tried(points)
     }
-    best = max((o.throughput_rps for curve in outcomes.values() for o in curve), default=1.0)
-    return {config: hypervolume(curve, best, reference_ms) for config, curve in outcomes.items()}
 
 
 def departures(space: Space) -> list[ServingConfig]:
@@ -101,9 +102,9 @@ def departures(space: Space) -> list[ServingConfig]:
     return [space.configuration(move) for move in moves][:STARTUP]
 
 
-def _objectives(point: Point, reference_ms: float) -> list[float]:
+def _objectives(point: Point, worst_ms: float) -> list[float]:
     """Throughput and p99; what may not stand on a front is as bad as can be."""
-    return list(point.outcome or (0.0, max(reference_ms, 1e6)))
+    return list(point.outcome or (0.0, max(worst_ms, 1e6)))
 
 
 def _trial(

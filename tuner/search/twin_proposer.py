@@ -1,19 +1,19 @@
 """Proposals from the twin's predictions, corrected by what has been measured. Pure.
 
-The opening: a few whole predicted curves that together promise the most. Then, each time, the curve
-that is expected to add most to the smoothed front.
+The opening: a few predicted curves that together take most within the bounds on p99. Then, each
+time, the configuration that is expected to raise the best rates most.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlbench.tuner.front import curve_gains, front_indices, greedy_curves, hypervolume
+from dlbench.tuner.bounds.expected import greedy, mean_gain, rates_within
+from dlbench.tuner.bounds.rating import ratings
 from dlbench.tuner.search.correction import Correction
 from dlbench.tuner.search.proposal import EXHAUSTED, Done, tried
 from dlbench.tuner.search.sampled_proposer import tpe
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dlbench.tuner.point import Point
     from dlbench.tuner.space import Space
     from dlbench.tuner.twin.predictions import Predictions
+
+    Curves = NDArray[np.float64]
 
 # Chosen from the predictions alone, before they can be corrected. Five minutes pay for some eight
 # configurations: an opening of eight leaves nothing to the correction, and simulated studies had
@@ -48,52 +50,56 @@ def twin_guided(
     space: Space,
     seed: int,
     twin: Predictions | None = None,
-    reference_ms: float = 1000.0,
+    bounds_ms: Sequence[float] = (1000.0,),
 ) -> ServingConfig | Done:
     """The configuration expected to add most; without predictions what `tpe` proposes."""
     if twin is None:
-        return tpe(points, space, seed, None, reference_ms)
+        return tpe(points, space, seed, None, bounds_ms)
     measured = tried(points)
-    opened = [row for row in opening(twin, reference_ms) if twin.configs[row] not in measured]
+    opened = [row for row in opening(twin, bounds_ms) if twin.configs[row] not in measured]
     if opened:
         return twin.configs[opened[0]]
     correction = Correction.of(points, twin)
-    promises = promised(points, correction, seed, reference_ms)
+    promises = promised(points, correction, seed, bounds_ms)
     best = max(promises, key=lambda row: promises[row], default=None)
     if best is None:
         return EXHAUSTED
-    if promises[best] < SETTLED_GAIN and _settled(points, twin, seed, reference_ms):
-        gain = f"{SETTLED_GAIN:.1%} of the hypervolume"
+    if promises[best] < SETTLED_GAIN and _settled(points, twin, seed, bounds_ms):
+        gain = f"{SETTLED_GAIN:.1%} more requests/s"
         return Done(f"the last {SETTLED_AFTER} proposals promised less than {gain} each")
     if correction.wrong and len(measured) % SECOND_OPINION == 0:
-        opinion = tpe(points, space, seed, None, reference_ms)
+        opinion = tpe(points, space, seed, None, bounds_ms)
         if opinion in twin.rows:  # what is not predicted was left out as infeasible
             return opinion
     return twin.configs[best]
 
 
-def opening(twin: Predictions, reference_ms: float) -> list[int]:
-    """Rows of the configurations to begin with: the most joint hypervolume, as predicted."""
+def opening(twin: Predictions, bounds_ms: Sequence[float]) -> list[int]:
+    """Rows of the configurations to begin with: those that together take most, as predicted."""
     rows = twin.searched
     throughput_rps = twin.capacity_rps[rows, None] * twin.shares
-    chosen = greedy_curves(throughput_rps, twin.p99_ms[rows], OPENING, reference_ms)
-    return [int(rows[i]) for i in chosen]
+    taken = rates_within(throughput_rps, twin.p99_ms[rows], bounds_ms)
+    return [int(rows[i]) for i in greedy(taken, OPENING)]
 
 
 def promised(
-    points: Sequence[Point], correction: Correction, seed: int, reference_ms: float
+    points: Sequence[Point], correction: Correction, seed: int, bounds_ms: Sequence[float]
 ) -> dict[int, float]:
-    """Row of each candidate -> expected gain, as a share of the smoothed front's hypervolume.
+    """Row of each candidate -> by what share it is expected to raise the best rates, in the mean.
 
     The expectation is over what the correction does not know: a curve that may be much better is
     worth a look even if it probably is not. Candidates are the curves that gain most if everything
     is as expected, and some at random.
     """
     throughput, p99 = correction.curves()
-    smoothed = [e.outcome for e in correction.estimates([p for p in points if p.outcome]).values()]
-    front = [smoothed[i] for i in front_indices(smoothed)]
-    best = max((o.throughput_rps for o in front), default=float(throughput.max()))
-    gains = partial(curve_gains, front, best_throughput_rps=best, reference_ms=reference_ms)
+    rated = ratings(points, correction.predictions)
+    best = np.array(
+        [max((r.rate(b).rate_rps for r in rated.values()), default=0.0) for b in bounds_ms]
+    )
+
+    def gains(throughput_rps: Curves, p99_ms: Curves) -> NDArray[np.float64]:
+        return mean_gain(rates_within(throughput_rps, p99_ms, bounds_ms), best)
+
     rows = _candidates(gains(throughput, p99), correction.predictions, tried(points), seed)
     expected = np.zeros(len(rows))
     sds = correction.deviations(rows)
@@ -101,8 +107,7 @@ def promised(
         capacity, tail = (np.exp(z * sd)[:, None] for z, sd in zip((a, b), sds, strict=True))
         expected += weight_a * weight_b * gains(throughput[rows] * capacity, p99[rows] * tail)
     expected *= _survival(points, correction.predictions)[rows]
-    known = hypervolume(front, best, reference_ms) or 1.0
-    return dict(zip(rows.tolist(), (expected / known).tolist(), strict=True))
+    return dict(zip(rows.tolist(), expected.tolist(), strict=True))
 
 
 def _candidates(
@@ -137,14 +142,16 @@ def _likeness(twin: Predictions, rows: Sequence[int]) -> NDArray[np.float64]:
     return np.asarray(np.exp(-4 * far).sum(axis=1))
 
 
-def _settled(points: Sequence[Point], twin: Predictions, seed: int, reference_ms: float) -> bool:
+def _settled(
+    points: Sequence[Point], twin: Predictions, seed: int, bounds_ms: Sequence[float]
+) -> bool:
     """Whether the best proposal promised too little after each of the last configurations.
 
     Read off the points, the latest first: one good promise ends the reading.
     """
     if len(tried(points)) < OPENING + SETTLED_AFTER:
         return False
-    promises = (_promise(p, twin, seed, reference_ms) for p in _histories(points))
+    promises = (_promise(p, twin, seed, bounds_ms) for p in _histories(points))
     return all(promise < SETTLED_GAIN for promise in itertools.islice(promises, SETTLED_AFTER))
 
 
@@ -156,7 +163,9 @@ def _histories(points: Sequence[Point]) -> Iterator[list[Point]]:
         yield [p for p in points if p.config in until]
 
 
-def _promise(points: Sequence[Point], twin: Predictions, seed: int, reference_ms: float) -> float:
+def _promise(
+    points: Sequence[Point], twin: Predictions, seed: int, bounds_ms: Sequence[float]
+) -> float:
     """Largest expected gain of a configuration not measured."""
-    found = promised(points, Correction.of(points, twin), seed, reference_ms)
+    found = promised(points, Correction.of(points, twin), seed, bounds_ms)
     return max(found.values(), default=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dlbench.loadgen.quantity import digits
 from dlbench.proxy.dispatch.core import PREFETCH_BELOW_NS
 from dlbench.tuner.twin.queueing import MMc, mmc_quantile_s
 from dlbench.tuner.twin.scenario import NS
@@ -61,10 +62,10 @@ def left_out(
             config, calibration, seen
         ),
         f"{seen.hit_ratio:.0%} cache hits": seen.hit_ratio > 0,
-        f"service times that vary less (cv {cv:.2g}, not 1)": cv < 1 - SLIGHT,
-        f"service times that vary more (cv {cv:.2g}, not 1)": cv > 1 + SLIGHT,
+        f"service times that vary less (cv {digits(cv, 2)}, not 1)": cv < 1 - SLIGHT,
+        f"service times that vary more (cv {digits(cv, 2)}, not 1)": cv > 1 + SLIGHT,
         f"busy workers that slow each other by {slower:.0%}": slower > SLIGHT,
-        f"{other_ms:.2g} ms in front and client": other_ms > SLIGHT * 1000 * alone_s,
+        f"{digits(other_ms, 2)} ms in front and client": other_ms > SLIGHT * 1000 * alone_s,
         f"{load.arrivals} arrivals": load.arrivals != "poisson",
         f"{seen.rejected_share:.0%} refused": seen.rejected_share > 0,
     }

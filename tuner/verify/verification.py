@@ -1,28 +1,41 @@
-"""From the repeats of verification to the numbers that are reported. Pure.
+"""From a study's points to what is reported: one table, and the recommendation that follows from it. Pure.
 
-Half of the repeats chooses what stands on the front and what is recommended, the other half is
-what gets reported, so nobody is shown the luck that won the choice.
+What is reported comes from the comparison alone, in which the finalists and the default took turns:
+these windows are fresh, so nobody is shown the luck that made a finalist.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
 
-from dlbench.tuner.front import Outcome, front_indices
+from dlbench.tuner.bounds.decision import (
+    BoundRow,
+    balanced,
+    best_within,
+    bound_rows,
+    quoted,
+    row_of,
+)
+from dlbench.tuner.bounds.ladder import ladder
+from dlbench.tuner.bounds.rating import ratings
+from dlbench.tuner.front import front_indices
 from dlbench.tuner.point import Point  # noqa: TC001 - pydantic has to know it at run time
-from dlbench.tuner.recommend import ALIKE, RULES, Option, Wish
-from dlbench.tuner.search.correction import Correction, Estimate, for_choice, for_report
+from dlbench.tuner.recommend import ALIKE, RULES, Option
+from dlbench.tuner.search.correction import Correction, Estimate
 from dlbench.tuner.search.insight import Insight, insight
 from dlbench.tuner.verify.disturbed import tally
 from dlbench.tuner.verify.drift import drift
 from dlbench.tuner.verify.pool import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from dlbench.loadgen.measurement import Measurement
+    from dlbench.tuner.bounds.rating import Rating
+    from dlbench.tuner.constraint import Constraints
     from dlbench.tuner.study_config import StudyConfig
     from dlbench.tuner.twin.predictions import Predictions
     from dlbench.tuner.verify.pool import Repeat
@@ -32,18 +45,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verified:
-    """The result of a study: pooled points, the recommended one, and what may be said of the SLO.
+    """The result of a study.
 
-    `slo` is "none", "met", "undecided" or "missed". `estimates` are the smoothed values by a point's
-    name; the points in `smoothed` have the interval of theirs. `drift`, `disturbed`, `limit` (what
-    keeps the recommended one from taking more) and `unknown` (what there was no time for) are
-    sentences, "" for none.
+    `bounds` has the best configuration within each bound on p99, `answer` the recommended one within
+    the bound that it is quoted at, by `rule`. `points` are the operating points of the comparison,
+    pooled, with the front among them. `slo` is "none", "met", "undecided" or "missed". `estimates`
+    are the points' values smoothed over the study, by name. `drift`, `disturbed`, `limit` (what keeps
+    the recommended one from taking more) and `unknown` (what there was no time for) are sentences,
+    "" for none.
     """
 
     points: tuple[Point, ...]
     slo: str
+    bounds: tuple[BoundRow, ...] = ()
+    answer: BoundRow | None = None
+    rule: str = ""
+    compared: bool = False
     estimates: dict[str, Estimate] = field(default_factory=dict)
-    smoothed: tuple[str, ...] = ()
     insight: Insight | None = None
     drift: str = ""
     disturbed: str = ""
@@ -69,8 +87,13 @@ class Verified:
 
     @property
     def recommended(self) -> Point | None:
-        """The point to serve with, None if nothing held."""
+        """The operating point nearest to the answer, None if there is none."""
         return next((p for p in self.points if p.recommended), None)
+
+    @property
+    def proved(self) -> bool:
+        """Whether the answer was compared, and is surely no worse than the default."""
+        return self.compared and self.answer is not None and self.answer.proved
 
     def baseline(self, name: str) -> Point | None:
         """What a baseline did, measured in the same rounds as everything else."""
@@ -81,118 +104,113 @@ class Verified:
 def verified(
     repeats: Mapping[str, Sequence[Repeat]],
     config: StudyConfig,
+    bounds_ms: Sequence[float],
     predictions: Predictions | None = None,
     points: Sequence[Point] = (),
     priorities: Mapping[int, float] = ALIKE,
 ) -> Verified:
-    """Pool each candidate's repeats (name -> repeats in order), choose and report.
+    """The table of bounds, and what follows from it.
 
-    `points` is all that was recorded, `priorities` the share of requests of each. With predictions the choice goes by smoothed values. What is
-    reported is measured: both are as near to the truth (off by 0.12-0.22 and 0.15 in ln p99 in
-    simulations), but smoothing takes the noise for what the simulations make it, and samples take
-    nothing for granted. Only where they cannot tell an interval, the smoothed one stands in.
+    `repeats` are those of the comparison's points, by name, with their samples; `points` is all that
+    was recorded, `priorities` the share of requests of each.
     """
-    choosing = _pool_each(repeats, lambda number: number % 2 == 0)
-    reported = _pool_each(repeats, lambda number: number % 2 == 1)
-    choosing = _smooth(choosing, _estimates(choosing, for_choice(points), predictions))
-    estimates = _estimates(reported, for_report(points), predictions)
-    reported, smoothed = _completed(reported, estimates)
-    front = _front(choosing, reported)
-    pick = _pick(front, choosing, config, config.wish(priorities))
-    marked = tuple(
-        point.model_copy(update={"on_front": name in front, "recommended": name == pick})
-        for name, point in reported.items()
+    compared = [p for p in points if p.phase == "verify" and p.measurement is not None]
+    rated = ratings(points, predictions, compared or None)
+    pooled = _pooled(repeats) or _as_searched(points)
+    able = {name: r for name, r in rated.items() if _allowed(name, pooled, config.constraints)}
+    wanted = bound_rows(able, bounds_ms)
+    # Where nobody keeps to the bound that was asked for, what comes nearest is something to run.
+    rows = wanted or bound_rows(able, ladder(max(bounds_ms)))
+    answer = _answer(able, rows, config, list(pooled.values()), priorities)
+    if answer is not None and not compared:  # the best found so far
+        answer = replace(answer, decided=False)
+    moved = drift(points)
+    return Verified(
+        points=_marked(pooled, answer),
+        slo=_slo(wanted, config, compared=bool(compared)),
+        bounds=rows,
+        answer=answer,
+        rule=config.rule,
+        compared=bool(compared),
+        estimates=_estimates(pooled, points, predictions),
+        insight=None if predictions is None else insight(points, predictions),
+        drift=str(moved) if moved is not None and moved.beyond_noise else "",
+        disturbed=tally(points),
     )
-    learnt = None if predictions is None else insight(points, predictions)
-    slo, moved = _slo(pick, [reported[n] for n in front], config), drift(points)
-    said = str(moved) if moved is not None and moved.beyond_noise else ""
-    meanwhile = tally(points)
-    return Verified(marked, slo, estimates, smoothed, learnt, said, meanwhile)
 
 
-def _pool_each(repeats: Mapping[str, Sequence[Repeat]], half: Callable[[int], bool]) -> Pooled:
-    halves = {
-        name: [r for r in own if half(r[0].repeat) and r[0].measurement is not None]
-        for name, own in repeats.items()
-    }
-    return {name: pool(own) for name, own in halves.items() if own}
+def _pooled(repeats: Mapping[str, Sequence[Repeat]]) -> Pooled:
+    kept = {n: [r for r in own if r[0].measurement is not None] for n, own in repeats.items()}
+    return {name: pool(own) for name, own in kept.items() if own}
+
+
+def _as_searched(points: Sequence[Point]) -> Pooled:
+    """Where there was no time to compare anything, the points of the search stand in."""
+    return {p.name: p for p in points if p.share is not None and p.measurement is not None}
+
+
+def _allowed(name: str, pooled: Pooled, demands: Constraints) -> bool:
+    """Whether no other demand than that on p99 is surely missed wherever it was measured."""
+    others = [d for d in demands.objectives if d.field != "p99_ms"]
+    own = [p for p in pooled.values() if p.configuration == name and p.outcome]
+    return not own or any(all(d.standing(p) != "missed" for d in others) for p in own)
+
+
+def _answer(
+    rated: Mapping[str, Rating],
+    rows: Sequence[BoundRow],
+    config: StudyConfig,
+    pooled: Sequence[Point],
+    priorities: Mapping[int, float],
+) -> BoundRow | None:
+    """The recommended configuration, within the bound that it is quoted at."""
+    kept = [row.p99_ms for row in rows]
+    if not kept:
+        return None
+    if config.rule == "slo":
+        return row_of(rated, best_within(rated, kept[0]), kept[0])
+    if config.rule == "balanced":
+        best = balanced(rated, kept)
+        return row_of(rated, best, quoted(best, kept))
+    options = [p for p in pooled if p.outcome and p.configuration in rated]
+    held = RULES[config.rule]([_option(p) for p in options], config.wish(priorities))
+    if held is None:
+        return None
+    chosen = rated[options[held].configuration]
+    return row_of(rated, chosen, quoted(chosen, kept) if len(kept) > 1 else kept[0])
+
+
+def _marked(pooled: Pooled, answer: BoundRow | None) -> tuple[Point, ...]:
+    """With the front among them, and the point that is nearest to the answer."""
+    held = [(name, p.outcome) for name, p in pooled.items() if p.outcome]
+    front = {held[i][0] for i in front_indices([outcome for _, outcome in held])}
+    pick = None if answer is None else _nearest(pooled, answer)
+    return tuple(
+        p.model_copy(update={"on_front": name in front, "recommended": name == pick})
+        for name, p in pooled.items()
+    )
+
+
+def _nearest(pooled: Pooled, answer: BoundRow) -> str | None:
+    """The name of its busiest operating point within the bound, or failing that of the quickest."""
+    own = [(n, p.outcome) for n, p in pooled.items() if p.configuration == answer.configuration and p.outcome]  # fmt: skip
+    within = [(o.throughput_rps, n) for n, o in own if o.p99_ms <= answer.p99_ms]
+    if within:
+        return max(within)[1]
+    return min(((o.p99_ms, n) for n, o in own), default=(0.0, None))[1]
 
 
 def _estimates(
     pooled: Pooled, points: Sequence[Point], predictions: Predictions | None
 ) -> dict[str, Estimate]:
-    """Smoothed values of these points by what `points` say; none of what was not predicted."""
+    """Smoothed values of these points; none of what was not predicted."""
     if predictions is None:
         return {}
     return Correction.of(points, predictions).estimates(list(pooled.values()))
 
 
-def _smooth(pooled: Pooled, estimates: Mapping[str, Estimate]) -> Pooled:
-    """The points with their estimates in the place of what was measured.
-
-    But a p99 is never better than it was: a point that now and then stalls is taken for noise by
-    what smooths, and is the last that anybody wants to be advised.
-    """
-    found = dict(pooled)
-    for name in pooled.keys() & estimates.keys():
-        known, seen_ms = estimates[name], pooled[name].measured.p99_ms or 0.0
-        worse = {
-            "p99_ms": max(known.p99_ms, seen_ms),
-            "p99_high_ms": max(known.p99_high_ms, seen_ms),
-        }
-        found[name] = _changed(pooled[name], **{**known._asdict(), **worse})
-    return found
-
-
-def _completed(pooled: Pooled, estimates: Mapping[str, Estimate]) -> tuple[Pooled, tuple[str, ...]]:
-    """Undetermined intervals filled with smoothed ones, wide enough for the measured p99 as well."""
-    names = [n for n, p in pooled.items() if n in estimates and p.measured.p99_low_ms is None]
-    found = dict(pooled)
-    for name in names:
-        p99_ms, known = pooled[name].measured.p99_ms, estimates[name]
-        ends = [known.p99_low_ms, known.p99_high_ms, *([] if p99_ms is None else [p99_ms])]
-        found[name] = _changed(pooled[name], p99_low_ms=min(ends), p99_high_ms=max(ends))
-    return found, tuple(names)
-
-
-def _front(choosing: Pooled, reported: Pooled) -> list[str]:
-    """Chosen by one half; dropped where the other half shows it to fail or surely to be beaten.
-
-    What only seems beaten stays: dropping the unlucky would leave luck on the front. Who surely
-    beats a chosen one takes its place, wherever it was before: nobody is to be advised what another
-    row of the same table shows to be worse.
-    """
-    both = [
-        name for name in choosing if name in reported and _holds(choosing[name], reported[name])
-    ]
-    chosen = [both[i] for i in front_indices([_outcome(choosing[n]) for n in both])]
-    better = [n for n in both if any(_surely_beats(reported[n], reported[o]) for o in chosen)]
-    known = list(dict.fromkeys([*chosen, *better]))
-    return [n for n in known if not any(_surely_beats(reported[o], reported[n]) for o in known)]
-
-
-def _holds(choosing: Point, reported: Point) -> bool:
-    return choosing.outcome is not None and reported.outcome is not None
-
-
-def _surely_beats(one: Point, other: Point) -> bool:
-    ours, theirs = one.measured, other.measured
-    if ours.p99_high_ms is None or theirs.p99_low_ms is None:
-        return False
-    return ours.throughput_rps >= theirs.throughput_rps and ours.p99_high_ms < theirs.p99_low_ms
-
-
-def _pick(front: list[str], choosing: Pooled, config: StudyConfig, wish: Wish) -> str | None:
-    """By the rule asked for, among those that surely meet every bound, else those that seem to."""
-    demands = config.constraints
-    sure = [n for n in front if demands.standing(choosing[n]) == "met"]
-    eligible = sure or [n for n in front if max(demands.estimated(choosing[n]), default=0.0) <= 0]
-    held = RULES[config.rule]([_option(choosing[name]) for name in eligible], wish)
-    return None if held is None else eligible[held]
-
-
 def _option(point: Point) -> Option:
-    m = point.measured
+    m = _measured(point)
     assert m.p99_ms is not None
     queued_ms = m.server_queue_ms
     waiting_ms = None if queued_ms is None else queued_ms + (m.connect_mean_ms or 0.0)
@@ -200,22 +218,17 @@ def _option(point: Point) -> Option:
     return Option(m.throughput_rps, m.p99_ms, m.p99_low_ms, m.p99_high_ms, *times)
 
 
-def _slo(pick: str | None, front: Sequence[Point], config: StudyConfig) -> str:
-    """Met or missed only if the whole interval says so; without a pick, by all that stood a chance."""
+def _slo(rows: Sequence[BoundRow], config: StudyConfig, *, compared: bool) -> str:
+    """Whether the bound that was asked for can be kept, and by anything that was compared."""
     if config.slo_p99_ms is None:
         return "none"
-    bound = config.constraints.objectives[0]
-    found = {bound.standing(p) for p in front if pick is None or p.name == pick}
-    if not found or "undecided" in found:
+    if not compared:
         return "undecided"
-    return "met" if "met" in found else "missed"
+    if not rows:
+        return "missed"
+    return "met" if rows[0].low_rps > 0 and rows[0].measured else "undecided"
 
 
-def _changed(point: Point, **figures: float) -> Point:
-    changed = point.measured.model_copy(update=figures)
-    return point.model_copy(update={"measurement": changed})
-
-
-def _outcome(point: Point) -> Outcome:
-    assert point.outcome is not None
-    return point.outcome
+def _measured(point: Point) -> Measurement:
+    assert point.measurement is not None
+    return point.measurement

@@ -65,7 +65,7 @@ async def model_ready(models: Repository, request: Message) -> Message:
 
 
 async def server_metadata(_: Repository, __: Message) -> Message:
-    """Who we are and which extensions there are."""
+    """The server's name, version and extensions."""
     return pb.ServerMetadataResponse(
         name="dlbench", version=version("dlbench"), extensions=EXTENSIONS
     )
@@ -160,7 +160,7 @@ async def _streamed(models: Repository, text: bytes, memory: Memory) -> bytes:
 
 
 def _opened(text: bytes) -> tuple[Message | None, Sequence[Buffer]]:
-    """The message and its raw inputs; no message if there is much else in it."""
+    """The message and its raw inputs; no message if it has much other content."""
     if len(text) <= AT_ONCE:
         message = parsed(pb.ModelInferRequest, text)
         return message, message.raw_input_contents
@@ -179,7 +179,7 @@ async def _infer(models: Repository, message: Message, raw: Sequence[Buffer]) ->
 
 
 async def _infer_aside(models: Repository, text: bytes) -> bytes:
-    """Run the model on tensors that are written out: in the process beside they hold up nobody."""
+    """Run the model on tensors written out as fields, in a separate process."""
     served = {(model.name, model.version): model for model in models.models}
     signatures = {name: model.signature for name, model in served.items()}
     name, asked = await models.aside.call(read_alone, signatures, PickleBuffer(text))
@@ -187,7 +187,7 @@ async def _infer_aside(models: Repository, text: bytes) -> bytes:
 
 
 def _submitted(model: ServedModel, request: InferRequest) -> asyncio.Future[Outcome]:
-    """The outcome to come. An error is a result too: a call given up leaves nobody to fetch it."""
+    """The outcome to come. Errors are results too, so that an abandoned call logs none."""
     outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     def reply(found: Outcome) -> None:

@@ -62,7 +62,7 @@ def parsed(kind: Message, text: Buffer) -> Message:
 
 
 def taken_apart(text: bytes) -> tuple[bytes, list[memoryview]]:
-    """A ModelInferRequest's bytes without the raw inputs, and these as they lie there.
+    """A ModelInferRequest's bytes without the raw inputs, and the raw inputs as views.
 
     protobuf would copy them twice, and what it makes of many small fields is fifty times their size.
 

@@ -68,7 +68,7 @@ class Health:
         self._stopping.set()
 
     async def check(self, request: Any, context: Any) -> Any:  # noqa: ANN401 - grpc ships no types
-        """How it is now. Raises NotFound for a model that is not here."""
+        """The current status. Raises NotFound for an unknown model."""
         self._let_in(request.service, context)
         return RESPONSE(status=self._status(request.service))
 

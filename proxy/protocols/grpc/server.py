@@ -230,7 +230,7 @@ class GrpcFront:
 
     @contextmanager
     def _one_stream(self) -> Iterator[None]:
-        """Half a message of a stream may lie here for as long as the stream is open.
+        """Count an open stream, which may hold half a message for as long as it is open.
 
         Raises:
             Overloaded: all streams together could hold more than they may.
@@ -248,7 +248,7 @@ class GrpcFront:
             self._streams -= 1
 
     async def _received(self, name: str, requests: AsyncIterator[bytes]) -> bytes:
-        """The message of a call; so many are received at once as there is memory for the largest.
+        """The message of a call; as many are received at once as the memory can hold at full size.
 
         Raises:
             BadRequest: there is none.
@@ -305,7 +305,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
 
 
 def _credentials(settings: ServerSettings) -> Any:  # noqa: ANN401 - grpc ships no types
-    """Those of the HTTP front, whose start-up has found key and certificates to be in order."""
+    """The credentials of the HTTP front, which has already checked key and certificates."""
     key, certificate = Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes()
     authorities = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
     return grpc.ssl_server_credentials(

@@ -60,7 +60,7 @@ def test_figures_for_machines(kept, figures):
     assert not found["overloaded"]
 
 
-def test_what_queueing_theory_says_stands_beside_it(kept):
+def test_what_queueing_theory_says_stands_beside_it(kept, figures):
     found = figures("demo:mlp", "--calibration", kept, "--rate", 250, "--workers", 1)
     theory = found["queueing"]
     assert theory["queue"] == "M/M/1"
@@ -69,15 +69,17 @@ def test_what_queueing_theory_says_stands_beside_it(kept):
     assert found["in_flight"] == pytest.approx(250 * found["mean_ms"] / 1000, rel=0.01)
     assert found["mean_ms"] < theory["mean_ms"]
     assert [reason for reason in theory["left_out"] if "vary less" in reason]
-    asked = predict("demo:mlp", "--calibration", kept, "--rate", 250, "--workers", 1).stdout
+    asked = dlbench(
+        "predict", "demo:mlp", "--calibration", kept, "--rate", 250, "--workers", 1
+    ).stdout
     assert "M/M/1 leaves out: " in asked
     assert all(len(line) <= 80 for line in asked.splitlines())
 
 
-def test_a_queue_without_batches_may_have_no_steady_state(kept):
+def test_a_queue_without_batches_may_have_no_steady_state(kept, figures):
     known = ("demo:mlp", "--calibration", kept, "--rate", 700, "--workers", 1)
     assert figures(*known)["queueing"]["p99_ms"] == "Infinity"
-    assert "grows" in predict(*known).stdout
+    assert "grows" in dlbench("predict", *known).stdout
 
 
 def test_what_a_person_reads(kept):
@@ -115,7 +117,7 @@ def test_a_cache_is_predicted_with_the_rows_of_the_data(kept, tmp_path, figures)
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text, predict):
-    done = predict("demo:mlp", "--calibration", kept, *arguments)
+    done = dlbench("predict", "demo:mlp", "--calibration", kept, *arguments)
     assert done.returncode == code
     assert text in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -123,7 +125,7 @@ def test_what_cannot_be_is_said_in_one_line(kept, arguments, code, text, predict
 
 
 def test_a_calibration_of_other_requests_is_refused(kept, predict):
-    done = predict("demo:mlp", "--calibration", kept, "--rate", 10, "--encoding", "json")
+    done = dlbench("predict", "demo:mlp", "--calibration", kept, "--rate", 10, "--encoding", "json")
     assert done.returncode == 1
     assert "another --encoding" in done.stderr
 

@@ -371,7 +371,7 @@ WRONG = {
     "another model": (v2(), "/v2/models/other", "status 404|has no"),
     "not ready": (v2(ready=False), "", "not ready"),
     "no size runs": (v2(shape=(-1, -1), runs=lambda _: False), "", "--shape NAME=D1,D2"),
-    "refuses": (v2(runs=lambda _: False), "", "refuses .* cannot run"),
+    "refuses": (v2(runs=lambda _: False), "", "rejects .* cannot run"),
 }
 
 

@@ -129,9 +129,9 @@ def test_v2_says_what_the_server_can(shared_proxies, models):
 
 WRONG = {
     "an unknown model of TensorFlow Serving": ("/v1/models/other", {}, "not as TensorFlow Serving"),
-    "an unknown model of TorchServe": ("/predictions/other", {"shape": {"x": (3,)}}, "refuses"),
+    "an unknown model of TorchServe": ("/predictions/other", {"shape": {"x": (3,)}}, "rejects"),
     "TorchServe without shapes": ("/predictions/affine", {}, "--shape NAME"),
-    "a wrong shape": ("/predictions/affine", {"shape": {"x": (9,)}}, "refuses .* 'x'"),
+    "a wrong shape": ("/predictions/affine", {"shape": {"x": (9,)}}, "rejects .* 'x'"),
     "no V2": ("/predict", {}, "--protocol plain"),
     "a template without inputs": (
         "/predict",

@@ -64,7 +64,9 @@ def verified():
     ]
     shares = {"workers": 0.5, "max_batch_size": 0.3}
     learnt = Insight(None, None, False, Importances(shares, {"workers": 0.2}))
-    return Verified(tuple(points), "none", insight=learnt)
+    row = made.bound_row(rate=6000.0, ratio=1.5, config=CONFIGS["c01"])
+    about = {"answer": row, "bounds": (row,), "rule": "slo", "compared": True}
+    return Verified(tuple(points), "met", insight=learnt, **about)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,10 @@ def test_the_slider_recommends_what_the_rule_does(page, verified):
 
 
 def test_it_begins_with_the_bound_that_the_study_was_given(page):
-    assert page.locator("#answer").inner_text().count("p99<20ms met") == 1
+    assert page.locator("#answer").inner_text().count("6,000 requests/s [5,700-6,300]") == 1
+    cells = page.locator("#bounds tbody td").all_inner_texts()
+    assert cells[0] == "20 ms"
+    assert cells[2:] == ["6,000", "5,700-6,300", "4,000", "1.5 [1.44-1.56]"]
     assert page.evaluate("first") == 20
     assert "dlbench tune m.onnx --pin 0-900" in page.locator("#facts").inner_text()
 

@@ -146,8 +146,8 @@ def test_bounds_and_restrictions_come_from_every_source(monkeypatch):
 
 
 def test_there_is_a_rule_for_every_name_and_a_name_for_every_rule():
-    assert set(get_args(Rule)) == set(RULES)
-    assert read(StudyConfig, {}, {}).rule == "knee"
+    assert set(get_args(Rule)) == {*RULES, "balanced"}
+    assert read(StudyConfig, {}, {}).rule == "balanced"
     config = read(StudyConfig, {"recommend": "cost", "price_per_hour": 3.6}, {})
     assert (config.rule, config.wish().price_per_hour) == ("cost", 3.6)
 

@@ -1,5 +1,7 @@
 """The findings in plain sentences."""
 
+from dataclasses import replace
+
 import pytest
 
 from dlbench.loadgen.quantity import digits
@@ -21,115 +23,100 @@ def verified_point(name="c01", rate=200.0, p99=10.0, config=made.DEFAULT, **chan
     return made.point(name, "verify", config=config, **{**known, **changes})
 
 
-def pick(**changes):
-    config = made.DEFAULT.model_copy(update={"workers": 1, "max_batch_size": 32})
-    return verified_point(config=config, recommended=True, on_front=True, **changes)
+@pytest.fixture
+def result():
+    """Two workers and batches of 16 take 4,100/s within 20 ms, the default 3,796."""
+
+    def make(row=None, slo="met", config=None, **changes):
+        changed = made.DEFAULT.model_copy(update={"workers": 1, "max_batch_size": 16})
+        row = row or made.bound_row(config=config or changed)
+        points = (verified_point("default"), verified_point(row.configuration, config=row.config))
+        known = {"points": points, "slo": slo, "bounds": (row,), "answer": row, "rule": "slo"}
+        return Verified(**{**known, "compared": True, **changes})
+
+    return make
 
 
-def test_a_person_is_told_in_five_lines():
-    naive = verified_point("naive", 50.0, 8.0, made.DEFAULT.model_copy(update={"workers": 4}))
-    default = verified_point("default", 195.0, 9.8)
+SLO = StudyConfig(slo_p99_ms=20.0)
+
+
+def test_the_first_sentence_answers_what_to_run_how_much_and_how_sure(result):
+    found = findings(result(), SLO)
+    assert found["answer"] == (
+        "Serve it with batches of up to 16, 1 worker: 4,100 requests/s [3,895-4,305] with "
+        "p99 <= 20 ms; the default takes 3,796, so 1.08x [1.04-1.12]."
+    )
+
+
+def test_the_rest_is_what_limits_it_and_which_knobs_mattered(result):
     insight = Insight(ERROR, 0.1, False, IMPORTANCES)
     limit = "the workers: 1, 97% busy"
-    result = Verified((pick(), naive, default), "met", insight=insight, limit=limit)
-    found = findings(result, StudyConfig(slo_p99_ms=20))
-    assert list(found) == ["use", "gain", "limit", "knobs", "uncertain"]
-    assert "c01@0.5, max_batch_size 32, workers 1: 200/s [182-220] at p99 10 ms" in found["use"]
-    assert "p99<20ms met by the whole 95 % interval" in found["use"]
-    against_naive, against_default = found["gain"].split("; ")
-    assert against_naive == (
-        "against naive: throughput 4 times higher [3.5 to 4.58 times higher], "
-        "p99 25 % higher [9.2 to 43 % higher]"
-    )
-    assert against_default.startswith("against default: throughput 2.6 % higher [")
-    assert against_default.endswith(", no significant difference")
-    assert found["limit"] == "the workers: 1, 97% busy"
+    found = findings(result(insight=insight, limit=limit), SLO)
+    assert list(found) == ["answer", "limit", "knobs"]
+    assert found["limit"] == limit
     assert found["knobs"].startswith("workers 61%, cache_size 22% of the variation in capacity")
-    assert "no single knob matters much of the variation in p99" in found["knobs"]
-    assert "off by 8% in throughput and 21% in p99 in the median, 20% and 70%" in found["uncertain"]
-    assert "WRONG" not in found["uncertain"]
-    assert not any("\n" in text for text in found.values())
+    assert "no single knob matters much" in found["knobs"]
 
 
-def test_an_undecided_slo_says_which_way_it_looks():
-    result = Verified((pick(),), "undecided")
-    found = findings(result, StudyConfig(slo_p99_ms=10.5, budget_s=300))
-    assert "p99<10.5ms is UNDECIDED: probably met" in found["uncertain"]
-    assert "the 95 % interval crosses it" in found["uncertain"]
-    assert "--budget" not in found["uncertain"]
-    assert "met" not in found["use"]
+@pytest.mark.parametrize(("decided", "says"), [(True, "takes more"), (False, "takes surely more")])
+def test_a_default_that_is_the_best_found_is_said_to_be(result, decided, says):
+    row = made.bound_row("default", 3800.0, ratio=1.0, decided=decided)
+    found = findings(result(row), SLO)["answer"]
+    assert found.startswith("Serve it as it is: 3,800 requests/s [3,610-3,990] with p99 <= 20 ms.")
+    assert found.endswith(f"Nothing that was tried {says}.")
 
 
-def test_a_bound_that_is_surely_missed_is_said_first():
-    found = findings(Verified((pick(),), "missed"), StudyConfig(slo_p99_ms=5))
-    assert "p99<5ms MISSED" in found["use"]
-    assert "UNDECIDED" not in found.get("uncertain", "")
+def test_what_is_not_proved_is_said_so_and_has_something_to_run(result):
+    row = made.bound_row(ratio=1.02, config=made.DEFAULT.model_copy(update={"workers": 1}))
+    shaky = replace(row, ratio_low=0.8)
+    found = findings(result(shaky, unknown="it is open; --budget 9m would decide it"), SLO)
+    assert found["answer"].startswith("Best so far, not proved. Serve it with 1 worker: 4,100")
+    assert found["doubts"] == "- it is open; --budget 9m would decide it"
 
 
-def test_what_is_uncertain_about_the_recommendation_is_said():
-    bare = made.point(rate=200, requests=500, verdict="unsteady", reason="it stalled")
-    bare = bare.model_copy(update={"on_front": True, "recommended": True})
-    found = findings(
-        Verified((bare,), "none", drift="the machine drifted", disturbed="by others"), StudyConfig()
-    )
-    assert "200/s [undetermined] at p99 10 ms" in found["use"]
-    for doubt in (
-        *("indicative, from 500 requests", "the interval of p99 is undetermined", "it stalled"),
-        *("the front is a single point", "the machine drifted", "by others"),
-    ):
-        assert doubt in found["uncertain"]
-    smoothed = findings(Verified((pick(),), "none", smoothed=("c01@0.5",)), StudyConfig())
-    assert "smoothed over the study" in smoothed["uncertain"]
+def test_a_bound_that_nothing_keeps_is_said_first(result):
+    found = findings(result(slo="missed"), StudyConfig(slo_p99_ms=1.0))
+    assert found["answer"].startswith("Nothing that was tried keeps p99 <= 1 ms. Serve it with")
 
 
-def test_a_wrong_twin_is_called_wrong_and_what_was_done_about_it():
+def test_there_are_at_most_three_doubts_the_worst_first(result):
+    row = made.bound_row(measured=False, low_rps=2000.0, high_rps=6000.0)
+    found = findings(result(row, unknown="open", drift="drifted", disturbed="by others"), SLO)
+    doubts = found["doubts"].splitlines()
+    assert len(doubts) == 3
+    assert doubts[0] == "- open"
+    assert "no load came near 4,100/s" in doubts[1]
+    assert "larger --budget" in doubts[2]
+    calm = findings(result(drift="drifted", disturbed="by others"), SLO)["doubts"].splitlines()
+    assert calm == ["- by others; close other programs and run again", "- drifted"]
+
+
+def test_another_bound_that_is_not_sure_is_a_doubt(result):
+    point = verified_point(requests=100).model_copy(update={"recommended": True})
+    config = StudyConfig(slo_p99_ms=20.0, slo=("error_rate<0.1%",))
+    assert "error_rate<0.1% is undecided" in findings(result(points=(point,)), config)["doubts"]
+
+
+def test_words_that_nobody_needs_do_not_appear(result):
     insight = Insight(ERROR, 0.44, True, IMPORTANCES)
-    found = findings(Verified((pick(),), "none", insight=insight), StudyConfig())
-    assert "the twin is WRONG here, its errors spread by 0.44" in found["uncertain"]
-    assert "every third proposal did not come from it" in found["uncertain"]
-
-
-def test_ratios_without_intervals_are_undetermined_and_failed_baselines_no_gain():
-    unknown = made.point("naive", rate=100, config=made.DEFAULT)
-    saturated = made.point("default", "verify", rate=90, verdict="saturated")
-    found = findings(Verified((pick(), unknown, saturated), "none"), StudyConfig())
-    assert "against naive: throughput 2 times higher [undetermined], p99" in found["gain"]
-    assert "default failed re-measurement" in found["gain"]
-
-
-def test_the_default_recommended_is_called_the_default():
-    same = verified_point("default", recommended=True, on_front=True)
-    found = findings(Verified((same,), "none"), StudyConfig())
-    assert "the default configuration" in found["use"]
-    assert found["gain"] == "default is the same configuration"
-
-
-def test_what_there_was_no_time_for_has_a_line_of_its_own():
-    text = "the budget left no time to measure naive; a --budget of about 9m leaves nothing out"
-    found = findings(Verified((pick(),), "none", unknown=text), StudyConfig())
-    assert found["unknown"] == text
-    assert "unknown" not in findings(Verified((pick(),), "none"), StudyConfig())
+    text = " ".join(findings(result(insight=insight), SLO).values())
+    for word in ("probe", "screen", "@", "indicative", "unsteady", "twin", "undetermined"):
+        assert word not in text
 
 
 def test_no_recommendation_says_why():
-    front = verified_point(p99=50.0, on_front=True)
-    missed = findings(Verified((front,), "missed"), StudyConfig(slo_p99_ms=20))
-    assert missed["use"].startswith("No recommendation: no operating point meets every bound")
-    assert "c01@0.5, 200/s [182-220] at p99 50 ms" in missed["use"]
-    near = findings(Verified((front,), "undecided"), StudyConfig(slo_p99_ms=48))
-    assert "p99<48ms is UNDECIDED: probably missed" in near["uncertain"]
-    blind = findings(Verified((front,), "none"), StudyConfig(recommend="weighted"))
-    assert (
-        blind["use"]
-        == "No recommendation: the figure that --recommend weighted uses was not measured"
-    )
     none = findings(Verified((), "none"), StudyConfig())
-    assert none == {"use": "No recommendation: nothing was measured again"}
+    assert none == {"answer": "No recommendation: nothing could be measured"}
+    blind = findings(Verified((verified_point(),), "none"), StudyConfig(recommend="weighted"))
+    assert blind["answer"] == (
+        "No recommendation: what --recommend weighted goes by was not measured"
+    )
 
 
-def test_what_it_costs_is_said_where_there_is_a_price():
-    found = findings(Verified((pick(),), "none"), StudyConfig(price_per_hour=3.6))
-    assert "a million requests cost 5 [4.55-5.5] at 3.6 per hour" in found["use"]
+def test_what_it_costs_is_said_where_there_is_a_price(result):
+    row = made.bound_row(rate=200.0)
+    found = findings(result(row), StudyConfig(price_per_hour=3.6))
+    assert found["cost"] == "a million requests cost 5 [4.76-5.26] at 3.6 per hour"
 
 
 def test_numbers_have_their_intervals():

@@ -35,7 +35,7 @@ def content():
     best = made.verified("c01", recommended=True, config=odd)
     baseline = default.model_copy(update={"phase": "baseline", "on_front": False})
     estimates = {best.name: Estimate(99.123456789, 98, 99, 11, 9, 13)}
-    result = Verified((default, best), "none", estimates)
+    result = Verified((default, best), "none", estimates=estimates)
     return Content([baseline, screened, failed], result, {"use": "c01 | it"}, ABOUT)
 
 

@@ -102,8 +102,8 @@ def test_the_toml_is_what_serve_takes():
         model="a.onnx", device="cpu", batch_axis={"state": 1}, shape={"x": (1, 3)}
     )
     point = made.point()
-    text = recommended_toml(point, settings, {"use": "100/s", "gain": "2x"})
-    assert text.startswith("# use: 100/s\n# gain: 2x\n")
+    text = recommended_toml(point.config, settings, {"answer": "100/s", "doubts": "- a\n- b"})
+    assert text.startswith("# answer: 100/s\n# doubts: - a\n# doubts: - b\n")
     values = tomllib.loads(text)
     knobs = {name: values.pop(name) for name in ServingConfig.model_fields}
     assert ServingConfig(**knobs) == point.config
@@ -129,14 +129,48 @@ def test_the_document_holds_all_that_is_known():
     pick = made.point(phase="verify").model_copy(update={"recommended": True})
     error = TwinError(Off(0.1, 0.2, 9), Off(0.3, 0.6, 30))
     learnt = Insight(error, 0.3, True, Importances({"workers": 0.7}, {}))
-    estimates = {pick.name: Estimate(99, 98, 99, 11, 9, 13)}
-    whole = Verified((pick,), "met", estimates, (pick.name,), learnt, "drifted")
-    found = json.loads(json.dumps(document(whole, {"use": "it"})))
-    assert found["recommended"] == pick.name
+    row = made.bound_row()
+    whole = Verified(
+        (pick,),
+        "met",
+        bounds=(row,),
+        answer=row,
+        rule="slo",
+        compared=True,
+        estimates={pick.name: Estimate(99, 98, 99, 11, 9, 13)},
+        insight=learnt,
+        drift="drifted",
+    )
+    said = {"answer": "it", "doubts": "- one\n- two"}
+    found = json.loads(json.dumps(document(whole, said, 90.0, "best.toml")))
+    assert found["bounds"] == [
+        {
+            "configuration": "c01",
+            "knobs": found["recommended"]["knobs"],
+            "p99_ms": 20.0,
+            "rate_rps": 4100.0,
+            "low_rps": 3895.0,
+            "high_rps": 4305.0,
+            "default_rps": 3796.3,
+            "default_low_rps": 3606.48,
+            "default_high_rps": 3986.11,
+            "ratio": 1.08,
+            "ratio_low": 1.0368,
+            "ratio_high": 1.1232,
+            "decided": True,
+        }
+    ]
+    best = found["recommended"]
+    assert (best["configuration"], best["rule"], best["proved"]) == ("c01", "slo", True)
+    assert (best["file"], best["rate_rps"], best["ratio_low"]) == ("best.toml", 4100.0, 1.0368)
+    assert best["knobs"]["workers"] == 2
+    assert found["doubts"] == ["one", "two"]
+    assert found["wall_s"] == 90.0
     assert found["points"][0]["p99_est_ms"] == 11
     assert found["twin_error"]["p99"] == {"median": 0.3, "p90": 0.6, "compared": 30}
     assert found["twin_wrong"] is True
     assert found["importances"] == {"capacity": {"workers": 0.7}, "p99": {}}
-    assert found["findings"] == {"use": "it"}
-    empty = json.loads(json.dumps(document(Verified((), "none"), {})))
+    assert found["findings"] == said
+    empty = json.loads(json.dumps(document(Verified((), "none"), {}, 1.0)))
     assert empty["twin_error"] is empty["recommended"] is empty["importances"] is None
+    assert empty["bounds"] == empty["doubts"] == []

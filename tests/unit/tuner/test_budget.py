@@ -6,35 +6,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlbench.tuner import budget
-from dlbench.tuner.budget import FEWER_LOADS, PROBE_S, SWITCH_S, WARMUP_S, Candidate
+from dlbench.tuner.budget import FEWEST_WINDOWS, PROBE_S, SWITCH_S, WARMUP_S, WINDOWS
 from testbed import made
 
 rates = st.floats(0.1, 1e6)
 
 
 @given(rate=rates)
-def test_a_screening_has_enough_requests_and_time(rate):
-    assert budget.screen_s(rate) * rate >= budget.SCREEN_REQUESTS * (1 - 1e-12)
-    assert budget.screen_s(rate) >= budget.SCREEN_S
+def test_a_window_has_enough_requests_and_time(rate):
+    assert budget.open_s(rate) * rate >= budget.SCREEN_REQUESTS * (1 - 1e-12)
+    assert budget.open_s(rate) >= budget.SCREEN_S
+    assert budget.open_s(rate, budget.COMPARE_S) >= budget.COMPARE_S
 
 
-@given(rate=rates)
-def test_the_repeats_that_are_reported_pool_enough_requests(rate):
-    odd = len(range(1, budget.REPEATS + 1, 2))
-    assert odd == budget.REPORTED_REPEATS
-    assert odd * Candidate("c01", None, 0.7, rate).repeat_s * rate >= budget.POOLED_REQUESTS * 0.999
+@given(capacity=rates, within_s=st.floats(10, 10_000))
+def test_windows_are_as_many_as_the_budget_pays_for(capacity, within_s):
+    count = budget.affordable_windows(capacity, 5, within_s)
+    assert FEWEST_WINDOWS <= count <= WINDOWS
+    assert all(5 * budget.curve_s(capacity, n) > within_s for n in range(count + 1, WINDOWS + 1))
+    assert count == FEWEST_WINDOWS or 5 * budget.curve_s(capacity, count) <= within_s
 
 
-@given(capacity=rates, budget_s=st.floats(10, 10_000))
-def test_loads_are_as_many_as_the_budget_pays_for(capacity, budget_s):
-    loads = budget.affordable_loads(capacity, 5, budget_s)
-    more = FEWER_LOADS[: FEWER_LOADS.index(loads)]
-    assert all(5 * budget.curve_s(capacity, other) > budget_s for other in more)
-    assert loads == FEWER_LOADS[-1] or 5 * budget.curve_s(capacity, loads) <= budget_s
+@given(left_s=st.floats(0, 10_000), turn_s=st.floats(0.5, 100))
+def test_finalists_leave_time_for_enough_rounds_or_there_is_one(left_s, turn_s):
+    count = budget.affordable_finalists(left_s, turn_s)
+    assert 1 <= count <= budget.MOST_FINALISTS
+    assert count == 1 or (count + 1) * budget.WORTHWHILE_ROUNDS * turn_s <= left_s
 
 
 def test_a_client_without_a_known_limit_is_measured_as_short_as_can_be():
-    assert budget.screen_s(math.inf) == budget.SCREEN_S
+    assert budget.open_s(math.inf) == budget.SCREEN_S
 
 
 def test_a_switch_costs_what_it_did():
@@ -45,21 +46,6 @@ def test_a_switch_costs_what_it_did():
     failed = made.point(phase="probe", share=None, measurement=None, cost_s=60.0)
     loaded = made.point(phase="screen", cost_s=30.0)
     assert abs(budget.switch_s([*points, failed, loaded]) - 0.6) < 1e-9
-
-
-def test_points_of_one_configuration_share_its_start():
-    twice = [Candidate("c01", None, share, 1000.0) for share in (0.5, 0.9)]
-    apart = [twice[0], twice[1]._replace(configuration="c02")]
-    assert math.isclose(budget.round_s(apart) - budget.round_s(twice), SWITCH_S)
-
-
-def test_one_configuration_alone_is_not_changed_for_another():
-    """So there is time to verify the default where there is none for two."""
-    alone = [Candidate("default", None, 0.5, 10.0)]
-    measured_s = budget.REPEAT_S + WARMUP_S
-    assert budget.least_verify_s(alone, 60.0) == budget.LEAST_REPEATS * measured_s
-    both = [*alone, Candidate("naive", None, 0.5, 10.0)]
-    assert budget.least_verify_s(both, 60.0) == budget.LEAST_REPEATS * 2 * (60.0 + measured_s)
 
 
 def test_a_small_budget_has_a_small_calibration():

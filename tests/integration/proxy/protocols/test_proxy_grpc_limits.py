@@ -240,6 +240,6 @@ def test_streams_are_bounded_and_each_of_their_messages_counted(start):
         answer = pb.ModelStreamInferResponse.FromString(next(replies))
         assert answer.infer_response.raw_output_contents[0] == bytes(8 * MIB)
         requests.put(b"\xff")
-        assert "broken" in pb.ModelStreamInferResponse.FromString(next(replies)).error_message
+        assert "malformed" in pb.ModelStreamInferResponse.FromString(next(replies)).error_message
         requests.put(None)
         assert list(replies) == []

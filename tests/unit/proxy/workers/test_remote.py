@@ -225,7 +225,7 @@ def refusal(said):
     ("said", "why"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak the protocol of dlbench workers"),
-        (KIND.pack(MAGIC, VERSION + 1), f"protocol versions differ {VERSION + 1}"),
+        (KIND.pack(MAGIC, VERSION + 1), f"protocol versions differ ({VERSION + 1} and"),
         (b"", "not a node, or one that is full or requires TLS"),
         (bytes(2 << 20), "does not speak the protocol of dlbench workers"),
     ],

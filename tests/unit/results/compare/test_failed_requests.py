@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dlbench.cli.terminal.live import _line, point_line
 from dlbench.cli.terminal.output import print_json
-from dlbench.cli.terminal.tables import report, result_table
+from dlbench.cli.terminal.tables import result_table
 from dlbench.loadgen.analysis.differences import Runs
 from dlbench.loadgen.measurement import ClassFigures
 from dlbench.loadgen.messages import Progress, Update, parse_answer, to_line
@@ -107,10 +107,7 @@ def test_every_format_of_a_study(content):
     assert page_rows(content.recorded, content.result)[1]["p99_ms"] == math.inf
 
 
-def test_the_table_and_the_line_of_a_study(content):
-    text = printed(report(content.result))
-    assert "10 [9.52, > 1,000]" in text
-    assert f"{TAIL} {INTERVAL}" in text
+def test_the_line_of_a_point(content):
     assert f"p99 {TAIL} ms" in point_line(content.recorded[1])
 
 

@@ -75,7 +75,7 @@ class Machine:
         return made.point(
             *(step.configuration, step.phase, step.share, step.repeat, step.config),
             rate=step.rate or capacity,
-            p99=2000 / capacity / (1.05 - (step.share or 0.9)),
+            p99=2000 / capacity / max(0.05, 1.05 - (step.share or 0.9)),
             verdict="saturated" if saturated else "ok",
             duration_s=step.duration_s,
             requests=round((step.rate or capacity) * step.duration_s),
