@@ -142,7 +142,7 @@ def report(result: Verified) -> RenderableType:
     """The best configuration within each bound on p99: the Pareto front, read by the bound."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("p99\nwithin", justify="right", no_wrap=True)
-    table.add_column("best configuration\n(default: " + _searched(result) + ")", overflow="fold")
+    table.add_column("best configuration\n", overflow="fold")
     table.add_column("requests/s\n95 %", justify="right")
     table.add_column("default\n", justify="right", no_wrap=True)
     table.add_column("times the\ndefault", justify="right")
@@ -150,7 +150,7 @@ def report(result: Verified) -> RenderableType:
     for row in result.bounds:
         table.add_row(*_bound_cells(row, result, above), style=_style(row, result))
         above = row
-    return table
+    return Group(table, Text(f"the default: {_searched(result)}", style="dim"))
 
 
 def _bound_cells(row: BoundRow, result: Verified, above: BoundRow | None) -> Iterator[str]:

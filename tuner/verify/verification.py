@@ -170,8 +170,9 @@ def _answer(
     if config.rule == "slo":
         return row_of(rated, best_within(rated, kept[0]), kept[0])
     if config.rule == "balanced":
-        best = balanced(rated, kept)
-        return row_of(rated, best, quoted(best, kept))
+        known = [row.p99_ms for row in rows if row.measured and row.low_rps > 0] or kept
+        best = balanced(rated, known)
+        return row_of(rated, best, quoted(best, known))
     options = [p for p in pooled if p.outcome and p.configuration in rated]
     held = RULES[config.rule]([_option(p) for p in options], config.wish(priorities))
     if held is None:

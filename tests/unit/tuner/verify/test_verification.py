@@ -151,3 +151,10 @@ def test_a_result_comes_back_from_the_study_file_as_it_was(study):
 
 def test_a_study_without_a_result_has_an_empty_one():
     assert Verified.of({}).answer is None
+
+
+def test_without_a_bound_a_rate_that_nobody_knows_rules_nothing_out(study):
+    """At 6 ms nothing was measured: the one that takes twice as much is recommended all the same."""
+    result = of(study, bounds=(6.0, 20.0, 25.0), capacities={"default": 1000.0, "c01": 2000.0})
+    assert result.answer.configuration == "c01"
+    assert result.answer.p99_ms in (20.0, 25.0)
