@@ -78,8 +78,15 @@ def answer_sentence(result: Verified, config: StudyConfig) -> str:
     if not result.proved and not (row.is_default and result.compared):
         return f"{missed}Best so far, not proved. {serve}{_against(row)}."
     if row.is_default:
-        return f"{missed}{serve}. Nothing that was tried takes {'more' if row.decided else 'surely more'}."
+        return f"{missed}{serve}. {_rivals(row, result)}."
     return f"{missed}{serve}{_against(row)}."
+
+
+def _rivals(row: BoundRow, result: Verified) -> str:
+    """What is known of everything but the default, where that is the answer."""
+    if not any(p.configuration != row.configuration for p in result.points):
+        return "Nothing was compared with it"
+    return f"Nothing that was tried takes {'more' if row.decided else 'surely more'}"
 
 
 def taken(row: BoundRow) -> str:

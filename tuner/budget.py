@@ -41,6 +41,7 @@ COMPARE_SHARE = 0.4
 LEAST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 2, 10, 40
 # Fewer configurations are compared where there is no time for so many rounds over them.
 WORTHWHILE_ROUNDS, MOST_FINALISTS = 5, 3
+# Windows of a configuration in a round: on either side of R(B), or at two bounds.
 ROUND_WINDOWS = 2
 # For all service times of a calibration together: this share of the budget, between these.
 SERVICES_SHARE, LEAST_SERVICES_S, SERVICES_S = 0.04, 3.0, 9.0
@@ -81,9 +82,10 @@ def _beside_s(points: Sequence[Point], unknown_s: float) -> float:
     return max(0.0, median(found)) if found else unknown_s
 
 
-def turn_s(window_s: float, switch_s: float) -> float:
-    """What a configuration takes of a round: it is started, warmed, and measured so often."""
-    return switch_s + ROUND_WINDOWS * (window_s + WARMUP_S + BESIDE_S)
+def round_s(configurations: int, windows: int, window_s: float, switch_s: float) -> float:
+    """What a round takes: each is started, warmed and measured; one alone is started but once."""
+    switches = configurations if configurations > 1 else 0
+    return switches * switch_s + configurations * windows * (window_s + WARMUP_S + BESIDE_S)
 
 
 def curve_s(
@@ -102,10 +104,21 @@ def affordable_windows(capacity: float, configurations: int, within_s: float) ->
     )
 
 
-def affordable_finalists(left_s: float, turn_s: float) -> int:
-    """How many can be compared with the default in so much time, at least one."""
+def affordable_finalists(left_s: float, turn_s: float, least_turn_s: float) -> int:
+    """How many can be compared with the default in so much time.
+
+    `turn_s` is what one of them takes of a round, `least_turn_s` that with the fewest windows: one is
+    compared where that is all there is time for, none where even that is not.
+    """
     able = int(left_s / (WORTHWHILE_ROUNDS * turn_s)) - 1
-    return max(1, min(MOST_FINALISTS, able))
+    least = 1 if left_s >= 2 * LEAST_ROUNDS * least_turn_s else 0
+    return max(least, min(MOST_FINALISTS, able))
+
+
+def whole_s(window_s: float, switch_s: float, before_s: float) -> float:
+    """The budget with which the comparison tells all that it can tell."""
+    each_s = round_s(1 + MOST_FINALISTS, ROUND_WINDOWS, window_s, switch_s)
+    return before_s + ENOUGH_ROUNDS * each_s / COMPARE_SHARE
 
 
 def services_s(budget_s: float) -> float:

@@ -1,4 +1,4 @@
-"""What a study could not decide because its budget was over, and what budget would decide it. Pure."""
+"""What a study could not decide because its budget was over, and what budget would be enough. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from dlbench.tuner import budget
+from dlbench.tuner.bounds.decision import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,49 +15,43 @@ if TYPE_CHECKING:
     from dlbench.tuner.plan import Plan
     from dlbench.tuner.point import Point
 
-# Closer than this two configurations are the same for anybody, and no budget tells them apart.
-SAME = 0.02
-MARGIN = 1.25
-# More than this is no advice.
-MOST_S = 3600.0
+# Starts and capacities were measured once or twice, and on a machine that is not always as quick.
+MARGIN = 1.5
+# Nobody is advised to wait longer: a model so slow is not tuned by its p99.
+MOST_S = 4 * 3600.0
 
 
 def unknown(plan: Plan, points: Sequence[Point], answer: BoundRow | None) -> str:
-    """One sentence on what is not decided, with the budget that would decide it; "" if all is."""
-    if answer is None:
+    """One sentence on what is not decided, with the budget that decides all that can be; "": all is.
+
+    Who follows it is not told to take still more: from that budget on nothing is advised.
+    """
+    found = _open_question(points, answer)
+    if not found:
         return ""
-    rounds = len({p.repeat for p in points if p.phase == "verify"})
-    if not rounds:
-        return f"the budget left no time to compare anything with the default{_advice(plan, _least_s(plan, points))}"
-    if answer.decided or answer.is_default or answer.ratio is None:
+    enough_s = whole_s(plan, points)
+    if enough_s is None:
+        return f"{found}; give it a larger --budget"
+    if plan.study.budget_s >= enough_s:
+        return f"{found}, and a larger --budget would hardly change that"
+    advised_s = min(MARGIN * enough_s, MOST_S)
+    return f"{found}; --budget {math.ceil(advised_s / 60)}m is enough to compare them"
+
+
+def whole_s(plan: Plan, points: Sequence[Point]) -> float | None:
+    """The budget, in seconds, that a comparison needs here; None: no capacity was measured."""
+    if not any(plan.capacities(points).values()):
+        return None
+    window_s = budget.open_s(plan.known_capacity(points), budget.COMPARE_S)
+    return min(MOST_S, budget.whole_s(window_s, plan.switch_s(points), plan.before_s))
+
+
+def _open_question(points: Sequence[Point], answer: BoundRow | None) -> str:
+    """What nobody knows yet."""
+    compared = {p.configuration for p in points if p.phase == "verify" and p.measurement}
+    if not compared - {DEFAULT}:
+        return "the budget left no time to compare anything with the default"
+    if answer is None or answer.decided:
         return ""
-    assert answer.ratio_low is not None
-    gain = math.log(max(answer.ratio, 1e-9))
-    if abs(gain) < SAME:
-        return ""
-    half = math.log(answer.ratio / answer.ratio_low)
-    needed = rounds * (half / gain) ** 2
-    enough_s = _before_s(plan, points) + needed * _round_s(points, rounds)
-    return f"whether it takes more than the default is not decided{_advice(plan, enough_s)}"
-
-
-def _advice(plan: Plan, enough_s: float) -> str:
-    """What the comparison needs is a share of the whole budget."""
-    told_s = MARGIN * enough_s
-    if told_s > MOST_S or told_s <= plan.study.budget_s:
-        return ""
-    return f"; --budget {math.ceil(told_s / 60)}m would decide it"
-
-
-def _before_s(plan: Plan, points: Sequence[Point]) -> float:
-    """What the study takes until the comparison begins, with the larger budget's larger share."""
-    search = [p for p in points if p.phase != "verify"]
-    return plan.spent_s(search) / (1 - budget.COMPARE_SHARE)
-
-
-def _round_s(points: Sequence[Point], rounds: int) -> float:
-    return sum(p.cost_s for p in points if p.phase == "verify") / rounds
-
-
-def _least_s(plan: Plan, points: Sequence[Point]) -> float:
-    return plan.spent_s(points) + 2 * plan.reserve_s(points)
+    what = "anything" if answer.is_default else "it"
+    return f"whether {what} takes more than the default is not decided"

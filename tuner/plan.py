@@ -100,13 +100,13 @@ class Plan:
         return budget.switch_s(points, self.first_switch_s)
 
     def _least_compare_s(self, points: Sequence[Point]) -> float:
-        """What one round over two configurations takes."""
+        """What it takes to compare two configurations at all, or to measure the only one again."""
         count = min(2, len({p.configuration for p in of_search(points)}) or 1)
-        return budget.LEAST_ROUNDS * self._round_s(count, points)
+        return budget.LEAST_ROUNDS * self._round_s(count, points, 1)
 
-    def _round_s(self, configurations: int, points: Sequence[Point]) -> float:
+    def _round_s(self, configurations: int, points: Sequence[Point], windows: int) -> float:
         window_s = self._window_s(budget.open_s(self.known_capacity(points), budget.COMPARE_S))
-        return configurations * budget.turn_s(window_s, self.switch_s(points))
+        return budget.round_s(configurations, windows, window_s, self.switch_s(points))
 
     def _kept_s(self, points: Sequence[Point], reserve_s: float) -> float:
         """Time to reserve after a step of the search: less for the first configuration."""
@@ -198,26 +198,29 @@ class Plan:
     def _compare_steps(self, points: Sequence[Point]) -> Iterator[Step]:
         """Rounds in which finalists and default take turns, until there is no time for another."""
         chosen = self.candidates(points)
+        count, capacities = self._windows(chosen, points), self.capacities(points)
         for repeat in range(1, budget.MOST_ROUNDS + 1):
             earlier = [p for p in points if p.phase != "verify" or p.repeat < repeat]
-            if not self._worth_it(repeat, chosen, earlier, points):
+            own = [p.configuration for p in points if p.phase == "verify" and p.repeat == repeat]
+            if not chosen or not (own or self._worth_it(repeat, chosen, earlier, points)):
                 return
+            if len(own) >= count * len(chosen):  # the usual case of a study that is asked again
+                continue
             rated = ratings(earlier, self.predictions)
             for name in _shuffled(chosen, self.study.seed + repeat):
-                done = sum(p.configuration == name and p.repeat == repeat for p in points if p.phase == "verify")  # fmt: skip
-                rates = round_rates(rated[name], self.bounds_ms(points), repeat)
-                for rate in rates[done:]:
-                    rate = min(rate, self.drivable_rps)
-                    capacity = self.capacities(points)[name]
-                    yield self._open(name, rated[name].config, "verify", rate, capacity, repeat)
+                rates = round_rates(rated[name], self.bounds_ms(points), repeat, count)
+                for rate in rates[own.count(name) :]:
+                    able = min(rate, self.drivable_rps)
+                    yield self._open(
+                        name, rated[name].config, "verify", able, capacities[name], repeat
+                    )
 
     def _worth_it(
         self, repeat: int, chosen: Sequence[str], earlier: Sequence[Point], points: Sequence[Point]
     ) -> bool:
-        """Whether a round has begun, or there is time for it and something left to find out."""
-        if not chosen or any(p.phase == "verify" and p.repeat == repeat for p in points):
-            return bool(chosen)
-        needed_s = self._round_s(len(chosen), points) + budget.REPORT_S
+        """Whether there was time for a round when it began, and something left to find out."""
+        count = self._windows(chosen, points)
+        needed_s = self._round_s(len(chosen), points, count) + budget.REPORT_S
         if self.spent_s(earlier) + needed_s > self.study.budget_s:
             return False
         return repeat <= budget.ENOUGH_ROUNDS or not self._is_decided(earlier)
@@ -249,12 +252,20 @@ class Plan:
     def candidates(self, points: Sequence[Point]) -> list[str]:
         """Whom to compare, the default first; nothing that the comparison finds changes it."""
         search = self._search(points)
-        bounds_ms = self.bounds_ms(of_search(points))
-        left_s = self.study.budget_s - budget.REPORT_S - self.spent_s(search.points)
-        each_s = self._round_s(1, points)
-        most = budget.affordable_finalists(left_s, each_s)
+        turns_s = [self._round_s(2, points, n) / 2 for n in (budget.ROUND_WINDOWS, 1)]
+        most = budget.affordable_finalists(self._left_s(points), *turns_s)
         able = {n: r for n, r in search.rated.items() if self.capacities(points).get(n)}
-        return finalists(able, bounds_ms, most)
+        return finalists(able, self.bounds_ms(search.points), most)
+
+    def _left_s(self, points: Sequence[Point]) -> float:
+        """What the search left for the comparison."""
+        spent_s = self.spent_s(self._search(points).points)
+        return self.study.budget_s - budget.REPORT_S - spent_s
+
+    def _windows(self, chosen: Sequence[str], points: Sequence[Point]) -> int:
+        """Of each in a round: one where there is no time for enough rounds of more."""
+        whole_s = self._round_s(len(chosen), points, budget.ROUND_WINDOWS)
+        return budget.ROUND_WINDOWS if budget.LEAST_ROUNDS * whole_s <= self._left_s(points) else 1
 
     def _search(self, points: Sequence[Point]) -> Search:
         """What the search says. The last one is kept: it is asked again at every later step."""

@@ -10,5 +10,5 @@ def eventually(found, wanted=bool):
     end_s = time.monotonic() + PATIENCE_S
     while not wanted(value := found()):
         assert time.monotonic() < end_s, value
-        time.sleep(0.002)  # to spin would take the core from whom it waits for
+        time.sleep(0.002)  # spinning would take the core from the process that this waits for
     return value

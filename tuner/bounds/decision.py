@@ -139,4 +139,4 @@ def _decided(
     if best.name != DEFAULT:
         return times is not None and times.low > 1
     others = [ratio(r, best, bound_ms) for r in rated.values() if r.name != DEFAULT]
-    return all(r is not None and r.high < NO_BETTER for r in others)
+    return bool(others) and all(r is not None and r.high < NO_BETTER for r in others)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from dlbench.tuner.bounds.decision import DEFAULT
 from dlbench.tuner.bounds.placement import CAPACITY_MS, LEAST_SHARE, snapped
+from dlbench.tuner.budget import ROUND_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dlbench.tuner.bounds.rating import Rating
 
-# Windows of a configuration in a round: on either side of R(B), or at two bounds.
-ROUND_WINDOWS = 2
 # Steps of the grid from R(B), by the round: the steep part of the curve tells most.
 OFFSETS = ((0, -2), (-1, 1), (0, -3), (-1, 2))
 
@@ -43,11 +42,13 @@ def _area(rating: Rating, bounds_ms: Sequence[float]) -> float:
     return sum(rating.rate(b).rate_rps for b in bounds_ms)
 
 
-def round_rates(rating: Rating, bounds_ms: Sequence[float], number: int) -> tuple[float, ...]:
-    """At which rates a configuration is measured in round `number`, from 1; on the common grid."""
-    offsets = OFFSETS[(number - 1) % len(OFFSETS)]
+def round_rates(
+    rating: Rating, bounds_ms: Sequence[float], number: int, count: int = ROUND_WINDOWS
+) -> tuple[float, ...]:
+    """At which `count` rates a configuration is measured in round `number`, from 1; on the common grid."""
+    offsets = OFFSETS[(number - 1) % len(OFFSETS)][:count]
     reachable = [b for b in bounds_ms if rating.rate(b).rate_rps > 0] or [max(bounds_ms)]
-    first = ROUND_WINDOWS * (number - 1)
+    first = count * (number - 1)
     least = LEAST_SHARE * rating.quantile_rps(CAPACITY_MS, 0.5)
     found: list[float] = []
     for place, steps in enumerate(offsets):

@@ -11,9 +11,8 @@ from dlbench.loadgen.rates.window import ClosedWindow, OpenWindow
 from dlbench.tuner.point import ERROR_RATE_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from dlbench.loadgen.measurement import Measurement
     from dlbench.loadgen.rates.window import Window
     from dlbench.tuner.point import Point
 
@@ -48,22 +47,10 @@ def window_of(point: Point, moment: int) -> Window | None:
     if m.verdict == "saturated":
         completed = m.throughput_rps if m.throughput_rps < rate else None
         return OpenWindow(rate, m.duration_s, None, False, True, completed, disturbed, moment)
-    return OpenWindow(
-        rate, m.duration_s, _p99_ms(m), m.error_rate > ERROR_RATE_LIMIT, disturbed=disturbed, moment=moment
-    )  # fmt: skip
-
-
-def _p99_ms(m: Measurement) -> float | None:
-    """Where so many failed that the p99 is among them, all that is known is the longest wait."""
-    if m.p99_ms is not None and math.isinf(m.p99_ms):
-        return m.longest_ms
-    return m.p99_ms
+    # Where more fail than may, the rate is too high for any bound, however quick the others were.
+    p99_ms = math.inf if m.error_rate > ERROR_RATE_LIMIT else m.p99_ms
+    return OpenWindow(rate, m.duration_s, p99_ms, disturbed=disturbed, moment=moment)
 
 
 def _visit(point: Point) -> tuple[str, int]:
     return point.configuration, point.repeat if point.phase == "verify" else 0
-
-
-def failed(points: Sequence[Point]) -> set[str]:
-    """Configurations that could not be measured."""
-    return {p.configuration for p in points if p.failure}

@@ -128,8 +128,11 @@ FEWEST_OTHERS, LEAST_SPREAD = 3, 0.12
 def guessed(windows: Sequence[Window]) -> Prior:
     """A wide prior about what was seen: the capacity of a probe, the lowest p99."""
     closed = [w.throughput_rps for w in windows if isinstance(w, ClosedWindow)]
-    p99s_ms = [w.p99_ms for w in windows if isinstance(w, OpenWindow) and w.p99_ms]
-    rates = [w.rate_rps for w in windows if isinstance(w, OpenWindow)]
+    opened = [w for w in windows if isinstance(w, OpenWindow)]
+    held = [w for w in opened if not w.failed]
+    p99s_ms = [w.p99_ms for w in held if w.p99_ms]
+    # What failed was too much: of nothing else a half of it is a beginning.
+    rates = [w.rate_rps for w in held] or [w.rate_rps / 2 for w in opened]
     capacity = max(closed, default=0.0) or max(rates, default=100.0)
     low_ms = min(p99s_ms, default=0.0) / 2 or LOW_SHARE * 1e5 / capacity
     return Prior(capacity, low_ms, capacity_spread=UNKNOWN_SPREAD / 2, low_spread=UNKNOWN_SPREAD)

@@ -58,12 +58,20 @@ def test_the_rest_is_what_limits_it_and_which_knobs_mattered(result):
     assert "no single knob matters much" in found["knobs"]
 
 
-@pytest.mark.parametrize(("decided", "says"), [(True, "takes more"), (False, "takes surely more")])
-def test_a_default_that_is_the_best_found_is_said_to_be(result, decided, says):
+@pytest.mark.parametrize(
+    ("decided", "others", "says"),
+    [
+        (True, ("c01",), "Nothing that was tried takes more."),
+        (False, ("c01",), "Nothing that was tried takes surely more."),
+        (False, (), "Nothing was compared with it."),
+    ],
+)
+def test_a_default_that_is_the_best_found_is_said_to_be(result, decided, others, says):
     row = made.bound_row("default", 3800.0, ratio=1.0, decided=decided)
-    found = findings(result(row), SLO)["answer"]
+    points = tuple(verified_point(name) for name in ("default", *others))
+    found = findings(result(row, points=points), SLO)["answer"]
     assert found.startswith("Serve it as it is: 3,800 requests/s [3,610-3,990] with p99 <= 20 ms.")
-    assert found.endswith(f"Nothing that was tried {says}.")
+    assert found.endswith(says)
 
 
 def test_what_is_not_proved_is_said_so_and_has_something_to_run(result):

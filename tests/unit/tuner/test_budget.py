@@ -27,11 +27,19 @@ def test_windows_are_as_many_as_the_budget_pays_for(capacity, within_s):
     assert count == FEWEST_WINDOWS or 5 * budget.curve_s(capacity, count) <= within_s
 
 
-@given(left_s=st.floats(0, 10_000), turn_s=st.floats(0.5, 100))
-def test_finalists_leave_time_for_enough_rounds_or_there_is_one(left_s, turn_s):
-    count = budget.affordable_finalists(left_s, turn_s)
-    assert 1 <= count <= budget.MOST_FINALISTS
-    assert count == 1 or (count + 1) * budget.WORTHWHILE_ROUNDS * turn_s <= left_s
+@given(left_s=st.floats(0, 10_000), turn_s=st.floats(0.5, 100), share=st.floats(0.3, 1))
+def test_finalists_leave_time_for_enough_rounds_or_there_is_one_or_none(left_s, turn_s, share):
+    count = budget.affordable_finalists(left_s, turn_s, share * turn_s)
+    assert 0 <= count <= budget.MOST_FINALISTS
+    assert count <= 1 or (count + 1) * budget.WORTHWHILE_ROUNDS * turn_s <= left_s
+    assert count or 2 * budget.LEAST_ROUNDS * share * turn_s > left_s
+
+
+def test_one_configuration_alone_is_not_changed_for_another():
+    """So there is time to measure the default again where there is none for two."""
+    window_s = 3.0 + WARMUP_S + budget.BESIDE_S
+    assert budget.round_s(1, 1, 3.0, 60.0) == window_s
+    assert budget.round_s(2, 1, 3.0, 60.0) == 2 * (60.0 + window_s)
 
 
 def test_a_client_without_a_known_limit_is_measured_as_short_as_can_be():

@@ -172,6 +172,7 @@ def test_load_makes_workers_come_and_quiet_lets_them_go(models, name, policy):
                 served_before = len(it.outcomes)
                 await until(lambda: len(it.outcomes) > served_before + 50)
                 assert it.supervisor.size <= 3
+                await until(lambda: it.supervisor.size == 3)  # and it stays there, or comes back
             while (
                 it.supervisor.size > 1 or it.live > 1
             ):  # a trickle must not notice that workers go

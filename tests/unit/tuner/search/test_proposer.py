@@ -75,13 +75,14 @@ def test_an_exhausted_space_says_so():
 
 
 def test_saturated_and_failing_points_do_not_count():
+    """All that they say of a rate is that it is too high."""
     points = [
         made.point(rate=1000, p99=1, verdict="saturated"),
         made.point(rate=1000, p99=1, error_rate=0.5),
-        made.point(rate=100, p99=100),
+        made.point(rate=100, p99=20),
     ]
-    assert scores(points, (50.0,)).keys() == scores(points[2:], (50.0,)).keys()
-    assert max(scores(points, (50.0,)).values()) < 1000
+    (bad,), (good,) = (scores(own, (50.0,)).values() for own in (points, points[2:]))
+    assert 0 < bad < 1.1 * good  # a grid is not exact
 
 
 @pytest.fixture
